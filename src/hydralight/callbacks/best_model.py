@@ -1,0 +1,104 @@
+"""The best model so far, as an ordinary Hugging Face folder."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from hydralight import runs
+
+
+class BestModel(Callback):
+    """Exports the model to `model/` at each improvement of the monitored metric.
+
+    Without an evaluation in the run, the model of its end is exported. The folder is complete
+    (weights as safetensors, config, tokenizer, generation config, model card) and is replaced as
+    a whole.
+
+    Args:
+        dirpath: The folder.
+        monitor: Name of a logged validation metric, such as `val/rougeL`.
+        mode: Whether less or more of it is better.
+        card: What the model card says of the run: `base_model`, `dataset`, `experiment`.
+    """
+
+    def __init__(
+        self,
+        dirpath: str,
+        monitor: str,
+        mode: Literal["min", "max"],
+        card: dict[str, Any] | None = None,
+    ) -> None:
+        self.dirpath = Path(dirpath)
+        self.monitor = monitor
+        self.mode = mode
+        self.card = dict(card or {})
+        self.best_value: float | None = None
+        self.best_step: int | None = None
+        self.best_metrics: dict[str, float] = {}
+
+    @property
+    def state_key(self) -> str:
+        """Name of the state in a checkpoint."""
+        return "BestModel"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best so far."""
+        return {"value": self.best_value, "step": self.best_step, "metrics": self.best_metrics}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the best so far."""
+        self.best_value = state_dict["value"]
+        self.best_step = state_dict["step"]
+        self.best_metrics = state_dict["metrics"]
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Export at an improvement; a value that is not a number is none."""
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        metrics = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("val/")
+        }
+        value = metrics[self.monitor]
+        better = self.best_value is None or (
+            value < self.best_value if self.mode == "min" else value > self.best_value
+        )
+        if value == value and better:
+            self.best_value, self.best_step = value, trainer.global_step
+            self.best_metrics = metrics
+            self.export(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Export the last model where there was no evaluation to choose by."""
+        if self.best_step is None:
+            self.export(trainer, pl_module)
+
+    def export(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the folder beside the old one, and put it in its place."""
+        if not trainer.is_global_zero:
+            return
+        partial = runs.fresh_folder(self.dirpath.with_name(f"{self.dirpath.name}.partial"))
+        model: Any = pl_module.model
+        model.save_pretrained(partial)
+        trainer.datamodule.tokenizer.save_pretrained(partial)  # type: ignore[attr-defined]
+        (partial / "README.md").write_text(self.model_card(trainer.global_step, model))
+        runs.replace_folder(partial, self.dirpath)
+
+    def model_card(self, step: int, model: torch.nn.Module) -> str:
+        """Return the text of the model card."""
+        size = sum(p.numel() for p in model.parameters())
+        header = ["---", "library_name: transformers"]
+        if self.card.get("base_model"):
+            header.append(f"base_model: {json.dumps(self.card['base_model'])}")
+        header += ["tags:", "- hydralight", "---", ""]
+        lines = [f"# {self.card.get('experiment') or 'model'}", ""]
+        lines.append(f"A {type(model).__name__} of {size:,} parameters, trained with Hydralight.")
+        lines.append("")
+        lines += [f"- {key}: {value}" for key, value in self.card.items() if value]
+        lines.append(f"- optimizer steps: {step}")
+        lines += [f"- {name}: {value:.4f}" for name, value in sorted(self.best_metrics.items())]
+        return "\n".join([*header, *lines, ""])

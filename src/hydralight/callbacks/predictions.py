@@ -1,0 +1,53 @@
+"""Writes what evaluation and prediction return."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+
+class Predictions(Callback):
+    """Writes the rows that evaluation steps return as JSON lines, in the order of the data.
+
+    Args:
+        path: The file, replaced when the evaluation has ended.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._rows: list[dict[str, Any]] = []
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any
+    ) -> None:
+        """Collect."""
+        self._rows += outputs
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any
+    ) -> None:
+        """Collect."""
+        self._rows += outputs
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Gather from all processes, sort and write."""
+        rows, self._rows = self._rows, []
+        if trainer.world_size > 1:
+            parts: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(parts, rows)
+            rows = [row for part in parts for row in part]
+        if trainer.is_global_zero:
+            write_json_lines(self.path, sorted(rows, key=lambda row: row["row"]))
+
+    on_test_end = on_validation_end
+
+
+def write_json_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows to a file that appears only when it is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    partial.replace(path)

@@ -1,0 +1,49 @@
+"""Keeps `metrics.json` and `curves.png` up to date."""
+
+from pathlib import Path
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from hydralight import runs
+from hydralight.callbacks.best_model import BestModel
+from hydralight.curves import draw_curves
+
+
+class Record(Callback):
+    """Writes the last and the best metrics after each evaluation, and the pictures at the end.
+
+    Args:
+        dirpath: The run's directory.
+    """
+
+    def __init__(self, dirpath: str) -> None:
+        self.dirpath = Path(dirpath)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say that the run is on."""
+        if trainer.is_global_zero:
+            runs.update_metrics(self.dirpath, status="running")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write `last` and `best`."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self.write(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write them once more, with the last training loss, and draw the curves."""
+        self.write(trainer)
+        if trainer.is_global_zero:
+            draw_curves(self.dirpath)
+
+    def write(self, trainer: Trainer) -> None:
+        """Write `last` and `best`."""
+        if not trainer.is_global_zero:
+            return
+        last = {name: float(v) for name, v in trainer.callback_metrics.items() if name != "step"}
+        if "loss" in last:
+            last["train/loss"] = last.pop("loss")
+        record = {"last": {"step": trainer.global_step, "epoch": trainer.current_epoch, **last}}
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, BestModel) and callback.best_step is not None:
+                record["best"] = {"step": callback.best_step, **callback.best_metrics}
+        runs.update_metrics(self.dirpath, **record)

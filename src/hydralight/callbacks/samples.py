@@ -1,0 +1,70 @@
+"""Shows what the model writes, before training and after each evaluation."""
+
+import json
+from pathlib import Path
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.seed import isolate_rng
+from rich.console import Console
+from rich.table import Table
+
+
+class Samples(Callback):
+    """Predicts the first validation examples, prints them, and writes them as JSON lines.
+
+    Args:
+        dirpath: Folder of the files, `step-<n>.jsonl`.
+        num_samples: How many examples.
+        max_chars: Where longer texts are cut on the terminal.
+        before_training: Whether the untrained model is asked too.
+    """
+
+    def __init__(
+        self,
+        dirpath: str,
+        num_samples: int = 3,
+        max_chars: int = 400,
+        before_training: bool = True,
+    ) -> None:
+        self.dirpath = Path(dirpath)
+        self.num_samples = num_samples
+        self.max_chars = max_chars
+        self.before_training = before_training
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show the model as it comes."""
+        if self.before_training and trainer.global_step == 0:
+            self.show(trainer, pl_module, "before training")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show the model as it has become."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self.show(trainer, pl_module, f"after step {trainer.global_step}")
+
+    def show(self, trainer: Trainer, pl_module: LightningModule, when: str) -> None:
+        """Predict on the first process, without a trace in the random streams."""
+        if not trainer.is_global_zero:
+            return
+        datamodule = trainer.datamodule  # type: ignore[attr-defined]
+        batch = datamodule.first_batch(datamodule.validation_split, self.num_samples)
+        batch = pl_module.transfer_batch_to_device(batch, pl_module.device, 0)
+        training = pl_module.training
+        pl_module.eval()
+        with isolate_rng(), trainer.precision_plugin.forward_context():
+            rows = pl_module.predict_step(batch)
+        pl_module.train(training)
+        self.dirpath.mkdir(parents=True, exist_ok=True)
+        path = self.dirpath / f"step-{trainer.global_step:08d}.jsonl"
+        with path.open("w") as file:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        self.print(rows, when)
+
+    def print(self, rows: list[dict], when: str) -> None:
+        """Print predictions and references as a table."""
+        table = Table(title=f"Samples {when}", title_justify="left", show_lines=True)
+        columns = [c for c in ("prediction", "reference") if c in rows[0]]
+        for column in columns:
+            table.add_column(column, ratio=1)
+        for row in rows:
+            table.add_row(*[str(row[column])[: self.max_chars] for column in columns])
+        Console().print(table)

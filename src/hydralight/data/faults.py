@@ -1,0 +1,157 @@
+"""What is wrong with a file that cannot be read: which line, and what to do."""
+
+import csv
+import gzip
+import io
+import json
+import re
+import sys
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import datasets
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zstandard
+from datasets.arrow_writer import SchemaInferenceError
+
+from hydralight.config import UserError, did_you_mean, first_line
+
+_DIALECT = {"quoting", "quotechar", "escapechar", "doublequote", "skipinitialspace"}
+_CSV_DEFAULTS = {"encoding", "keep_default_na", "na_values"}
+
+
+def refuse(faults: Iterable[str | None]) -> None:
+    """Raise the first complaint there is as a `UserError`."""
+    for fault in faults:
+        if fault:
+            raise UserError(fault)
+
+
+def bad_option(kind: str, files: Sequence[str], error: BaseException) -> str | None:
+    """Say which option of `data.reader` the builder does not have, if that is the error."""
+    if not (isinstance(error, TypeError) and "unexpected keyword argument" in str(error)):
+        return None
+    option = str(error).split("'")[1]
+    known = vars(datasets.load_dataset_builder(kind, data_files=list(files)).config)
+    return f"data.reader has no option {option!r} for {kind} files{did_you_mean(option, known)}"
+
+
+def complaint(where: str, cause: BaseException) -> str:
+    """What to say where no single line is to blame."""
+    error: BaseException | None = cause
+    while error is not None and not isinstance(error, datasets.table.CastError):
+        error = error.__cause__ or error.__context__
+    if error is not None or "Schema at index" in str(cause):
+        what = first_line(cause) if error is None else error.details().rstrip(".")
+        return f"The files of {where} do not have the same columns: {what}."
+    empty = (StopIteration, SchemaInferenceError, pd.errors.EmptyDataError)
+    if isinstance(cause, empty) or "to no data" in str(cause):
+        return f"{where} has no rows."
+    return f"{where} cannot be read: {first_line(cause)}."
+
+
+def fault(file: str, kind: str, options: Mapping[str, Any]) -> str | None:
+    """Read a file once more, for the first line that is wrong."""
+    encoding = str(options.get("encoding", "utf-8")).lower()
+    try:
+        if kind == "parquet":
+            pq.read_schema(file)
+        if kind not in ("csv", "json", "text", "conll"):
+            return None
+        with _open(file) as stream:
+            for number, line in enumerate(stream, start=1):
+                if encoding.startswith("utf-8") and not _decodes(line):
+                    return (
+                        f"Line {number} of {file} is not UTF-8 text: name the file's encoding, as "
+                        "in data.reader={encoding: latin-1}."
+                    )
+        if kind == "csv":
+            return bad_csv_row(file, options)
+        return _bad_json(file, options) if kind == "json" else None
+    except (EOFError, OSError, zlib.error, zstandard.ZstdError, pa.ArrowInvalid) as error:
+        return f"{file} is damaged, or not what its suffix says: {first_line(error)}."
+    except (UnicodeError, LookupError):  # the chosen encoding is to blame
+        return None
+
+
+def _decodes(line: bytes) -> bool:
+    try:
+        return bool(line.decode("utf-8"))
+    except UnicodeDecodeError:
+        return False
+
+
+def bad_csv_row(file: str, options: Mapping[str, Any], rows: int | None = None) -> str | None:
+    """The first row whose number of fields is not the header's, among the first `rows`."""
+    sep = options.get("delimiter") or options.get("sep", ",")
+    if set(options) - _DIALECT - _CSV_DEFAULTS - {"sep", "delimiter"} or len(sep) != 1:
+        return None  # the other options change what a row is
+    csv.field_size_limit(sys.maxsize)
+    dialect = {key: options[key] for key in _DIALECT & set(options)}
+    with io.TextIOWrapper(_open(file), options["encoding"], newline="") as text:
+        reader = csv.reader(text, delimiter=sep, strict=True, **dialect)
+        start, width = 1, 0
+        try:
+            for row in islice(reader, rows):
+                width = width or len(row)
+                if row and len(row) != width:
+                    return (
+                        f"Line {start} of {file} has {count(len(row), 'field')} where the header "
+                        f"has {width} (fields that hold the separator or a line break need quotes)."
+                    )
+                start = reader.line_num + 1
+        except csv.Error as error:
+            if "unexpected end" in str(error) or sep == "\t":
+                return (
+                    f"The quotes on line {start} of {file} do not enclose a whole field (where "
+                    "quotes are plain text, say data.reader={quoting: 3})."
+                )
+    return None
+
+
+def _bad_json(file: str, options: Mapping[str, Any]) -> str | None:
+    """The first line that is no JSON, in JSON lines or in one document."""
+    number = 1
+    try:
+        with io.TextIOWrapper(_open(file), options.get("encoding", "utf-8-sig")) as text:
+            first = text.readline()
+            lines = suffix(file) != ".json" or re.fullmatch(r"\{.*\}", first.strip())
+            if not lines:
+                document = json.loads(first + text.read())
+                field = options.get("field")
+                if field is None or (isinstance(document, dict) and field in document):
+                    return None
+                there = f"; it has {', '.join(document)}" if isinstance(document, dict) else ""
+                return f"{file} has no field {field!r}{there}."
+            for number, line in enumerate(chain([first], text), start=1):
+                if line.strip() and not isinstance(json.loads(line.strip()), dict):
+                    return f"Line {number} of {file} is not a JSON object: {line.strip()[:40]}"
+    except json.JSONDecodeError as error:
+        line_number = number + error.lineno - 1
+        return f"Line {line_number} of {file} is not valid JSON: {error.msg}, column {error.colno}."
+    return None
+
+
+def _open(file: str) -> BinaryIO:
+    if file.lower().endswith(".gz"):
+        return cast(BinaryIO, gzip.open(file))
+    if file.lower().endswith(".zst"):
+        return io.BufferedReader(zstandard.open(file))
+    return open(file, "rb")
+
+
+def suffix(file: str) -> str:
+    """The suffix that tells the format: that before .gz and .zst, but for parquet."""
+    path = Path(file.lower())
+    inner = path.with_suffix("").suffix if path.suffix in (".gz", ".zst") else path.suffix
+    return path.suffix if inner == ".parquet" else inner
+
+
+def count(number: int, noun: str) -> str:
+    """Put a number before a noun in the singular or plural."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,80 @@
+"""The order of the data: a pure function of (seed, epoch, position)."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch.utils.data import Sampler
+
+
+class EpochBatchSampler(Sampler[list[int]]):
+    """Yields one rank's batches of an epoch, from any position on; each iteration is an epoch.
+
+    The epoch's global batches (`batch_size * world_size` rows) do not depend on the number of
+    ranks for a given global size: rank r takes every `world_size`-th row of each. No row is lost
+    or doubled; the last global batch may be short, and then every rank's share is short.
+
+    Args:
+        num_rows: Rows of the data set.
+        batch_size: Rows of a batch on one rank.
+        seed: Of the shuffle; epoch e draws from (seed, e).
+        shuffle: Off for evaluation.
+        rank: This process.
+        world_size: All processes.
+        epoch: The epoch of the first iteration.
+        position: Batches of that epoch to leave out, because training has had them.
+    """
+
+    def __init__(
+        self,
+        num_rows: int,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        shuffle: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
+        epoch: int = 0,
+        position: int = 0,
+    ) -> None:
+        self.num_rows = num_rows
+        self.batch_size = batch_size
+        self.seed = seed
+        self.shuffle = shuffle
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = epoch
+        self.position = position
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch, whatever the position."""
+        return len(self._bounds()) - 1
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Yield the batches that are left of the current epoch, and turn to the next."""
+        epoch, position = self.epoch, self.position
+        self.epoch, self.position = epoch + 1, 0
+        order = self.order(epoch)
+        bounds = self._bounds()
+        for start, stop in zip(bounds[position:-1], bounds[position + 1 :], strict=True):
+            yield order[start:stop][self.rank :: self.world_size].tolist()
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Return the row indices of an epoch, in order."""
+        if not self.shuffle:
+            return np.arange(self.num_rows)
+        return np.random.default_rng([self.seed, epoch]).permutation(self.num_rows)
+
+    def _bounds(self) -> list[int]:
+        """Where the global batches begin and end in the epoch's order."""
+        step = self.batch_size * self.world_size
+        bounds = [*range(0, self.num_rows, step), self.num_rows]
+        left = bounds[-1] - bounds[-2] if len(bounds) > 1 else 0
+        if left < self.world_size and len(bounds) > 2:
+            if self.batch_size > 1:
+                # some rank would have no row in the last step: it borrows from the step before
+                bounds[-2] -= self.world_size - left
+            elif self.shuffle:
+                # with one row a rank there is none to borrow; another epoch brings these rows
+                bounds.pop(-2)
+                bounds[-1] = self.num_rows - left
+        return bounds

@@ -1,0 +1,117 @@
+"""Cutting a data set into train, validation and test."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import datasets
+import numpy as np
+import pandas as pd
+from datasets import Dataset
+
+from hydralight.config import UserError, did_you_mean
+from hydralight.data.faults import count
+
+
+def carve(
+    splits: Mapping[str, Dataset],
+    *,
+    validation_fraction: float,
+    test_fraction: float,
+    seed: int,
+    stratify_by: str | None = None,
+    group_by: str | None = None,
+) -> dict[str, Dataset]:
+    """Cut the missing `validation` and `test` splits out of `train`; rows keep their order.
+
+    Args:
+        splits: The splits there are.
+        validation_fraction: Fraction of the rows of `train`; 0 carves nothing.
+        test_fraction: Fraction of the rows of `train`; 0 carves nothing.
+        seed: Chooses the rows.
+        stratify_by: A column of which every class gets the fraction, and one row at least, in
+            each split.
+        group_by: A column of which no group spans two splits; the fractions are not exceeded
+            unless the smallest group does so.
+
+    Raises:
+        UserError: The fractions or columns cannot be had.
+    """
+    asked = {"validation": validation_fraction, "test": test_fraction}
+    fractions = {s: part for s, part in asked.items() if s not in splits and part != 0}
+    if not fractions or "train" not in splits:
+        return dict(splits)
+    if stratify_by and group_by:
+        raise UserError("data.stratify_by and data.group_by exclude each other: give one of them.")
+    if min(fractions.values()) < 0 or sum(fractions.values()) >= 1:
+        raise UserError(f"Fractions to carve out of train must be in 0..1 in all, not {fractions}.")
+    train, rng = splits["train"], np.random.default_rng(seed)
+    codes, values = _codes(train, stratify_by or group_by)
+    if group_by:
+        parts = _part_groups(codes, list(fractions.values()), rng)
+        if parts is None:
+            what = f"The column {group_by} of train has {count(len(values), 'group')}"
+            raise UserError(f"{what}, too few to carve {' and '.join(fractions)} out of it.")
+    else:
+        parts = np.zeros(len(codes), dtype=np.int64)
+        ordered = np.argsort(codes, kind="stable")
+        for value, rows in zip(
+            values, np.split(ordered, np.cumsum(np.bincount(codes))[:-1]), strict=True
+        ):
+            counts = [max(1, round(part * len(rows))) for part in fractions.values()]
+            if sum(counts) >= len(rows):
+                what = f"The class {value!r} of {stratify_by}" if stratify_by else "The split train"
+                what += f" has {count(len(rows), 'row')}"
+                raise UserError(f"{what}, too few to carve {' and '.join(fractions)} out of it.")
+            rows = rng.permutation(rows)
+            for part, end in enumerate(np.cumsum(counts), start=1):
+                parts[rows[end - counts[part - 1] : end]] = part
+    carved = {
+        split: train.select(np.flatnonzero(parts == part))
+        for part, split in enumerate(["train", *fractions])
+    }
+    return {**splits, **carved}
+
+
+def _codes(dataset: Dataset, column: str | None) -> tuple[np.ndarray, list[Any]]:
+    """Number the distinct values of a column; without a column, all rows are of one kind."""
+    if column is None:
+        return np.zeros(len(dataset), dtype=np.int64), [None]
+    if column not in dataset.column_names:
+        names = dataset.column_names
+        raise UserError(
+            f"The split train has no column {column!r} to carve by; its columns are "
+            f"{', '.join(names)}{did_you_mean(column, names)}"
+        )
+    try:
+        cells = pd.Series(dataset.with_format(None)[column][:], dtype=object)
+        codes, values = pd.factorize(cells, use_na_sentinel=False)
+    except TypeError as error:
+        raise UserError(f"The column {column} holds lists or records: carve by another.") from error
+    feature = dataset.features[column]
+    if isinstance(feature, datasets.ClassLabel):
+        return codes, [
+            feature.names[value] if value in range(len(feature.names)) else value
+            for value in values
+        ]
+    return codes, list(values)
+
+
+def _part_groups(
+    codes: np.ndarray, fractions: Sequence[float], rng: np.random.Generator
+) -> np.ndarray | None:
+    """Give every row the number of its part, 0 for the rest; None where groups are too few."""
+    sizes = np.bincount(codes)
+    free = [int(group) for group in rng.permutation(len(sizes))]
+    if len(free) <= len(fractions):
+        return None
+    part_of = np.zeros(len(sizes), dtype=np.int64)
+    for part, fraction in enumerate(fractions, start=1):
+        room, spare = fraction * len(codes), len(free) - (len(fractions) - part + 1)
+        taken: list[int] = []
+        for group in free:
+            if len(taken) < spare and sizes[group] <= room:
+                taken.append(group)
+                room -= sizes[group]
+        part_of[taken or [min(free, key=lambda group: sizes[group])]] = part
+        free = [group for group in free if part_of[group] == 0]
+    return part_of[codes]

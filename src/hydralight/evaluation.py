@@ -1,0 +1,95 @@
+"""Evaluate a run's best model, or any checkpoint with a recipe."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from omegaconf import DictConfig, OmegaConf
+
+from hydralight import models, runs
+from hydralight.callbacks.predictions import Predictions
+from hydralight.config import UserError, check_root, check_targets
+from hydralight.data.datamodule import DataModule
+from hydralight.tasks.task import Task
+from hydralight.training import build, build_trainer, quiet_libraries, resolve_precision
+
+
+def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
+    """Evaluate on one split, write predictions and metrics, and print and return the metrics.
+
+    With `run`, the model is that run's, and a lone file given as `data.path` is evaluated whole.
+
+    Raises:
+        UserError: there is no model, no such split, or what training would raise.
+    """
+    check_root(cfg)
+    cfg.precision = resolve_precision(str(cfg.precision), cfg.trainer)
+    check_targets(cfg)
+    quiet_libraries()
+    split = str(cfg.get("split") or "validation")
+    own_run = bool(cfg.get("run"))
+    if own_run:
+        use_exported_model(cfg, run_dir)
+        if isinstance(cfg.data.get("path"), str) and new_data(cfg, run_dir):
+            cfg.data.path = {split: cfg.data.path}
+    elif cfg.checkpoint is None:
+        raise UserError("name what to evaluate: run=<run dir>, or checkpoint=<model> experiment=….")
+    task, data, _ = build(with_nothing_attached(cfg))
+    data.validation_split = split
+    predictions = Predictions(run_dir / "predictions" / f"{split}.jsonl")
+    trainer = build_trainer(cfg, callbacks=[predictions], logger=False)
+    metrics = run_trainer(trainer, task, data, split)
+    if trainer.is_global_zero:
+        if split == "test" or not own_run:
+            runs.update_metrics(run_dir, **{split: metrics})
+        print(json.dumps(metrics, indent=2), file=sys.stdout)
+    return metrics
+
+
+def run_trainer(trainer: Trainer, task: Task, data: DataModule, split: str) -> dict[str, float]:
+    """Run the trainer over a split, and return the metrics, named after it."""
+    entry = trainer.test if split == "test" else trainer.validate
+    values: Any = entry(task, datamodule=data, verbose=False)
+    prefix = "val" if split == "validation" else split
+    return {f"{prefix}/{k.partition('/')[2]}": v for k, v in values[0].items()}
+
+
+def test_best(trainer: Trainer, task: Task, data: DataModule, run_dir: Path) -> None:
+    """Evaluate the best model of a run that has just been trained on the test split."""
+    recipe = models.Pretrained(checkpoint=str(runs.model_folder(run_dir)))
+    model: Any = recipe(task.auto_class)
+    task.model = model.to(task.device)
+    predictions = Predictions(run_dir / "predictions" / "test.jsonl")
+    trainer.callbacks.append(predictions)  # type: ignore[attr-defined]
+    metrics = run_trainer(trainer, task, data, "test")
+    if trainer.is_global_zero:
+        runs.update_metrics(run_dir, test=metrics)
+
+
+def use_exported_model(cfg: DictConfig, run_dir: Path) -> None:
+    """Point model and tokenizer to the run's exported model."""
+    folder = str(runs.model_folder(run_dir))
+    cfg.checkpoint = folder
+    kept = {key: cfg.model[key] for key in ("attn_implementation",) if cfg.model.get(key)}
+    cfg.model = {
+        "_target_": "hydralight.models.Pretrained",
+        "checkpoint": folder,
+        **kept,
+    }
+    cfg.tokenizer = {
+        "_target_": "hydralight.tokenizers.Pretrained",
+        "checkpoint": folder,
+    }
+
+
+def new_data(cfg: DictConfig, run_dir: Path) -> bool:
+    """Whether other data than the run's own has been asked for."""
+    trained = OmegaConf.load(run_dir / ".hydra" / "config.yaml")
+    return OmegaConf.select(trained, "data.path") != cfg.data.path
+
+
+def with_nothing_attached(cfg: DictConfig) -> DictConfig:
+    """Return the config without callbacks and loggers, which belong to training."""
+    return OmegaConf.merge(cfg, {"callbacks": None, "logger": None})  # type: ignore[return-value]

@@ -1,0 +1,90 @@
+"""The run's own logger: one CSV file that survives a resume."""
+
+import csv
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch import Tensor
+
+
+class CSVLogger(Logger):
+    """Appends every logged row to `metrics.csv`, flushed at once; a new metric is a new column.
+
+    Args:
+        save_dir: The run's directory.
+    """
+
+    def __init__(self, save_dir: str) -> None:
+        super().__init__()
+        self.path = Path(save_dir) / "metrics.csv"
+        self._columns: list[str] = []
+
+    @property
+    def name(self) -> str:
+        """Name of the logger."""
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        """There is one version."""
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(
+        self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
+    ) -> None:
+        """Leave them to `config.yaml`."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float | Tensor], step: int | None = None) -> None:
+        """Write a row; `step` counts optimizer steps."""
+        row = {"step": step, **{name: _number(value) for name, value in metrics.items()}}
+        if not self._columns and self.path.exists():
+            self._columns = list(read_rows(self.path)[0])
+        new = [name for name in row if name not in self._columns]
+        if new:
+            rows = read_rows(self.path)[1] if self.path.exists() else []
+            self._columns += new
+            self._write([*rows, row])
+            return
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, self._columns).writerow(row)
+
+    @rank_zero_only
+    def cut_after(self, step: int) -> None:
+        """Drop what was logged after a checkpoint: later steps, and the evaluation at its own."""
+        if self.path.exists():
+            self._columns, rows = read_rows(self.path)
+            evaluations = [c for c in self._columns if c.startswith("val/")]
+            kept = [
+                row
+                for row in rows
+                if int(row["step"]) < step
+                or (int(row["step"]) == step and not any(row[c] for c in evaluations))
+            ]
+            self._write(kept)
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        partial = self.path.with_suffix(".csv.partial")
+        with partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self._columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        partial.replace(self.path)
+
+
+def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Return a CSV file's columns and its rows as text; a torn last line is left out."""
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        columns = list(reader.fieldnames or [])
+        rows = [row for row in reader if None not in row.values() and None not in row]
+    return columns, rows
+
+
+def _number(value: float | Tensor) -> float | int:
+    return value.item() if isinstance(value, Tensor) else value

@@ -1,0 +1,29 @@
+"""The mean loss over targets."""
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+
+class TargetMean(Metric):
+    """Sum of losses over sum of weights, whatever the batches and ranks they came in."""
+
+    higher_is_better = False
+    full_state_update = False
+
+    loss_sum: Tensor
+    weight: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("loss_sum", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("weight", torch.tensor(0.0), dist_reduce_fx="sum")
+
+    def update(self, loss_sum: Tensor, weight: Tensor) -> None:
+        """Add a batch's summed loss and its weight (scalars)."""
+        self.loss_sum += loss_sum.detach()
+        self.weight += weight
+
+    def compute(self) -> Tensor:
+        """Return the mean; NaN where there was no target."""
+        return self.loss_sum / self.weight

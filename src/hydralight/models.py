@@ -1,0 +1,217 @@
+"""Hugging Face models, from a checkpoint or from a configuration."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from hydralight.config import UserError, did_you_mean, first_line
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """A recipe that loads a checkpoint with its weights.
+
+    Args:
+        checkpoint: Hub id or local folder.
+        revision: Branch, tag or commit on the hub.
+        dtype: Of the weights; float32 unless said, whatever the checkpoint was stored in.
+        attn_implementation: `sdpa`, `eager`, `flash_attention_2`, …
+        gradient_checkpointing: Trade compute for memory in the backward pass.
+        freeze: Globs over parameter names, such as `model.encoder.*`.
+        trust_remote_code: Run code that comes with the checkpoint.
+        config: Values that replace those of the checkpoint's config, such as `{dropout: 0.0}`.
+    """
+
+    checkpoint: str
+    revision: str | None = None
+    dtype: str = "float32"
+    attn_implementation: str | None = None
+    gradient_checkpointing: bool = False
+    freeze: Sequence[str] = ()
+    trust_remote_code: bool = False
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(
+        self, auto_class: type, tokenizer: PreTrainedTokenizerBase | None = None, **head: Any
+    ) -> PreTrainedModel:
+        """Load the model, in training mode.
+
+        Args:
+            auto_class: The transformers `AutoModelFor…` of the task.
+            tokenizer: Embeddings are enlarged where it has more tokens than the checkpoint.
+            head: What the task knows of its data (`num_labels`, `id2label`, …).
+
+        Raises:
+            UserError: the checkpoint cannot be found, reached or read, or a glob matches nothing.
+        """
+        config = read_config(self.checkpoint, self.revision, self.trust_remote_code)
+        update_config(config, {**head, **self.config})
+        try:
+            model = auto_class.from_pretrained(  # type: ignore[attr-defined]
+                self.checkpoint,
+                config=config,
+                revision=self.revision,
+                dtype=getattr(torch, self.dtype),
+                trust_remote_code=self.trust_remote_code,
+                **attention(self.attn_implementation),
+            )
+        except (OSError, ValueError) as error:
+            reason = first_line(error)
+            raise UserError(f"checkpoint={self.checkpoint} cannot be loaded: {reason}") from error
+        if tokenizer is not None and len(tokenizer) > model.get_input_embeddings().num_embeddings:
+            model.resize_token_embeddings(len(tokenizer))
+        return finish(model, self.gradient_checkpointing, self.freeze)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scratch:
+    """A recipe that builds a model with random weights, of any architecture transformers knows.
+
+    The vocabulary size and the ids of the special tokens are the tokenizer's.
+
+    Args:
+        config: `model_type` (such as `bart`) and the values that differ from its defaults; or
+            `checkpoint`, whose config (without its weights) is then the base.
+        dtype: Of the weights.
+        attn_implementation: `sdpa`, `eager`, `flash_attention_2`, …
+        gradient_checkpointing: Trade compute for memory in the backward pass.
+        freeze: Globs over parameter names.
+        pad_vocab_to_multiple_of: Round the vocabulary up, which suits tensor cores.
+    """
+
+    config: Mapping[str, Any]
+    dtype: str = "float32"
+    attn_implementation: str | None = None
+    gradient_checkpointing: bool = False
+    freeze: Sequence[str] = ()
+    pad_vocab_to_multiple_of: int = 1
+
+    def __call__(
+        self, auto_class: type, tokenizer: PreTrainedTokenizerBase | None = None, **head: Any
+    ) -> PreTrainedModel:
+        """Build the model, in training mode.
+
+        Args:
+            auto_class: The transformers `AutoModelFor…` of the task.
+            tokenizer: Where the vocabulary comes from; None for models without one.
+            head: What the task knows of its data.
+
+        Raises:
+            UserError: an unknown `model_type` or config value.
+        """
+        values = {k: v for k, v in self.config.items() if k not in ("model_type", "checkpoint")}
+        if "checkpoint" in self.config:
+            config = read_config(self.config["checkpoint"])
+        else:
+            config = default_config(self.config.get("model_type", ""))
+        if tokenizer is not None:
+            values = {**vocabulary(tokenizer, config, self.pad_vocab_to_multiple_of), **values}
+        update_config(config, {**head, **values})
+        model = auto_class.from_config(  # type: ignore[attr-defined]
+            config, dtype=getattr(torch, self.dtype), **attention(self.attn_implementation)
+        )
+        return finish(model, self.gradient_checkpointing, self.freeze)
+
+
+def default_config(model_type: str) -> PretrainedConfig:
+    """Return an architecture's default config, or raise a `UserError`."""
+    try:
+        return AutoConfig.for_model(model_type)
+    except ValueError as error:
+        raise UserError(
+            f"model.config.model_type={model_type} is no architecture of transformers"
+            f"{did_you_mean(model_type, CONFIG_MAPPING)}"
+        ) from error
+
+
+def attention(implementation: str | None) -> dict[str, str]:
+    """Return the argument that chooses an attention implementation, if one is chosen."""
+    return {"attn_implementation": implementation} if implementation else {}
+
+
+def read_config(
+    checkpoint: str, revision: str | None = None, trust_remote_code: bool = False
+) -> PretrainedConfig:
+    """Read a checkpoint's config, which is a quick test of whether the checkpoint is there.
+
+    Raises:
+        UserError: with what to do, where the folder holds no checkpoint or the hub has none.
+    """
+    folder = Path(checkpoint).expanduser()
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise UserError(
+            f"checkpoint={checkpoint} is no Hugging Face folder: it has no config.json."
+        )
+    if not folder.exists() and (
+        checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1
+    ):
+        raise UserError(f"checkpoint={checkpoint} does not exist: name a folder or a hub id.")
+    try:
+        return AutoConfig.from_pretrained(
+            checkpoint, revision=revision, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        if folder.is_dir():
+            raise UserError(f"checkpoint={checkpoint}: {first_line(error)}") from error
+        raise UserError(
+            f"checkpoint={checkpoint} is neither a local folder nor to be had from the hub; "
+            "give a folder (checkpoint=./my-model) or a mirror (HF_ENDPOINT=https://…), or check "
+            f"its name and your connection ({first_line(error)})"
+        ) from error
+
+
+def update_config(config: PretrainedConfig, values: Mapping[str, Any]) -> None:
+    """Set values of a model config; an attribute that it does not have is a `UserError`."""
+    for key, value in values.items():
+        if not hasattr(config, key):
+            near = did_you_mean(key, config.to_dict())
+            raise UserError(
+                f"model.config.{key}: a {config.model_type} config has no '{key}'{near}"
+            )
+        setattr(config, key, value)
+
+
+def vocabulary(
+    tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, multiple: int = 1
+) -> dict[str, Any]:
+    """Return the config values that follow from a tokenizer: vocabulary size and special ids.
+
+    A seq2seq decoder starts with the end token, as BART's and Marian's kin do, or with the
+    padding token where there is no end token.
+    """
+    values: dict[str, Any] = {"vocab_size": -(-len(tokenizer) // multiple) * multiple}
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        if getattr(tokenizer, name) is not None:
+            values[name] = getattr(tokenizer, name)
+    if config.is_encoder_decoder:
+        start = tokenizer.eos_token_id
+        values["decoder_start_token_id"] = tokenizer.pad_token_id if start is None else start
+        if hasattr(config, "forced_eos_token_id"):
+            values["forced_eos_token_id"] = tokenizer.eos_token_id
+    return values
+
+
+def finish(
+    model: PreTrainedModel, gradient_checkpointing: bool, freeze: Sequence[str]
+) -> PreTrainedModel:
+    """Switch to training mode, freeze, and turn on gradient checkpointing where asked."""
+    for pattern in freeze:
+        names = [name for name, _ in model.named_parameters() if fnmatch(name, pattern)]
+        if not names:
+            raise UserError(f"model.freeze: '{pattern}' matches no parameter of the model.")
+        for name in names:
+            model.get_parameter(name).requires_grad_(False)
+    if gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return model.train()

@@ -1,0 +1,45 @@
+"""Predict with a run's best model, or with any checkpoint and a recipe."""
+
+import json
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from hydralight.callbacks.predictions import write_json_lines
+from hydralight.config import UserError, check_root, check_targets
+from hydralight.evaluation import use_exported_model, with_nothing_attached
+from hydralight.tasks.task import Rows
+from hydralight.training import build, build_trainer, quiet_libraries, resolve_precision
+
+
+def predict(cfg: DictConfig, run_dir: Path) -> Rows:
+    """Predict `input` (a file, "-" or a text); write JSON lines to `output` or to the terminal.
+
+    Raises:
+        UserError: there is no model or nothing to predict.
+    """
+    check_root(cfg)
+    cfg.precision = resolve_precision(str(cfg.precision), cfg.trainer)
+    check_targets(cfg)
+    quiet_libraries()
+    if cfg.get("input") is None:
+        raise UserError("input has no value: give input=<file>, input=- or input='a text'.")
+    if cfg.get("run"):
+        use_exported_model(cfg, run_dir)
+    elif cfg.checkpoint is None:
+        raise UserError("name what predicts: run=<run dir>, or checkpoint=<model> experiment=….")
+    output = cfg.get("output")
+    cfg.trainer = {**cfg.trainer, "devices": 1, "strategy": "auto"}
+    task, data, _ = build(with_nothing_attached(cfg))
+    data.predict_from(str(cfg.input))
+    trainer = build_trainer(
+        cfg, callbacks=None, logger=False, enable_progress_bar=output is not None
+    )
+    batches = trainer.predict(task, datamodule=data) or []
+    rows: Rows = [row for batch in batches for row in batch]
+    if output is not None:
+        write_json_lines(Path(str(output)).expanduser(), rows)
+    else:
+        for row in rows:
+            print(json.dumps(row, ensure_ascii=False))
+    return rows

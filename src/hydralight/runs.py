@@ -1,0 +1,300 @@
+"""The run directory: where runs are, what is written about them, and how they are read."""
+
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from hydralight.config import CONFIG_DIR, UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+PACKAGES: tuple[str, ...] = ("hydralight", "torch", "lightning", "transformers", "tokenizers", "datasets")
+PACKAGES += ("torchmetrics", "rouge-score", "hydra-core", "omegaconf", "numpy")
+
+SECRET_KEY = re.compile(
+    r"(^|[._])((hf|auth|access|api|refresh|wandb)_?token|token|api_?key|access_?key|private_?key"
+    r"|secret\w*|password|passwd|credentials?)$",
+    re.IGNORECASE,
+)
+SECRET_VALUE = re.compile(
+    r"\b(hf_\w{20,}|sk-[\w-]{20,}|gh[pousr]_\w{20,})\b|(?<=//)[^/@\s]+:[^/@\s]+(?=@)"
+)
+REDACTED = "<redacted>"
+
+
+class Run:
+    """What a run directory holds.
+
+    Args:
+        path: The directory.
+
+    Raises:
+        UserError: there is no run in it.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = existing_run(str(path))
+
+    @cached_property
+    def config(self) -> DictConfig:
+        """The fully resolved config."""
+        config = OmegaConf.load(self.path / "config.yaml")
+        assert isinstance(config, DictConfig)
+        return config
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """`last`, `best` and `test`, as in `metrics.json`."""
+        return read_metrics(self.path)
+
+    @property
+    def history(self) -> "pd.DataFrame":
+        """Every logged row, as in `metrics.csv`."""
+        import pandas as pd
+
+        return pd.read_csv(self.path / "metrics.csv")
+
+    @cached_property
+    def model(self) -> "PreTrainedModel":
+        """The best model, in evaluation mode, of the class it was saved from."""
+        import transformers
+
+        config = transformers.AutoConfig.from_pretrained(self.model_dir)
+        return getattr(transformers, config.architectures[0]).from_pretrained(self.model_dir)
+
+    @cached_property
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """The tokenizer."""
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(self.model_dir)
+
+    @property
+    def model_dir(self) -> Path:
+        """The exported model's folder."""
+        return model_folder(self.path)
+
+    def predictions(self, split: str = "test") -> list[dict[str, Any]]:
+        """Return what an evaluation of that split wrote."""
+        path = self.path / "predictions" / f"{split}.jsonl"
+        if not path.is_file():
+            raise UserError(f"{path} does not exist: run eval.py run={self.path} split={split}.")
+        with path.open(encoding="utf-8") as file:
+            return [json.loads(line) for line in file]
+
+
+# ---------------------------------------------------------------- finding a run
+
+
+def named_on_command_line(command: str, argv: list[str]) -> Path | None:
+    """Return the run that `resume=` or `run=` names, and put its full path into `argv`.
+
+    `latest` is resolved here, once, so that processes which repeat the command line agree.
+    """
+    key = "resume" if command == "train" else "run"
+    for index, argument in enumerate(argv):
+        name, _, value = argument.partition("=")
+        if index and name == key and value not in ("", "null"):
+            value = value.strip("\"'")
+            path = latest_run(command, argv) if value == "latest" else existing_run(value)
+            argv[index] = f"{key}={path}"
+            return path
+    return None
+
+
+def existing_run(value: str) -> Path:
+    """Return the absolute path of a run directory, or raise a `UserError`."""
+    path = Path(value).expanduser().resolve()
+    if not path.is_dir():
+        raise UserError(f"there is no run at {value}.")
+    if not (path / ".hydra" / "config.yaml").is_file():
+        raise UserError(f"{value} is no run directory: it has no .hydra/config.yaml.")
+    return path
+
+
+def latest_run(command: str, argv: Sequence[str]) -> Path:
+    """Return the newest run that can be resumed (`train`) or read (`eval`, `predict`)."""
+    typed = [a.partition("=")[2] for a in argv if a.startswith("paths.log_dir=")]
+    folder = Path(typed[-1] if typed else "logs") / "train" / "runs"
+    needed = "checkpoints/last.ckpt" if command == "train" else "model/config.json"
+    for path in sorted(folder.glob("*/"), reverse=True):
+        if (path / ".hydra" / "config.yaml").is_file() and (path / needed).is_file():
+            return path.resolve()
+    raise UserError(f"there is no run with {needed} in {folder}.")
+
+
+def arguments_in_run(command: str, run_dir: Path, arguments: Sequence[str]) -> list[str]:
+    """Return Hydra's arguments for a command on a run's own config, in the run's directory."""
+    quoted = str(run_dir).replace("'", "\\'")
+    own = [
+        f"hydra.run.dir='{quoted}'",
+        "hydra.output_subdir=null",
+        f"hydra.job.name={command}",
+        f"hydra.searchpath=['file://{CONFIG_DIR}']",
+        "hydra/job_logging=hydralight",
+    ]
+    added = ("run=", "split=", "input=", "output=")  # keys that a training config does not have
+    return own + [f"++{a}" if a.startswith(added) else a for a in arguments]
+
+
+def model_folder(run_dir: Path) -> Path:
+    """Return a run's exported model, or raise a `UserError`."""
+    folder = run_dir / "model"
+    restore_folder(folder)
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{run_dir} has no model yet: it stopped before its first evaluation.")
+    return folder
+
+
+# ---------------------------------------------------------------- writing about a run
+
+
+def record_start(run_dir: Path, cfg: DictConfig) -> None:
+    """Write the resolved config and the environment, and redact secrets in Hydra's files."""
+    for path in sorted((run_dir / ".hydra").glob("*.yaml")):
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        redacted = redact(content)
+        if redacted != content:
+            write_text(path, OmegaConf.to_yaml(OmegaConf.create(redacted)))
+    resolved = redact(OmegaConf.to_container(cfg, resolve=True))
+    write_text(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(resolved)))
+    path = run_dir / "environment.json"
+    if path.is_file():
+        first = json.loads(path.read_text())
+        content = {**first, "resumed": [*first.get("resumed", []), environment()]}
+    else:
+        content = environment()
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def environment() -> dict[str, Any]:
+    """Return git state, versions, hardware and command line of this process."""
+    import torch
+
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "time": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": [redact(argument) for argument in sys.argv],
+        "git": git_state(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cpu_count": os.cpu_count(),
+        "gpus": devices,
+    }
+
+
+def git_state() -> dict[str, Any] | None:
+    """Return the commit of the project's checkout and whether it has changes."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(CONFIG_DIR), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor()
+    found = re.search(r"model name\s*: (.*)", text)
+    return found.group(1) if found else platform.processor()
+
+
+def redact(value: Any, key: str = "") -> Any:
+    """Return a copy in which the values of secret keys, and what looks like one, are hidden.
+
+    Strings of the form `key=value` (typed overrides) are judged by their key.
+    """
+    if isinstance(value, dict):
+        return {k: redact(v, str(k)) for k, v in value.items()}
+    if isinstance(value, list):
+        return [redact(v, key) for v in value]
+    if not isinstance(value, str):
+        return value
+    if SECRET_KEY.search(key) and value:
+        return REDACTED
+    name, equals, _ = value.partition("=")
+    if equals and SECRET_KEY.search(name.lstrip("+")):
+        return f"{name}={REDACTED}"
+    return SECRET_VALUE.sub(REDACTED, value)
+
+
+def read_metrics(run_dir: Path) -> dict[str, Any]:
+    """Return `metrics.json`, or an empty dict."""
+    path = run_dir / "metrics.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def update_metrics(run_dir: Path, **values: Any) -> None:
+    """Set top-level entries of `metrics.json`."""
+    content = {**read_metrics(run_dir), **values}
+    write_text(run_dir / "metrics.json", json.dumps(content, indent=2) + "\n")
+
+
+def remove_if_unused(run_dir: Path) -> None:
+    """Remove the directory of a run that failed before it came to anything."""
+    begun = ("metrics.json", "metrics.csv", "checkpoints", "model", "predictions", "samples")
+    if not any((run_dir / name).exists() for name in begun) and (run_dir / ".hydra").is_dir():
+        shutil.rmtree(run_dir, ignore_errors=True)
+
+
+# ---------------------------------------------------------------- files that are whole or not there
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that appears only when it is whole."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def fresh_folder(path: Path) -> Path:
+    """Make an empty folder, in the place of what was there."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    return path
+
+
+def replace_folder(new: Path, old: Path) -> None:
+    """Put a complete folder in the place of another; `restore_folder` mends an interruption."""
+    previous = old.with_name(f"{old.name}.previous")
+    shutil.rmtree(previous, ignore_errors=True)
+    if old.exists():
+        old.rename(previous)
+    new.rename(old)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def restore_folder(path: Path) -> None:
+    """Take back the previous folder where a replacement was interrupted between its two steps."""
+    previous = path.with_name(f"{path.name}.previous")
+    if previous.exists() and not path.exists():
+        previous.rename(path)

@@ -1,0 +1,240 @@
+"""The base LightningModule: losses as sums and weights, and evaluation by streaming metrics."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.optim import Optimizer
+from torchmetrics import Metric
+from transformers import PreTrainedModel
+
+from hydralight import optim
+from hydralight.config import UserError, did_you_mean
+from hydralight.metrics.loss import TargetMean
+
+Batch = dict[str, Any]
+Rows = list[dict[str, Any]]
+
+
+class Task(LightningModule):
+    """What the tasks share; a subclass names its `auto_class`, its loss and its metrics.
+
+    The gradient of an optimizer step is the mean over all the targets of that step, however they
+    were split over micro-batches and devices: `training_step` returns the loss's sum over a
+    constant, and `on_before_optimizer_step` multiplies the gradients by what turns that into the
+    mean. Metrics are logged as `val/<name>` and `test/<name>`.
+
+    Args:
+        model: Recipe: called with the task's `auto_class`, the tokenizer and `model_arguments`.
+        optimizer: Recipe: called with the parameter groups.
+        scheduler: Recipe: called with the optimizer and the number of optimizer steps.
+        generation: Values of the generation config that replace the checkpoint's.
+        loss: Replaces the task's own loss: a function of the model's outputs and the batch that
+            returns `(loss_sum, weight)`.
+    """
+
+    auto_class: ClassVar[type]
+    metric_names: ClassVar[Sequence[str]] = ()
+
+    def __init__(
+        self,
+        *,
+        model: Callable[..., PreTrainedModel],
+        optimizer: Callable[..., Optimizer],
+        scheduler: Callable[..., Any] | None = None,
+        generation: Mapping[str, Any] | None = None,
+        loss: Callable[[Any, Batch], tuple[Tensor, Tensor]] | None = None,
+    ) -> None:
+        super().__init__()
+        self.make_model = model
+        self.make_optimizer = optimizer
+        self.make_scheduler = scheduler
+        self.generation = {k: v for k, v in (generation or {}).items() if v is not None}
+        self.custom_loss = loss
+        self.model: PreTrainedModel | None = None
+        self.eval_loss = TargetMean()
+        self.step_metrics: dict[str, Tensor | float] = {}
+        self._window: Tensor | None = None  # loss sum and weight since the last optimizer step
+
+    # ------------------------------------------------------------ what a subclass says
+
+    def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the summed loss of a batch and its weight, the number of targets (scalars)."""
+        raise NotImplementedError
+
+    def update_metrics(self, outputs: Any, batch: Batch) -> Rows:
+        """Update the metrics with a batch, and return its predictions, a dict a row."""
+        raise NotImplementedError
+
+    def compute_metrics(self) -> dict[str, Tensor]:
+        """Return the metrics' values by name, and reset them."""
+        raise NotImplementedError
+
+    def model_arguments(self) -> dict[str, Any]:
+        """Return what the model's config takes from the data, such as `num_labels`."""
+        return {}
+
+    def default_generation(self) -> dict[str, Any]:
+        """Return generation values for where neither config nor checkpoint has one."""
+        return {}
+
+    # ------------------------------------------------------------ the model
+
+    def configure_model(self) -> None:
+        """Build the model, once; the data module is set up by now."""
+        if self.model is not None:
+            return
+        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
+        tokenizer = datamodule.load_tokenizer()
+        self.model = self.make_model(self.auto_class, tokenizer=tokenizer, **self.model_arguments())
+        if self.model.can_generate():
+            self._configure_generation(self.model)
+        accepted = inspect.signature(self.model.forward).parameters
+        self._forward_names = frozenset(accepted)
+
+    def _configure_generation(self, model: PreTrainedModel) -> None:
+        config = model.generation_config
+        values = {**self.default_generation(), **self.generation}
+        if "max_new_tokens" in values:
+            config.max_length = None
+        unknown = config.update(**values)
+        if unknown:
+            key = next(iter(unknown))
+            raise UserError(
+                f"generation.{key}: transformers' generation config has no '{key}'"
+                f"{did_you_mean(key, config.to_dict())}"
+            )
+
+    def forward(self, batch: Batch) -> Any:
+        """Call the model with those entries of the batch that its `forward` names, but labels.
+
+        Without labels it returns logits and leaves the loss to the task.
+        """
+        assert self.model is not None
+        names = self._forward_names - {"labels"}
+        return self.model(**{name: batch[name] for name in names & batch.keys()})
+
+    # ------------------------------------------------------------ training
+
+    def loss_and_weight(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the configured loss's sum and weight for a batch."""
+        return (self.custom_loss or self.loss)(outputs, batch)
+
+    def on_fit_start(self) -> None:
+        """Fix the constant that keeps the loss in range: a batch's capacity for targets."""
+        self._capacity = self.trainer.datamodule.target_capacity  # type: ignore[attr-defined]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the summed loss over the constant."""
+        loss_sum, weight = self.loss_and_weight(self(batch), batch)
+        window = torch.stack([loss_sum.detach().float(), weight.float()])
+        self._window = window if self._window is None else self._window + window
+        return loss_sum / self._capacity
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Turn the gradients of the scaled sums into those of the mean over the step's targets."""
+        window, self._window = self._window, None
+        assert window is not None
+        if self.trainer.world_size > 1:
+            window = self.trainer.strategy.reduce(window, reduce_op="sum")
+        loss_sum, weight = window
+        # the trainer has divided by the micro-batches of a full window, and DDP by the ranks
+        scale = self._capacity * self.trainer.accumulate_grad_batches * self.trainer.world_size
+        factor = torch.where(weight > 0, scale / weight, 0.0)
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        torch._foreach_mul_(gradients, factor)
+        self.step_metrics = {
+            "train/loss": loss_sum / weight,
+            "lr": optimizer.param_groups[0]["lr"],
+        }
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Record the gradient norm, and clip by it where the trainer says so."""
+        if gradient_clip_algorithm == "value":
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        parameters = [p for p in self.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])  # type: ignore[misc]
+        self.step_metrics["train/grad_norm"] = norm
+        if gradient_clip_val:
+            torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Build the optimizer, without weight decay on biases and norms, and its schedule."""
+        assert self.model is not None
+        optimizer = self.make_optimizer(optim.parameter_groups(self.model))
+        if self.trainer.precision == "16-mixed" and optimizer.defaults.get("fused"):
+            raise UserError(
+                "optimizer.fused=true does not go with 16-mixed precision, where a fused "
+                "optimizer sees scaled gradients: set optimizer.fused=false."
+            )
+        if self.make_scheduler is None:
+            return optimizer
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise UserError("the schedule needs an end: set trainer.max_epochs or max_steps.")
+        scheduler = self.make_scheduler(optimizer, int(steps))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    # ------------------------------------------------------------ evaluation
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Any:
+        """Update loss and metrics, and return the predictions."""
+        return self.evaluation_step(batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Any:
+        """Update loss and metrics, and return the predictions."""
+        return self.evaluation_step(batch)
+
+    def evaluation_step(self, batch: Batch) -> Rows:
+        """Update loss and metrics, and return the predictions."""
+        outputs = self(batch)
+        self.eval_loss.update(*self.loss_and_weight(outputs, batch))
+        return self.update_metrics(outputs, batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log `val/…`."""
+        self.log_evaluation("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log `test/…`."""
+        self.log_evaluation("test")
+
+    def log_evaluation(self, prefix: str) -> None:
+        """Compute, log and reset the evaluation's loss and metrics."""
+        values = {"loss": self.eval_loss.compute(), **self.compute_metrics()}
+        self.eval_loss.reset()
+        self.log_dict({f"{prefix}/{name}": value for name, value in values.items()})
+        if self.trainer.state.fn == "fit":
+            self.log("step", float(self.trainer.global_step))  # loggers count optimizer steps
+
+    def rows(self, batch: Batch, *roles: str, **columns: Sequence[Any]) -> Rows:
+        """Lay columns out as one dict a row, beside the row's number and those roles' texts."""
+        table = {"row": batch["row"].tolist()}
+        table |= {role: batch[role] for role in roles if role in batch}
+        table |= {name: list(column) for name, column in columns.items()}
+        return [
+            dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)
+        ]
+
+
+def reset_after_compute(metrics: Mapping[str, Metric]) -> dict[str, Tensor]:
+    """Compute metrics, those of many values under their own names, and reset them."""
+    values: dict[str, Tensor] = {}
+    for name, metric in metrics.items():
+        value = metric.compute()
+        values |= value if isinstance(value, dict) else {name: value}
+        metric.reset()
+    return values

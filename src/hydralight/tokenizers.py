@@ -1,0 +1,169 @@
+"""Tokenizers: a checkpoint's own, or one trained on the spot."""
+
+import contextlib
+import glob
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from hydralight.config import UserError, first_line
+from hydralight.models import read_config
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """A recipe that loads a checkpoint's tokenizer.
+
+    Args:
+        checkpoint: Hub id or local folder.
+        revision: Branch, tag or commit on the hub.
+        trust_remote_code: Run code that comes with the checkpoint.
+    """
+
+    checkpoint: str | None
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+    def __call__(
+        self, texts: Callable[[], Iterable[str]], cache_key: str, cache_dir: Path
+    ) -> PreTrainedTokenizerBase:
+        """Load it; the texts to train on, and their cache, are not needed.
+
+        Raises:
+            UserError: the checkpoint is missing, or has no tokenizer.
+        """
+        if self.checkpoint is None:
+            raise UserError("checkpoint has no value: give checkpoint=<hub id or folder>.")
+        read_config(self.checkpoint, self.revision, self.trust_remote_code)
+        try:
+            return AutoTokenizer.from_pretrained(
+                self.checkpoint,
+                revision=self.revision,
+                trust_remote_code=self.trust_remote_code,
+            )
+        except (OSError, ValueError, KeyError) as error:
+            reason = first_line(error)
+            raise UserError(f"checkpoint={self.checkpoint} has no tokenizer: {reason}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A recipe that trains a byte-level BPE, Unigram or WordPiece tokenizer, or finds it cached.
+
+    Args:
+        model: The algorithm.
+        vocab_size: Upper bound, special tokens included.
+        min_frequency: A pair of symbols seen less often is not merged (BPE, WordPiece).
+        bos_token: First token of every sequence, id 0; then padding, end, unknown and mask.
+        pad_token: Padding.
+        eos_token: Last token of every sequence.
+        unk_token: Unknown symbol.
+        mask_token: For masked language modelling.
+        lowercase: Fold case first.
+        add_special_tokens: Put `bos_token` before and `eos_token` behind each sequence.
+        model_max_length: Recorded in the tokenizer.
+        files: A glob of text files, read by lines, instead of the data's own texts.
+    """
+
+    model: Literal["bpe", "unigram", "wordpiece"] = "bpe"
+    vocab_size: int = 32_000
+    min_frequency: int = 2
+    bos_token: str = "<s>"
+    pad_token: str = "<pad>"
+    eos_token: str = "</s>"
+    unk_token: str = "<unk>"
+    mask_token: str = "<mask>"
+    lowercase: bool = False
+    add_special_tokens: bool = True
+    model_max_length: int | None = None
+    files: str | None = None
+
+    def __call__(
+        self, texts: Callable[[], Iterable[str]], cache_key: str, cache_dir: Path
+    ) -> PreTrainedTokenizerBase:
+        """Train it, unless the cache has one of the same arguments and texts.
+
+        Args:
+            texts: Returns the data's own training texts.
+            cache_key: Identifies those texts.
+            cache_dir: Folder of the cache.
+
+        Raises:
+            UserError: `files` matches nothing.
+        """
+        paths = sorted(glob.glob(os.path.expanduser(self.files or ""), recursive=True))
+        if self.files and not paths:
+            raise UserError(f"tokenizer.files={self.files} matches no file.")
+        if paths:
+            cache_key = str([(p, os.path.getsize(p), os.path.getmtime(p)) for p in paths])
+        name = hashlib.sha256(f"{self}{cache_key}".encode()).hexdigest()[:16]
+        folder = cache_dir / name
+        if not (folder / "tokenizer.json").is_file():
+            partial = folder.with_name(f"{name}.{os.getpid()}")
+            self.train(_lines(paths) if paths else texts()).save_pretrained(partial)
+            # another process may have been quicker, and has written the same
+            with contextlib.suppress(OSError):
+                partial.replace(folder)
+        return AutoTokenizer.from_pretrained(folder)
+
+    def train(self, texts: Iterable[str]) -> PreTrainedTokenizerBase:
+        """Train a tokenizer on texts."""
+        specials = {
+            "bos_token": self.bos_token,
+            "pad_token": self.pad_token,
+            "eos_token": self.eos_token,
+            "unk_token": self.unk_token,
+            "mask_token": self.mask_token,
+        }
+        backend, trainer = self._backend(list(specials.values()))
+        if self.lowercase:
+            backend.normalizer = normalizers.Lowercase()
+        backend.train_from_iterator(texts, trainer)
+        if self.add_special_tokens:
+            bos, eos = self.bos_token, self.eos_token
+            backend.post_processor = processors.TemplateProcessing(
+                single=f"{bos} $A {eos}",
+                pair=f"{bos} $A {eos} {eos} $B {eos}",
+                special_tokens=[(token, backend.token_to_id(token)) for token in (bos, eos)],
+            )
+        length = {"model_max_length": self.model_max_length} if self.model_max_length else {}
+        return PreTrainedTokenizerFast(tokenizer_object=backend, **specials, **length)
+
+    def _backend(self, specials: list[str]) -> tuple[Tokenizer, trainers.Trainer]:
+        options: dict[str, Any] = {"special_tokens": specials, "show_progress": False}
+        options["vocab_size"] = self.vocab_size
+        if self.model == "bpe":
+            backend = Tokenizer(models.BPE())
+            backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+            backend.decoder = decoders.ByteLevel()
+            options["initial_alphabet"] = pre_tokenizers.ByteLevel.alphabet()
+            return backend, trainers.BpeTrainer(min_frequency=self.min_frequency, **options)
+        if self.model == "unigram":
+            backend = Tokenizer(models.Unigram())
+            backend.pre_tokenizer = pre_tokenizers.Metaspace()
+            backend.decoder = decoders.Metaspace()
+            return backend, trainers.UnigramTrainer(unk_token=self.unk_token, **options)
+        backend = Tokenizer(models.WordPiece(unk_token=self.unk_token))
+        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        backend.decoder = decoders.WordPiece()
+        return backend, trainers.WordPieceTrainer(min_frequency=self.min_frequency, **options)
+
+
+def _lines(paths: list[str]) -> Iterator[str]:
+    for path in paths:
+        with open(path, encoding="utf-8") as file:
+            yield from file

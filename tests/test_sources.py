@@ -1,0 +1,373 @@
+import gzip
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from itertools import chain
+
+import pytest
+import zstandard
+from datasets import ClassLabel, Dataset, DatasetDict
+
+from hydralight.config import UserError
+from hydralight.data.roles import rename_roles
+from hydralight.data.sources import load_splits
+from hydralight.data.splits import carve
+
+ROWS = [{"text": 'a "b"', "n": 1}, {"text": "None", "n": 2}, {"text": "NA, c", "n": 3}]
+LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
+CONTENT = {
+    "csv": '\ufefftext,n\n"a ""b""",1\nNone,2\n"NA, c",3\n',
+    "tsv": 'text\tn\n"a ""b"""\t1\nNone\t2\nNA, c\t3\n',
+    "json": json.dumps(ROWS, indent=1),
+    "jsonl": LINES,
+    "ndjson": LINES,
+}
+
+
+def write(path, content):
+    data = content.encode() if isinstance(content, str) else content
+    if path.suffix == ".gz":
+        data = gzip.compress(data)
+    elif path.suffix == ".zst":
+        data = zstandard.compress(data)
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
+    return str(path)
+
+
+def numbers(count):
+    return "n\n" + "".join(f"{i}\n" for i in range(count))
+
+
+def refused(*args, **kwargs):
+    with pytest.raises(UserError) as caught:
+        load_splits(*args, **kwargs)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("packed", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("suffix", CONTENT)
+def test_formats(tmp_path, suffix, packed):
+    path = write(
+        tmp_path / (f"my.{suffix}{packed}" if packed else f"my [1].{suffix}"), CONTENT[suffix]
+    )
+    found = load_splits(path)
+    assert list(found) == ["train"]
+    assert found["train"].to_list() == ROWS
+
+
+@pytest.mark.parametrize("packed", ["", ".gz", ".zst"])
+def test_text_is_a_row_a_line(tmp_path, packed):
+    path = write(tmp_path / f"a.txt{packed}", ("" if packed else "\ufeff") + "one\n\ntwo\x0c2\n")
+    assert load_splits(path)["train"]["text"][:] == ["one", "", "two\x0c2"]
+    assert load_splits(path, reader={"sample_by": "document"})["train"].num_rows == 1
+
+
+def test_parquet_and_reader_options(tmp_path):
+    Dataset.from_list(ROWS).to_parquet(tmp_path / "a.parquet")
+    assert load_splits(str(tmp_path / "a.parquet"))["train"].to_list() == ROWS
+    odd = write(tmp_path / "b.csv", 'é;n\n"x;1\n'.encode("latin-1"))
+    found = load_splits(odd, reader={"sep": ";", "quoting": 3, "encoding": "latin-1"})
+    assert found["train"].to_list() == [{"é": '"x', "n": 1}]
+    squad = write(tmp_path / "c.json", json.dumps({"version": 1, "data": ROWS}))
+    assert load_splits(squad, reader={"field": "data"})["train"].to_list() == ROWS
+    captions = write(tmp_path / "train.en", "one\ntwo\n")
+    assert load_splits(captions, reader={"format": "text"})["train"]["text"][:] == ["one", "two"]
+
+
+def test_an_empty_cell_is_missing(tmp_path):
+    path = write(tmp_path / "a.csv", "text,label\nnull,NaN\nx,\n")
+    assert load_splits(path)["train"]["label"][:] == ["NaN", None]
+
+
+def test_a_changed_file_is_read_anew(tmp_path):
+    path = write(tmp_path / "a.csv", "a\n1\n")
+    assert load_splits(path)["train"]["a"][:] == [1]
+    write(tmp_path / "a.csv", "a\n2\n")
+    os.utime(path, (1, 1))
+    assert load_splits(path)["train"]["a"][:] == [2]
+
+
+def test_mapping_globs_lists_and_slices(tmp_path):
+    path = write(tmp_path / "a.csv", numbers(250))
+    more = write(tmp_path / "b1.csv", "n\n-1.5\n")
+    write(tmp_path / "b2.csv.gz", "n\n-2.5\n")
+    found = load_splits(
+        {
+            "train": [f"{path}[:2]", f"{path}[-1:]"],
+            "validation": f"{path}[10%:11%]",
+            "test": str(tmp_path / "b*"),
+            "extra": [more, f"{path}[:1]"],
+        }
+    )
+    assert {split: rows["n"][:] for split, rows in found.items()} == {
+        "train": [0, 1, 249],
+        "validation": [25, 26, 27],  # HF rounds 27.5 to even, 28
+        "test": [-1.5, -2.5],
+        "extra": [-1.5, 0.0],
+    }
+    assert list(load_splits({"train": "./absent.csv", "test": path}, only=["test"])) == ["test"]
+    assert load_splits(path, only=["test"]) == {}
+
+
+def test_folders(tmp_path):
+    data = Dataset.from_list(ROWS)
+    data.save_to_disk(tmp_path / "one")
+    DatasetDict({"train": data, "test": data.select([1])}).save_to_disk(tmp_path / "two")
+    write(tmp_path / "three/train.csv", CONTENT["csv"])
+    write(tmp_path / "three/dev.csv", CONTENT["csv"])
+    assert load_splits(str(tmp_path / "one"))["train"].to_list() == ROWS
+    two = load_splits(str(tmp_path / "two"))
+    assert {split: rows.to_list() for split, rows in two.items()} == {
+        "train": ROWS,
+        "test": ROWS[1:2],
+    }
+    assert load_splits(f"{tmp_path}/two/train[:50%]")["train"].to_list() == ROWS[:2]
+    three = load_splits(str(tmp_path / "three"))
+    assert {split: rows.to_list() for split, rows in three.items()} == {
+        "train": ROWS,
+        "validation": ROWS,
+    }
+    picked = load_splits({"validation": str(tmp_path / "two/test"), "test": str(tmp_path / "two")})
+    assert [rows.num_rows for rows in picked.values()] == [1, 1]
+    message = refused({"validation": str(tmp_path / "two")})
+    assert message.endswith("two has no split validation; its splits are train, test.")
+
+
+PACKED = gzip.compress(numbers(9999).encode())
+BAD = {
+    "a long row": ("a.csv", 'a,b\n1,"x\ny"\n2,3,4\n', "Line 4 of {} has 3 fields where the header"),
+    "a long first row": (
+        "a.csv",
+        "a,b\n1,2,3\n2,3\n",
+        "Line 2 of {} has 3 fields where the header",
+    ),
+    "a short row": ("a.csv", "a,b\n1,2\n\n1\n", "Line 4 of {} has 1 field where the header has 2"),
+    "an open quote": ("a.csv.gz", 'a,b\n1,"x\n2,3\n', "The quotes on line 2 of {} do not enclose"),
+    "plain quotes": ("a.tsv", 'a\tb\n1\t"x" y\n2\t3\n', "data.reader={{quoting: 3}}"),
+    "not UTF-8": ("a.csv", "a,b\n1,2\né,3\n".encode("latin-1"), "Line 3 of {} is not UTF-8 text"),
+    "text not UTF-8": ("a.txt", "é\n".encode("latin-1"), "data.reader={{encoding: latin-1}}"),
+    "bad line": ("a.jsonl", '{"a": 1}\n{"a": \n{"a": 2}\n', "Line 2 of {} is not valid JSON"),
+    "bad line, zst": ("a.json.zst", '{"a": 1}\n{"a": 2}}\n', "Line 2 of {} is not valid JSON"),
+    "no object": ("a.jsonl", '{"a": 1}\n[2, 3]\n', "Line 2 of {} is not a JSON object: [2, 3]"),
+    "bad list": ("a.json", '[{"a": 1},\n {"a": }]', "Line 2 of {} is not valid JSON"),
+    "cut off": (
+        "a.csv.gz",
+        PACKED[: len(PACKED) // 2],
+        "{} is damaged, or not what its suffix says",
+    ),
+    "no parquet": ("a.parquet", "hello", "{} is damaged, or not what its suffix says"),
+    "empty": ("a.jsonl", "", "{} has no rows."),
+    "only a header": ("a.csv", "a,b\n", "{} has no rows."),
+    "unknown suffix": ("a.xlsx", "a", "The suffix of {} is not one of .csv, .tsv, .json"),
+}
+
+
+@pytest.mark.parametrize(("file", "content", "sentence"), BAD.values(), ids=BAD)
+def test_bad_files(tmp_path, capfd, file, content, sentence):
+    path = tmp_path / file
+    write(path, content)
+    if sentence == BAD["cut off"][2] and file.endswith(".gz"):
+        path.write_bytes(content)
+    assert sentence.format(path) in refused(str(path))
+    assert sentence.format(path) in refused({"test": str(path)})  # the first failure left nothing
+    assert capfd.readouterr() == ("", "")
+
+
+def test_bad_paths(tmp_path):
+    path = write(tmp_path / "train.csv", "a\n1\n")
+    (tmp_path / "void").mkdir()
+    assert f"did you mean '{path}'?" in refused(str(tmp_path / "trian.csv"))
+    assert refused(f"{tmp_path}/*.json") == f"No file matches {tmp_path}/*.json."
+    assert f"The folder {tmp_path}/void holds no data files" in refused(f"{tmp_path}/void")
+    other = write(tmp_path / "b.jsonl", '{"a": 1}\n')
+    assert "must have one format" in refused({"train": [path, other]})
+    third = write(tmp_path / "c.csv", "b\n1\n")
+    assert f"{third} has the columns b, but {path}" in refused({"train": [path, third]})
+    assert "do not have the same columns" in refused(f"{tmp_path}/*.csv")
+    assert refused(f"{path}[1:]") == f"The slice {path}[1:] has no rows: there are 1 in all."
+    assert "did you mean 'sep'?" in refused(path, reader={"sepp": ";"})
+    assert "has no field 'c'; it has a." in refused(
+        write(tmp_path / "d.json", '{"a":\n [{"b": 1}]}'), reader={"field": "c"}
+    )
+
+
+HUB = """
+import sys
+from datasets import Dataset, config
+from hydralight.config import UserError
+from hydralight.data.sources import load_splits
+import logging; logging.disable(logging.CRITICAL)
+asked = [{"train": "test[:1]", "test": "test"}, {"train": "x"}]
+for arguments in [{}, *[{"splits": splits} for splits in asked], {"name": "x"}]:
+    try:
+        print({k: v["a"][:] for k, v in load_splits(sys.argv[1], **arguments).items()})
+    except UserError as error:
+        print(error)
+"""
+
+
+def test_hub_ids_without_a_network(tmp_path):
+    from datasets import load_dataset
+
+    def run(hub_id):
+        env = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "home")}
+        out = subprocess.run(
+            [sys.executable, "-c", HUB, hub_id], env=env, capture_output=True, text=True, timeout=60
+        )
+        return out.stdout.splitlines()
+
+    lines = run("me/absent")
+    assert len(lines) == 4
+    assert all("http://127.0.0.1:9 cannot be reached" in line for line in lines)
+    assert "name local files in data.path, a mirror in HF_ENDPOINT" in lines[0]
+    # A data set that was loaded before is found in the cache.
+    write(tmp_path / "tiny/train.csv", "a\n1\n2\n")
+    write(tmp_path / "tiny/test.csv", "a\n3\n4\n")
+    load_dataset(str(tmp_path / "tiny"), cache_dir=tmp_path / "home/datasets")
+    (cached,) = (tmp_path / "home/datasets/tiny").iterdir()
+    cached.parent.rename(tmp_path / "home/datasets/me___tiny")
+    lines = run("me/tiny")
+    assert lines[:2] == ["{'train': [1, 2], 'test': [3, 4]}", "{'train': [3], 'test': [3, 4]}"]
+    assert 'Unknown split "x". Should be one of [' in lines[2]
+    assert "for config 'x' Available configs in the cache" in lines[3]
+
+
+def made(count=200, classes="aaab", groups=23):
+    return Dataset.from_dict(
+        {
+            "row": list(range(count)),
+            "label": [classes[i % len(classes)] for i in range(count)],
+            "group": [None if i % groups == 0 else str(i % groups) for i in range(count)],
+        }
+    )
+
+
+def cut(data, **kwargs):
+    fractions = {"validation_fraction": 0.1, "test_fraction": 0.2, "seed": 1}
+    return carve({"train": data}, **{**fractions, **kwargs})
+
+
+@pytest.mark.parametrize("by", [{}, {"stratify_by": "label"}, {"group_by": "group"}])
+def test_carve(by):
+    parts = cut(made(), **by)
+    rows = {split: part["row"][:] for split, part in parts.items()}
+    assert sorted(chain(*rows.values())) == list(range(200))
+    assert all(row == sorted(row) for row in rows.values())
+    assert rows == {split: part["row"][:] for split, part in cut(made(), **by).items()}
+    assert rows != {split: part["row"][:] for split, part in cut(made(), seed=2, **by).items()}
+    sizes = {split: len(row) for split, row in rows.items()}
+    if "group_by" in by:
+        groups = [set(part["group"][:]) for part in parts.values()]
+        assert sum(len(group) for group in groups) == 23
+        assert 10 < sizes["validation"] <= 20 < 30 < sizes["test"] <= 40
+    else:
+        assert sizes == {"train": 140, "validation": 20, "test": 40}
+    if "stratify_by" in by:
+        assert Counter(parts["validation"]["label"]) == {"a": 15, "b": 5}
+        assert Counter(parts["test"]["label"]) == {"a": 30, "b": 10}
+
+
+def test_carve_only_what_is_missing():
+    data = made()
+    assert list(cut(data, test_fraction=0)) == ["train", "validation"]
+    there = carve(
+        {"train": data, "validation": data}, validation_fraction=0.1, test_fraction=0, seed=0
+    )
+    assert there == {"train": data, "validation": data}
+    assert carve({"test": data}, validation_fraction=0.5, test_fraction=0, seed=0) == {"test": data}
+
+
+def test_carve_is_the_same_in_another_process(tmp_path):
+    path = write(tmp_path / "a.csv", numbers(100))
+    code = (
+        "import sys; from hydralight.data.roles import rename_roles\n"
+        "from hydralight.data.sources import load_splits\n"
+        "from hydralight.data.splits import carve\n"
+        "parts = carve(load_splits(sys.argv[1]), validation_fraction=.1, test_fraction=0, seed=3)\n"
+        "parts = [rename_roles(p, {'x': 'n'}, ['x'], '') for p in parts.values()]\n"
+        "print([(p._fingerprint, p['x'][:3]) for p in parts])"
+    )
+    runs = [
+        subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True).stdout
+        for _ in range(2)
+    ]
+    assert runs[0] == runs[1] != ""
+
+
+@pytest.mark.parametrize(
+    ("data", "kwargs", "sentence"),
+    [
+        (made(), {"stratify_by": "label", "group_by": "group"}, "exclude each other"),
+        (made(), {"group_by": "grup"}, "its columns are row, label, group; did you mean 'group'?"),
+        (
+            made(classes="a" * 99 + "b"),
+            {"stratify_by": "label"},
+            "The class 'b' of label has 2 rows",
+        ),
+        (made(groups=2), {"group_by": "group"}, "of train has 2 groups, too few to carve"),
+        (made(2), {}, "The split train has 2 rows, too few to carve validation and test"),
+        (made(), {"test_fraction": 0.9}, "must be in 0..1"),
+        (Dataset.from_dict({"a": [[1]]}), {"group_by": "a"}, "holds lists or records"),
+    ],
+)
+def test_carve_refuses(data, kwargs, sentence):
+    with pytest.raises(UserError) as caught:
+        cut(data, **kwargs)
+    assert sentence in str(caught.value)
+
+
+def test_carve_names_the_class_of_a_class_label():
+    data = made(99, classes="a" * 98 + "b").cast_column("label", ClassLabel(names=["a", "b"]))
+    with pytest.raises(UserError, match="The class 'b' of label has 1 row,"):
+        cut(data, stratify_by="label")
+
+
+def test_carve_unequal_groups():
+    data = Dataset.from_dict({"g": [0] * 80 + [1, 2]})
+    parts = cut(data, group_by="g", test_fraction=0.1)
+    assert len(parts["train"]) == 80
+    assert [len(parts[split]) for split in ("validation", "test")] == [1, 1]
+
+
+def test_rename_roles():
+    data = Dataset.from_dict(
+        {
+            "text": ["title"],
+            "body": ["long"],
+            "translation": [{"en": "yes", "ro": "da"}],
+            "other": [1],
+        }
+    )
+    assert rename_roles(data, {"text": "body", "summary": "text"}, ["text", "summary"], "x")[0] == {
+        "text": "long",
+        "summary": "title",
+    }
+    pair = {"source": "translation.en", "target": "translation.ro", "again": "translation.en"}
+    nested = rename_roles(data.select([0]), pair, ["source", "target", "again", "text"], "x")
+    assert nested[0] == {"source": "yes", "target": "da", "again": "yes", "text": "title"}
+    assert rename_roles(data, {}, ["translation"], "x")[0] == {
+        "translation": data[0]["translation"]
+    }
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        (
+            {"text": "bodi"},
+            "my.csv (train) has no column 'bodi' for the role text; its columns are",
+        ),
+        ({"text": "bodi"}, "title, body; did you mean 'body'?"),
+        ({"summry": "body"}, "roles are text, summary; did you mean 'summary'?"),
+    ],
+)
+def test_rename_roles_refuses(columns, sentence):
+    data = Dataset.from_dict({"title": ["a"], "body": ["b"]})
+    with pytest.raises(UserError) as caught:
+        rename_roles(data, columns, ["text", "summary"], "my.csv (train)")
+    assert sentence in str(caught.value)
