@@ -2,13 +2,17 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
 from hydra.types import RunMode
+from hydra.utils import execution_whitelist
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -19,20 +23,56 @@ from hydralight.config import CONFIG_DIR, WHITELIST, UserError, did_you_mean, re
 def main(command: str) -> None:
     """Run `train`, `eval` or `predict` with what was typed; exit with 1 on a user's mistake."""
     register_resolvers()
-    config_dir, config_name = CONFIG_DIR, command
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
-        run_dir = runs.named_on_command_line(command, sys.argv)
-        if run_dir is not None:
-            # the run's own unresolved config, with the typed overrides on top
-            config_dir, config_name = run_dir / ".hydra", "config"
-            sys.argv[1:] = runs.arguments_in_run(command, run_dir, sys.argv[1:])
+        config_dir, config_name = prepare(command, sys.argv)
         os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to the handler below
         hydra.main(
             config_path=str(config_dir), config_name=config_name, execution_whitelist=WHITELIST
         )(_job(command, show_traceback))()
     except Exception as error:
         exit_with(error, show_traceback)
+
+
+def prepare(command: str, argv: list[str]) -> tuple[Path, str]:
+    """Return where the primary config is, and its name.
+
+    For `resume=` and `run=` that is the run's own unresolved config; the arguments in `argv`
+    (behind the program's name) are then replaced by those that merge onto it.
+    """
+    run_dir = runs.named_on_command_line(command, argv)
+    if run_dir is None:
+        return CONFIG_DIR, command
+    argv[1:] = runs.arguments_in_run(command, run_dir, argv[1:])
+    return run_dir / ".hydra", "config"
+
+
+def start(command: str, overrides: Sequence[str]) -> Path:
+    """Do in this process what the command line does, raising errors; return the run's directory."""
+    register_resolvers()
+    argv = [command, *overrides]
+    config_dir, config_name = prepare(command, argv)
+    run_dirs = []
+
+    def job(cfg: DictConfig) -> Any:
+        run_dirs.append(Path(HydraConfig.get().runtime.output_dir))
+        return run(command, cfg, run_dirs[0])
+
+    try:
+        with (
+            initialize_config_dir(str(config_dir), job_name=command),
+            execution_whitelist(WHITELIST),
+        ):
+            application = GlobalHydra.instance().hydra
+            assert application is not None
+            result = application.run(config_name, job, argv[1:], with_log_configuration=False)
+            _ = result.return_value  # raises what the job has raised
+    except Exception as error:
+        sentence = explain(error)
+        if sentence is None or isinstance(error, UserError):
+            raise
+        raise UserError(sentence) from error
+    return run_dirs[0]
 
 
 def exit_with(error: Exception, show_traceback: bool) -> None:

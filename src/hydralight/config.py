@@ -87,7 +87,7 @@ def targets(node: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
 def parameters(target: Any) -> tuple[dict[str, Any], bool]:
     """Return the keyword arguments a callable takes with their types, and whether it takes any.
 
-    `**kwargs` of a class's constructor are followed up to its base classes.
+    `**kwargs` of one of our classes go to its base classes; those of others may go anywhere.
     """
     mro = inspect.getmro(target) if inspect.isclass(target) else ()
     classes = [c for c in mro if "__init__" in vars(c) and c is not object]
@@ -104,6 +104,8 @@ def parameters(target: Any) -> tuple[dict[str, Any], bool]:
                 accepted.setdefault(p.name, hints.get(p.name, Any))
         if not any(p.kind is p.VAR_KEYWORD for p in signature):
             return accepted, False
+        if not function.__module__.startswith("hydralight."):
+            break
     return accepted, True
 
 

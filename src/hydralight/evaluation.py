@@ -13,7 +13,14 @@ from hydralight.callbacks.predictions import Predictions
 from hydralight.config import UserError, check_root, check_targets
 from hydralight.data.datamodule import DataModule
 from hydralight.tasks.task import Task
-from hydralight.training import build, build_trainer, quiet_libraries, resolve_precision
+from hydralight.training import (
+    build_all,
+    build_data,
+    build_task,
+    build_trainer,
+    quiet_libraries,
+    resolve_precision,
+)
 
 
 def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
@@ -36,10 +43,10 @@ def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
             cfg.data.path = {split: cfg.data.path}
     elif cfg.checkpoint is None:
         raise UserError("name what to evaluate: run=<run dir>, or checkpoint=<model> experiment=….")
-    task, data, _ = build(with_nothing_attached(cfg))
+    task, data = build_task(cfg), build_data(cfg)
     data.validation_split = split
     predictions = Predictions(run_dir / "predictions" / f"{split}.jsonl")
-    trainer = build_trainer(cfg, callbacks=[predictions], logger=False)
+    trainer = build_trainer(cfg, [predictions, *progress_bar(cfg)], logger=False)
     metrics = run_trainer(trainer, task, data, split)
     if trainer.is_global_zero:
         if split == "test" or not own_run:
@@ -90,6 +97,6 @@ def new_data(cfg: DictConfig, run_dir: Path) -> bool:
     return OmegaConf.select(trained, "data.path") != cfg.data.path
 
 
-def with_nothing_attached(cfg: DictConfig) -> DictConfig:
-    """Return the config without callbacks and loggers, which belong to training."""
-    return OmegaConf.merge(cfg, {"callbacks": None, "logger": None})  # type: ignore[return-value]
+def progress_bar(cfg: DictConfig) -> list[Any]:
+    """Build the progress bar alone of the callbacks; the others belong to training."""
+    return build_all(DictConfig({"bar": (cfg.callbacks or {}).get("rich_progress")}))

@@ -7,9 +7,15 @@ from omegaconf import DictConfig
 
 from hydralight.callbacks.predictions import write_json_lines
 from hydralight.config import UserError, check_root, check_targets
-from hydralight.evaluation import use_exported_model, with_nothing_attached
+from hydralight.evaluation import progress_bar, use_exported_model
 from hydralight.tasks.task import Rows
-from hydralight.training import build, build_trainer, quiet_libraries, resolve_precision
+from hydralight.training import (
+    build_data,
+    build_task,
+    build_trainer,
+    quiet_libraries,
+    resolve_precision,
+)
 
 
 def predict(cfg: DictConfig, run_dir: Path) -> Rows:
@@ -30,11 +36,9 @@ def predict(cfg: DictConfig, run_dir: Path) -> Rows:
         raise UserError("name what predicts: run=<run dir>, or checkpoint=<model> experiment=….")
     output = cfg.get("output")
     cfg.trainer = {**cfg.trainer, "devices": 1, "strategy": "auto"}
-    task, data, _ = build(with_nothing_attached(cfg))
+    task, data = build_task(cfg), build_data(cfg)
     data.predict_from(str(cfg.input))
-    trainer = build_trainer(
-        cfg, callbacks=None, logger=False, enable_progress_bar=output is not None
-    )
+    trainer = build_trainer(cfg, progress_bar(cfg) if output is not None else [], logger=False)
     batches = trainer.predict(task, datamodule=data) or []
     rows: Rows = [row for batch in batches for row in batch]
     if output is not None:

@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-PACKAGES: tuple[str, ...] = ("hydralight", "torch", "lightning", "transformers", "tokenizers", "datasets")
+PACKAGES: tuple[str, ...] = (
+    "hydralight",
+    "torch",
+    "lightning",
+    "transformers",
+    "tokenizers",
+    "datasets",
+)
 PACKAGES += ("torchmetrics", "rouge-score", "hydra-core", "omegaconf", "numpy")
 
 SECRET_KEY = re.compile(

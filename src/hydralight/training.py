@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
 from hydralight import runs
@@ -64,10 +65,15 @@ def train(cfg: DictConfig, run_dir: Path) -> float | None:
 
 
 def build(cfg: DictConfig) -> tuple[Task, DataModule, Trainer]:
-    """Seed, and build the task, its data and the trainer; no data or weights are loaded yet."""
+    """Build the task, its data and the trainer; no data or weights are loaded yet."""
+    trainer = build_trainer(cfg, build_all(cfg.callbacks), logger=build_all(cfg.logger))
+    return build_task(cfg), build_data(cfg), trainer
+
+
+def build_task(cfg: DictConfig) -> Task:
+    """Seed, and build the task around the recipes of its model, optimizer and schedule."""
     seed_everything(cfg.seed, workers=True, verbose=False)
-    data = build_data(cfg)
-    task: Task = instantiate(
+    return instantiate(
         cfg.task,
         model=instantiate(cfg.model, _convert_="object"),
         optimizer=instantiate(cfg.optimizer, _convert_="object"),
@@ -75,12 +81,6 @@ def build(cfg: DictConfig) -> tuple[Task, DataModule, Trainer]:
         generation=OmegaConf.to_container(cfg.generation, resolve=True),
         _convert_="object",
     )
-    trainer = build_trainer(
-        cfg,
-        callbacks=[instantiate(c, _convert_="object") for c in (cfg.callbacks or {}).values() if c],
-        logger=[instantiate(c, _convert_="object") for c in (cfg.logger or {}).values() if c],
-    )
-    return task, data, trainer
 
 
 def build_data(cfg: DictConfig) -> DataModule:
@@ -89,17 +89,23 @@ def build_data(cfg: DictConfig) -> DataModule:
     return instantiate(cfg.data, tokenizer=tokenizer, _convert_="object")
 
 
-def build_trainer(cfg: DictConfig, **arguments: Any) -> Trainer:
+def build_all(group: DictConfig | None) -> list[Any]:
+    """Build the entries of a group (callbacks, loggers) that are not null."""
+    return [instantiate(entry, _convert_="object") for entry in (group or {}).values() if entry]
+
+
+def build_trainer(cfg: DictConfig, callbacks: list[Any], **arguments: Any) -> Trainer:
     """Build the trainer; the order of the data is the data module's business under DDP too."""
     defaults: dict[str, Any] = {
         "use_distributed_sampler": False,
         "num_sanity_val_steps": 0,
         "enable_model_summary": False,
-        "enable_checkpointing": True,
+        "enable_progress_bar": any(isinstance(callback, ProgressBar) for callback in callbacks),
+        "enable_checkpointing": any(isinstance(c, Checkpoint) for c in callbacks),
         "default_root_dir": str(cfg.paths.output_dir),
     }
     given = {k: v for k, v in defaults.items() if k not in cfg.trainer}
-    return instantiate(cfg.trainer, **given, **arguments, _convert_="object")
+    return instantiate(cfg.trainer, **given, callbacks=callbacks, **arguments, _convert_="object")
 
 
 def resolve_precision(precision: str, trainer: DictConfig) -> str:
@@ -178,12 +184,15 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for name in ("absl", "matplotlib", "httpx", "datasets", "fsspec", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        logging.getLogger("hydralight").setLevel(logging.WARNING)
     ignored = (
         r".*does not have many workers.*",
         r".*your dataloader is not resumable.*",
         r".*The number of training batches.*is smaller than the logging interval.*",
         r".*Checkpoint directory .* exists and is not empty.*",
         r".*GPU available but not used.*",
+        r".*sync_dist=True.*",
         r".*You are using a custom batch sampler.*",
     )
     for message in ignored:

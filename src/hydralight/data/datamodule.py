@@ -248,7 +248,8 @@ class DataModule(LightningDataModule):
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """Load or train the tokenizer once, and return it."""
         if not hasattr(self, "tokenizer"):
-            key = "" if self._sources is None else self._sources["train"]._fingerprint
+            train = (self._sources or {}).get("train")
+            key = "" if train is None else train._fingerprint
             self.tokenizer = self.make_tokenizer(
                 self.texts, cache_key=key, cache_dir=cache_folder("tokenizers")
             )

@@ -210,7 +210,9 @@ def _load_folder(folder: Path, reader: Mapping[str, Any]) -> dict[str, Dataset]:
         try:
             loaded = datasets.load_from_disk(absolute)
         except Exception as error:
-            raise UserError(f"The data set saved in {folder} is broken: {first_line(error)}.") from error
+            raise UserError(
+                f"The data set saved in {folder} is broken: {first_line(error)}."
+            ) from error
         return {"train": loaded} if isinstance(loaded, Dataset) else dict(loaded)
     try:
         config = datasets.load_dataset_builder(absolute).config
@@ -283,7 +285,9 @@ def _load_hub(
         ) from error
     except (ConnectionError, FileNotFoundError) as error:
         if isinstance(error, FileNotFoundError) and "LocalEntryNotFound" not in str(error):
-            raise UserError(f"The hub data set {path} cannot be loaded: {first_line(error)}.") from error
+            raise UserError(
+                f"The hub data set {path} cannot be loaded: {first_line(error)}."
+            ) from error
         why = "HF_HUB_OFFLINE is set" if forced else f"{settings.HF_ENDPOINT} cannot be reached"
         raise UserError(
             f"{path} is no file or folder here, and the hub data set cannot be had, as {why} and "
@@ -291,7 +295,9 @@ def _load_hub(
             "mirror in HF_ENDPOINT, or an HF_HOME that has a copy."
         ) from error
     except Exception as error:
-        raise UserError(f"The hub data set {path} cannot be loaded: {first_line(error)}.") from error
+        raise UserError(
+            f"The hub data set {path} cannot be loaded: {first_line(error)}."
+        ) from error
     finally:
         settings.HF_HUB_OFFLINE = forced
     if splits:

@@ -217,7 +217,7 @@ class Task(LightningModule):
         values = {"loss": self.eval_loss.compute(), **self.compute_metrics()}
         self.eval_loss.reset()
         self.log_dict({f"{prefix}/{name}": value for name, value in values.items()})
-        if self.trainer.state.fn == "fit":
+        if self.trainer.state.fn != "validate":
             self.log("step", float(self.trainer.global_step))  # loggers count optimizer steps
 
     def rows(self, batch: Batch, *roles: str, **columns: Sequence[Any]) -> Rows:

@@ -1,0 +1,135 @@
+"""A run from end to end: train, evaluate, predict, resume, hand on."""
+
+import json
+
+import pandas as pd
+import pytest
+import torch
+from rouge_score.rouge_scorer import RougeScorer
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+import hydralight
+from hydralight.cli import start
+
+
+@pytest.fixture(scope="module")
+def run(tiny_bart, articles, tmp_path_factory):
+    files = ",".join(f"{s}:{articles / s}.jsonl" for s in ("train", "validation", "test"))
+    return hydralight.train(
+        [
+            "experiment=bart_cnn",
+            f"checkpoint={tiny_bart}",
+            f"data.path={{{files}}}",
+            f"paths.log_dir={tmp_path_factory.mktemp('runs')}",
+            "data.max_source_length=128",
+            "generation.max_new_tokens=12",
+            "optimizer.lr=0.02",
+            "trainer.max_epochs=2",
+            "trainer.accelerator=cpu",
+            "trainer.log_every_n_steps=1",
+            "callbacks.rich_progress=null",
+            "test=true",
+        ]
+    )
+
+
+def test_run_directory_is_complete(run):
+    names = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
+    assert names >= {
+        ".hydra/config.yaml",
+        "config.yaml",
+        "environment.json",
+        "metrics.csv",
+        "metrics.json",
+        "curves.png",
+        "samples/step-00000000.jsonl",
+        "samples/step-00000004.jsonl",
+        "samples/step-00000008.jsonl",
+        "checkpoints/last.ckpt",
+        "model/model.safetensors",
+        "model/config.json",
+        "model/generation_config.json",
+        "model/tokenizer.json",
+        "model/README.md",
+        "predictions/test.jsonl",
+    }
+    assert not [name for name in names if "partial" in name]
+    # a row a step, and one for each evaluation: after each epoch, and on the test split
+    assert list(run.history["step"]) == [1, 2, 3, 4, 4, 5, 6, 7, 8, 8, 8]
+    assert run.metrics["status"] == "finished"
+    assert run.metrics["last"]["step"] == 8
+    best = run.history["val/rougeL"].max()
+    assert run.metrics["best"]["val/rougeL"] == pytest.approx(best, abs=1e-6)
+    assert run.metrics["test"].keys() >= {"test/loss", "test/rougeLsum", "test/gen_len"}
+
+
+def test_rouge_is_that_of_the_written_predictions(run):
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeL", "rougeLsum"], use_stemmer=True)
+    rows = run.predictions("test")
+    scores = pd.DataFrame(
+        {k: v.fmeasure for k, v in scorer.score(row["reference"], row["prediction"]).items()}
+        for row in rows
+    ).mean()
+    assert [row["row"] for row in rows] == [0, 1, 2, 3]
+    for name, value in scores.items():
+        assert run.metrics["test"][f"test/{name}"] == pytest.approx(value, abs=1e-6)
+
+
+def test_eval_reproduces_best(run):
+    start("eval", [f"run={run.path}"])
+    rows = run.predictions("validation")
+    assert len(rows) == 7
+    scorer = RougeScorer(["rougeL"], use_stemmer=True)
+    scores = [scorer.score(r["reference"], r["prediction"])["rougeL"].fmeasure for r in rows]
+    assert sum(scores) / 7 == pytest.approx(run.metrics["best"]["val/rougeL"], abs=1e-6)
+
+
+def test_eval_takes_other_data_whole(run, articles, capsys):
+    start("eval", [f"run={run.path}", f"data.path={articles / 'train.jsonl'}", "split=other"])
+    printed = json.loads(capsys.readouterr().out)
+    assert len(run.predictions("other")) == 13
+    assert printed.keys() >= {"other/loss", "other/rougeL"}
+
+
+def test_exported_model_is_an_ordinary_one(run):
+    model = AutoModelForSeq2SeqLM.from_pretrained(run.path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(run.path / "model")
+    assert model.generation_config.max_new_tokens == 12
+    best = run.metrics["best"]["step"]
+    samples = [
+        json.loads(line)
+        for line in (run.path / f"samples/step-{best:08d}.jsonl").read_text().splitlines()
+    ]
+    inputs = tokenizer([row["text"] for row in samples], padding=True, return_tensors="pt")
+    ids = model.generate(inputs["input_ids"], attention_mask=inputs["attention_mask"])
+    texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
+    assert [text.strip() for text in texts] == [row["prediction"] for row in samples]
+
+
+def test_export_keeps_the_logits(run):
+    """The weights in `model/` are those of the checkpoint, where the best step is the last."""
+    state = torch.load(run.path / "checkpoints/step-00000008.ckpt", weights_only=True)
+    trained = AutoModelForSeq2SeqLM.from_config(run.model.config)
+    weights = {k.removeprefix("model."): v for k, v in state["state_dict"].items()}
+    if run.metrics["best"]["step"] != 8:
+        state = torch.load(run.path / "checkpoints/step-00000004.ckpt", weights_only=True)
+        weights = {k.removeprefix("model."): v for k, v in state["state_dict"].items()}
+    trained.load_state_dict(weights, strict=False)
+    ids = torch.arange(3, 13).reshape(1, 10)
+    with torch.no_grad():
+        expected = trained.eval()(ids, decoder_input_ids=ids).logits
+        exported = run.model(ids, decoder_input_ids=ids).logits
+    assert torch.equal(expected, exported)
+
+
+def test_predict_writes_a_line_for_a_line(run, tmp_path):
+    texts = ["The mayor saw a storm near the river.", "A train was late.", "The tower fell."]
+    (tmp_path / "in.txt").write_text("\n".join(texts) + "\n")
+    output = tmp_path / "out.jsonl"
+    start("predict", [f"run={run.path}", f"input={tmp_path / 'in.txt'}", f"output={output}"])
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [row["text"] for row in rows] == texts
+    inputs = run.tokenizer(texts[1], return_tensors="pt")
+    alone = run.model.generate(inputs["input_ids"], attention_mask=inputs["attention_mask"])
+    text = run.tokenizer.decode(alone[0], skip_special_tokens=True).strip()
+    assert rows[1]["prediction"] == text
