@@ -1,0 +1,193 @@
+"""The three contracts: losses as sums, the order of the data, models built late."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+import hydralight
+from hydralight.data.sampling import EpochBatchSampler
+from hydralight.tasks.losses import token_cross_entropy
+from hydralight.tasks.task import Task
+
+
+class Crash(Exception):
+    pass
+
+
+def final_state(run):
+    return torch.load(run.path / "checkpoints/last.ckpt", weights_only=True)
+
+
+def step_log(overrides):
+    """Train two epochs of 8 rows without dropout, and return the logged steps."""
+    run = hydralight.train([*overrides, "+model.config.dropout=0", "trainer.max_epochs=2"])
+    return run.history.dropna(subset=["train/loss"])[["train/loss", "train/grad_norm"]]
+
+
+def test_gradients_do_not_depend_on_micro_batches(bart_cnn, articles):
+    files = [f"data.path.train='{articles / 'train.jsonl'}[:11]'", "trainer.gradient_clip_val=null"]
+    whole = step_log([*bart_cnn, *files, "data.batch_size=8"])
+    parts = step_log([*bart_cnn, *files, "data.batch_size=4", "trainer.accumulate_grad_batches=2"])
+    # 8 rows of unequal targets and then 3: the second window is short, in batches and in targets
+    assert len(whole) == len(parts) == 4
+    np.testing.assert_allclose(whole, parts, rtol=2e-5)
+
+
+def test_gradient_is_that_of_the_mean_over_targets(bart_cnn, articles, monkeypatch):
+    """Against a gradient computed by hand from all the targets of the step at once."""
+    seen = {}
+
+    def record(task, optimizer):
+        original(task, optimizer)
+        seen["ours"] = [p.grad.clone() for p in task.model.parameters()]
+        rows = task.trainer.datamodule.encoded("train").to_list()
+        batch = task.trainer.datamodule.collate(rows)
+        task.model.zero_grad()
+        loss_sum, weight = token_cross_entropy(task(batch).logits, batch["labels"])
+        assert weight == (batch["labels"] != -100).sum()
+        (loss_sum / weight).backward()
+        seen["reference"] = [p.grad.clone() for p in task.model.parameters()]
+
+    original = Task.on_before_optimizer_step
+    monkeypatch.setattr(Task, "on_before_optimizer_step", record)
+    hydralight.train(
+        [
+            *bart_cnn,
+            f"data.path.train='{articles / 'train.jsonl'}[:5]'",
+            "data.batch_size=1",
+            "trainer.accumulate_grad_batches=8",
+            "+model.config.dropout=0",
+            "trainer.max_epochs=1",
+        ]
+    )
+    for ours, reference in zip(seen["ours"], seen["reference"], strict=True):
+        torch.testing.assert_close(ours, reference, rtol=1e-4, atol=1e-6)
+
+
+def test_loss_is_a_sum_and_weighs_nothing_without_targets():
+    logits = torch.randn(2, 3, 7)
+    labels = torch.tensor([[1, 2, -100], [3, -100, -100]])
+    loss_sum, weight = token_cross_entropy(logits, labels)
+    rows = logits.log_softmax(-1)
+    expected = -(rows[0, 0, 1] + rows[0, 1, 2] + rows[1, 0, 3])
+    torch.testing.assert_close(loss_sum, expected)
+    assert weight == 3
+    nothing, none = token_cross_entropy(logits, torch.full((2, 3), -100))
+    assert nothing == 0
+    assert none == 0
+
+
+def test_order_is_a_function_of_seed_and_epoch():
+    def epochs(seed, number=3):
+        sampler = EpochBatchSampler(10, 4, seed=seed)
+        return [list(sampler) for _ in range(number)]
+
+    first, second, third = epochs(seed=0)
+    assert epochs(seed=0) == [first, second, third]
+    assert first != second != third
+    assert epochs(seed=1)[0] != first
+    for epoch in (first, second, third):
+        assert sorted(i for batch in epoch for i in batch) == list(range(10))
+        assert [i for batch in epoch for i in batch] != list(range(10))
+    assert list(EpochBatchSampler(5, 2, shuffle=False)) == [[0, 1], [2, 3], [4]]
+
+
+def test_order_goes_on_from_any_position():
+    sampler = EpochBatchSampler(10, 4, seed=3)
+    whole = [list(sampler) for _ in range(3)]
+    resumed = EpochBatchSampler(10, 4, seed=3, epoch=1, position=2)
+    assert list(resumed) == whole[1][2:]
+    assert list(resumed) == whole[2]
+
+
+@pytest.mark.parametrize("num_rows", [8, 9, 11, 16, 17])
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_ranks_share_the_global_batches(num_rows, world_size):
+    alone = list(EpochBatchSampler(num_rows, 3 * world_size, seed=1))
+    ranks = [
+        list(EpochBatchSampler(num_rows, 3, seed=1, rank=rank, world_size=world_size))
+        for rank in range(world_size)
+    ]
+    assert len({len(batches) for batches in ranks}) == 1
+    steps = [sorted(i for part in step for i in part) for step in zip(*ranks, strict=True)]
+    assert sorted(i for step in steps for i in step) == list(range(num_rows))
+    assert all(part for batches in ranks for part in batches)
+    if num_rows % (3 * world_size) >= world_size or num_rows % (3 * world_size) == 0:
+        assert steps == [sorted(batch) for batch in alone]
+
+
+def test_training_shuffles_and_evaluation_does_not(bart_cnn, monkeypatch):
+    seen: dict[str, list] = {"train": [], "val": []}
+    monkeypatch.setattr(Task, "on_train_batch_start", recorder(seen["train"]), raising=False)
+    monkeypatch.setattr(Task, "on_validation_batch_start", recorder(seen["val"]), raising=False)
+    hydralight.train([*bart_cnn, "trainer.max_epochs=2"])
+    rows = [row for batch in seen["train"] for row in batch]
+    assert sorted(rows[:13]) == sorted(rows[13:]) == list(range(13))
+    assert rows[:13] != rows[13:]
+    assert rows[:13] != list(range(13))
+    assert seen["val"][:2] == seen["val"][2:] == [[0, 1, 2, 3], [4, 5, 6]]
+
+
+def recorder(rows):
+    def hook(task, batch, batch_idx, dataloader_idx=0):
+        rows.append(batch["row"].tolist())
+
+    return hook
+
+
+@pytest.mark.parametrize("crash_at", [3, 4, 6], ids=["mid-epoch", "in validation", "epoch 1"])
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_resumed_run_is_the_uninterrupted_one(
+    bart_cnn, tmp_path, monkeypatch, crash_at, num_workers
+):
+    overrides = [
+        *bart_cnn,
+        "trainer.max_epochs=2",
+        f"data.num_workers={num_workers}",
+        "callbacks.last_checkpoint.every_n_train_steps=1",
+        "optimizer.lr=0.01",
+    ]
+    rows: list = []
+    monkeypatch.setattr(Task, "on_train_batch_start", recorder(rows), raising=False)
+    whole = hydralight.train(overrides)
+    order = [*rows]
+    rows.clear()
+
+    def crash(task, *args):
+        if task.global_step == crash_at:
+            raise Crash
+
+    hook = "on_validation_start" if crash_at == 4 else "on_train_batch_start"
+    with monkeypatch.context() as patch:
+        patch.setattr(Task, hook, crash, raising=False)
+        with pytest.raises(Crash):
+            hydralight.train([*overrides, f"paths.log_dir={tmp_path / 'crashed'}"])
+    (crashed,) = (tmp_path / "crashed/train/runs").iterdir()
+    rows.clear()
+    resumed = hydralight.train([f"resume={crashed}"])
+
+    assert rows == order[crash_at:]
+    expected, state = final_state(whole), final_state(resumed)
+    assert expected["global_step"] == state["global_step"] == 8
+    for name, value in expected["state_dict"].items():
+        assert torch.equal(value, state["state_dict"][name]), name
+    moments = [s["optimizer_states"][0]["state"][0]["exp_avg_sq"] for s in (expected, state)]
+    assert torch.equal(*moments)
+    assert whole.history.equals(resumed.history)
+    assert whole.metrics == resumed.metrics
+
+
+def test_dataloader_leaves_the_global_random_stream_alone(bart_cnn):
+    """A plain loader draws its workers' seed from it whenever an iterator is made."""
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    loader = DataLoader(
+        [1, 2], batch_sampler=EpochBatchSampler(2, 1), generator=torch.Generator()
+    )
+    list(loader)
+    assert torch.equal(before, torch.get_rng_state())
+    list(DataLoader([1, 2]))
+    assert not torch.equal(before, torch.get_rng_state())
+
+
