@@ -8,7 +8,7 @@ from pathlib import Path
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hydralight-tests-")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 

@@ -1,0 +1,96 @@
+"""Every recipe runs, and every config names arguments that exist."""
+
+import pytest
+from conftest import CONFIG_DIR, EXPERIMENTS
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+import hydralight
+from hydralight.config import WHITELIST, UserError, allowed, check_targets
+
+
+def composed(overrides, name="train"):
+    with initialize_config_dir(str(CONFIG_DIR)):
+        cfg = compose(name, overrides, return_hydra_config=True)
+    OmegaConf.set_struct(cfg, False)
+    cfg.hydra.runtime.output_dir = "out"
+    cfg.pop("hydra")
+    return cfg
+
+
+def choices(group):
+    return sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_fast_dev_run(experiment, tiny_bart, articles, tmp_path):
+    """One batch of each stage, on tiny stand-ins with the columns of the recipe's own data."""
+    overrides = [f"experiment={experiment}", "debug=fdr", f"paths.log_dir={tmp_path}"]
+    if experiment == "bart_cnn":
+        files = ",".join(f"{s}:{articles / s}.jsonl" for s in ("train", "validation"))
+        overrides += [f"checkpoint={tiny_bart}", f"data.path={{{files}}}"]
+        overrides += ["data.max_source_length=128", "generation.max_new_tokens=5"]
+    run = hydralight.train([*overrides, "trainer.accelerator=cpu"])
+    names = {path.name for path in run.path.iterdir()}
+    assert names <= {".hydra", "config.yaml", "environment.json", "train.log"}
+
+
+GROUPS = ["task", "model", "tokenizer", "generation", "data", "optimizer", "scheduler"]
+GROUPS += ["trainer", "callbacks", "logger", "debug"]
+
+
+@pytest.mark.parametrize(("group", "choice"), [(g, c) for g in GROUPS for c in choices(g)])
+def test_targets_take_their_arguments(group, choice):
+    cfg = composed([f"{group}={choice}"])
+    cfg.precision = "32-true"
+    if choice == "scratch":
+        cfg.model.config.model_type = "bart"
+    check_targets(cfg)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("script", ["train", "eval", "predict"])
+def test_recipes_compose_in_every_script(script, experiment):
+    cfg = composed([f"experiment={experiment}"], script)
+    cfg.precision = "32-true"
+    check_targets(cfg)
+    header = (CONFIG_DIR / "experiment" / f"{experiment}.yaml").read_text()
+    assert f"python train.py experiment={experiment}" in header or experiment == "quickstart"
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ({"data": {"batchsize": 4}}, "no argument 'batchsize'; did you mean 'batch_size'?"),
+        ({"data": {"batch_size": "four"}}, "data.batch_size=four should be int."),
+        ({"data": {"too_long": "cut"}}, "data.too_long=cut should be truncate or drop or refuse."),
+        ({"optimizer": {"lr": "fast"}}, "optimizer.lr=fast should be float"),
+        ({"trainer": {"max_epoch": 1}}, "did you mean 'max_epochs'?"),
+        ({"callbacks": {"samples": {"num": 1}}}, "did you mean 'num_samples'?"),
+        ({"task": {"_target_": "os.system"}}, "is not on the whitelist"),
+    ],
+)
+def test_arguments_are_checked(override, sentence):
+    cfg = OmegaConf.merge(composed([]), {"precision": "32-true"}, override)
+    with pytest.raises(UserError, match=sentence.replace("?", r"\?")):
+        check_targets(cfg)
+
+
+def test_whitelist_is_narrow():
+    assert allowed("torch.optim.AdamW")
+    for target in ("os.system", "torch.load", "builtins.eval", "transformers.pipeline"):
+        assert not allowed(target)
+    assert not any(entry in ("torch.*", "hydralight.*", "lightning.*") for entry in WHITELIST)
+
+
+def test_bart_cnn_is_the_recipe():
+    cfg = composed(["experiment=bart_cnn"])
+    assert cfg.checkpoint == "facebook/bart-large-cnn"
+    assert cfg.data.path == "abisee/cnn_dailymail"
+    assert cfg.data.splits.train == "train[:1%]"
+    assert (cfg.data.max_source_length, cfg.data.max_target_length) == (1024, 128)
+    assert (cfg.optimizer.lr, cfg.optimizer.weight_decay) == (2e-5, 0.01)
+    assert (cfg.data.batch_size, cfg.trainer.max_epochs) == (4, 4)
+    assert cfg.callbacks.last_checkpoint.save_total_limit == 3
+
+
