@@ -182,12 +182,8 @@ def test_dataloader_leaves_the_global_random_stream_alone(bart_cnn):
     """A plain loader draws its workers' seed from it whenever an iterator is made."""
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    loader = DataLoader(
-        [1, 2], batch_sampler=EpochBatchSampler(2, 1), generator=torch.Generator()
-    )
+    loader = DataLoader([1, 2], batch_sampler=EpochBatchSampler(2, 1), generator=torch.Generator())
     list(loader)
     assert torch.equal(before, torch.get_rng_state())
     list(DataLoader([1, 2]))
     assert not torch.equal(before, torch.get_rng_state())
-
-

@@ -1,8 +1,11 @@
 """Every recipe runs, and every config names arguments that exist."""
 
+import copy
+
 import pytest
 from conftest import CONFIG_DIR, EXPERIMENTS
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 import hydralight
@@ -12,8 +15,11 @@ from hydralight.config import WHITELIST, UserError, allowed, check_targets
 def composed(overrides, name="train"):
     with initialize_config_dir(str(CONFIG_DIR)):
         cfg = compose(name, overrides, return_hydra_config=True)
-    OmegaConf.set_struct(cfg, False)
+    OmegaConf.set_readonly(cfg.hydra, False)
     cfg.hydra.runtime.output_dir = "out"
+    HydraConfig.instance().set_config(cfg)  # for ${hydra:…}
+    cfg = copy.deepcopy(cfg)
+    OmegaConf.set_struct(cfg, False)
     cfg.pop("hydra")
     return cfg
 
@@ -41,7 +47,7 @@ GROUPS += ["trainer", "callbacks", "logger", "debug"]
 
 @pytest.mark.parametrize(("group", "choice"), [(g, c) for g in GROUPS for c in choices(g)])
 def test_targets_take_their_arguments(group, choice):
-    cfg = composed([f"{group}={choice}"])
+    cfg = composed(["experiment=null", f"{group}={choice}"])
     cfg.precision = "32-true"
     if choice == "scratch":
         cfg.model.config.model_type = "bart"
@@ -66,7 +72,7 @@ def test_recipes_compose_in_every_script(script, experiment):
         ({"data": {"too_long": "cut"}}, "data.too_long=cut should be truncate or drop or refuse."),
         ({"optimizer": {"lr": "fast"}}, "optimizer.lr=fast should be float"),
         ({"trainer": {"max_epoch": 1}}, "did you mean 'max_epochs'?"),
-        ({"callbacks": {"samples": {"num": 1}}}, "did you mean 'num_samples'?"),
+        ({"callbacks": {"samples": {"num_sample": 1}}}, "did you mean 'num_samples'?"),
         ({"task": {"_target_": "os.system"}}, "is not on the whitelist"),
     ],
 )
@@ -92,5 +98,3 @@ def test_bart_cnn_is_the_recipe():
     assert (cfg.optimizer.lr, cfg.optimizer.weight_decay) == (2e-5, 0.01)
     assert (cfg.data.batch_size, cfg.trainer.max_epochs) == (4, 4)
     assert cfg.callbacks.last_checkpoint.save_total_limit == 3
-
-

@@ -10,6 +10,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 import hydralight
 from hydralight.cli import start
+from hydralight.config import UserError
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +134,29 @@ def test_predict_writes_a_line_for_a_line(run, tmp_path):
     alone = run.model.generate(inputs["input_ids"], attention_mask=inputs["attention_mask"])
     text = run.tokenizer.decode(alone[0], skip_special_tokens=True).strip()
     assert rows[1]["prediction"] == text
+
+
+def test_finished_run_has_nothing_left_until_it_is_extended(run):
+    with pytest.raises(UserError, match="has nothing left to do: it ended after epoch 2, step 8"):
+        hydralight.train([f"resume={run.path}"])
+    before = run.path / ".hydra/config.yaml"
+    composed = before.read_text()
+    extended = hydralight.train([f"resume={run.path}", "trainer.max_epochs=3"])
+    assert extended.path == run.path
+    assert before.read_text() == composed
+    assert extended.metrics["last"]["step"] == 12
+    steps = list(extended.history["step"])
+    assert [step for step in steps if step > 8] == [9, 10, 11, 12, 12, 12]
+
+
+def test_secrets_are_redacted(bart_cnn):
+    token = "hf_" + "a1" * 16
+    run = hydralight.train(
+        [*bart_cnn, "debug=limit", "+callbacks.best_model.card.api_key=hunter2", f"tags=[{token}]"]
+    )
+    texts = {
+        path: path.read_text(errors="ignore") for path in run.path.rglob("*") if path.is_file()
+    }
+    assert not [path for path, text in texts.items() if "hunter2" in text or token in text]
+    assert "<redacted>" in texts[run.path / ".hydra/overrides.yaml"]
+    assert run.config.generation.max_new_tokens == 12  # a word with "token" in it is no secret

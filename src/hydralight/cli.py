@@ -101,6 +101,9 @@ def _job(command: str, show_traceback: bool) -> Any:
 
 def run(command: str, cfg: DictConfig, run_dir: Path) -> Any:
     """Run one command on a composed config, in its directory; imports the heavy libraries."""
+    # OpenMP's threads spin while they wait, and starve those of another run on the same cores
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     function: Any
     if command == "train":
         from hydralight.training import train as function

@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from hydralight.config import UserError, did_you_mean, first_line
+from hydralight.hub import only_cached
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,7 @@ class Pretrained:
                 revision=self.revision,
                 dtype=getattr(torch, self.dtype),
                 trust_remote_code=self.trust_remote_code,
+                local_files_only=only_cached(self.checkpoint),
                 **attention(self.attn_implementation),
             )
         except (OSError, ValueError) as error:
@@ -157,17 +159,26 @@ def read_config(
         checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1
     ):
         raise UserError(f"checkpoint={checkpoint} does not exist: name a folder or a hub id.")
+    offline = only_cached(checkpoint)
     try:
         return AutoConfig.from_pretrained(
-            checkpoint, revision=revision, trust_remote_code=trust_remote_code
+            checkpoint,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            local_files_only=offline,
         )
     except (OSError, ValueError) as error:
         if folder.is_dir():
             raise UserError(f"checkpoint={checkpoint}: {first_line(error)}") from error
+        if offline:
+            raise UserError(
+                f"checkpoint={checkpoint} is no folder here, the hub cannot be reached, and the "
+                "cache has no copy: give a folder (checkpoint=./my-model), or name a mirror in "
+                "HF_ENDPOINT."
+            ) from error
         raise UserError(
-            f"checkpoint={checkpoint} is neither a local folder nor to be had from the hub; "
-            "give a folder (checkpoint=./my-model) or a mirror (HF_ENDPOINT=https://…), or check "
-            f"its name and your connection ({first_line(error)})"
+            f"checkpoint={checkpoint} is neither a folder here nor a model on the hub: "
+            f"{first_line(error)}."
         ) from error
 
 

@@ -21,6 +21,7 @@ from tokenizers import (
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from hydralight.config import UserError, first_line
+from hydralight.hub import only_cached
 from hydralight.models import read_config
 
 
@@ -54,6 +55,7 @@ class Pretrained:
                 self.checkpoint,
                 revision=self.revision,
                 trust_remote_code=self.trust_remote_code,
+                local_files_only=only_cached(self.checkpoint),
             )
         except (OSError, ValueError, KeyError) as error:
             reason = first_line(error)

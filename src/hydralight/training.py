@@ -44,7 +44,7 @@ def train(cfg: DictConfig, run_dir: Path) -> float | None:
     if cfg.check:
         from hydralight.preflight import preflight
 
-        preflight(task, data, trainer)
+        preflight(cfg)
         runs.remove_if_unused(run_dir)
         return None
     if trainer.is_global_zero:
@@ -193,6 +193,7 @@ def quiet_libraries() -> None:
         r".*Checkpoint directory .* exists and is not empty.*",
         r".*GPU available but not used.*",
         r".*sync_dist=True.*",
+        r".*LeafSpec.*",
         r".*You are using a custom batch sampler.*",
     )
     for message in ignored:

@@ -34,7 +34,7 @@ class BestModel(Callback):
         self.dirpath = Path(dirpath)
         self.monitor = monitor
         self.mode = mode
-        self.card = dict(card or {})
+        self.card: dict[str, Any] = runs.redact(dict(card or {}))
         self.best_value: float | None = None
         self.best_step: int | None = None
         self.best_metrics: dict[str, float] = {}

@@ -11,7 +11,6 @@ from typing import Any
 import datasets
 from datasets import Dataset
 from datasets.exceptions import DatasetNotFoundError
-from huggingface_hub.utils import get_session
 
 from hydralight.config import UserError, did_you_mean, first_line
 from hydralight.data.faults import (
@@ -22,6 +21,7 @@ from hydralight.data.faults import (
     refuse,
     suffix,
 )
+from hydralight.hub import hub_answers
 
 log = logging.getLogger(__name__)
 
@@ -272,7 +272,7 @@ def _load_hub(
         raise UserError(f"A slice of the hub data set {path} goes in data.splits, by split.")
     settings, forced = datasets.config, datasets.config.HF_HUB_OFFLINE
     # Without a network the hub's client retries for half a minute; offline, only the cache is read.
-    settings.HF_HUB_OFFLINE = forced or not _hub_answers()
+    settings.HF_HUB_OFFLINE = forced or not hub_answers()
     if settings.HF_HUB_OFFLINE and revision is not None:
         log.warning("Offline, the newest cached copy of %s stands for every revision.", path)
     try:
@@ -309,13 +309,6 @@ def _load_hub(
             "of them are train, validation and test."
         )
     return found
-
-
-def _hub_answers() -> bool:
-    try:
-        return get_session().head(datasets.config.HF_ENDPOINT, timeout=5).status_code < 500
-    except Exception:
-        return False
 
 
 def _spell(path: str | Mapping[str, Any]) -> str:

@@ -1,0 +1,52 @@
+"""The preflight: build everything that a run needs, evaluate one batch, train nothing."""
+
+import math
+
+from lightning.pytorch import Trainer
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from hydralight.data.datamodule import DataModule
+from hydralight.tasks.task import Task
+from hydralight.training import build_data, build_task, build_trainer
+
+
+def preflight(cfg: DictConfig) -> None:
+    """Read and encode the data, build the model, evaluate a batch, and print what there is.
+
+    Raises:
+        UserError: what training would have stumbled over.
+    """
+    task, data = build_task(cfg), build_data(cfg)
+    limited = DictConfig({**cfg, "trainer": {**cfg.trainer, "limit_val_batches": 1}})
+    trainer = build_trainer(limited, [], logger=False)
+    trainer.validate(task, datamodule=data, verbose=False)
+    data.encoded("train")
+    if trainer.is_global_zero:
+        print_summary(cfg, task, data, trainer)
+
+
+def print_summary(cfg: DictConfig, task: Task, data: DataModule, trainer: Trainer) -> None:
+    """Print model, data and steps as a table."""
+    assert task.model is not None
+    parameters = list(task.model.parameters())
+    trainable = sum(p.numel() for p in parameters if p.requires_grad)
+    rows = len(data.encoded("train"))
+    batches = math.ceil(rows / (data.batch_size * trainer.world_size))
+    steps = math.ceil(batches / trainer.accumulate_grad_batches)
+    table = Table("", "checked; nothing was trained", title="Preflight", title_justify="left")
+    table.add_row("model", f"{type(task.model).__name__}, {sum(p.numel() for p in parameters):,}")
+    table.add_row("trained parameters", f"{trainable:,}")
+    table.add_row("vocabulary", f"{len(data.tokenizer):,}")
+    for split in ("train", data.validation_split):
+        too_long = data.too_long_counts[split]
+        table.add_row(
+            f"{split} examples", f"{len(data.encoded(split)):,} ({too_long:,} were too long)"
+        )
+    table.add_row("optimizer steps an epoch", f"{steps:,}")
+    table.add_row("epochs", str(cfg.trainer.get("max_epochs")))
+    table.add_row("devices", f"{trainer.world_size} by {type(trainer.accelerator).__name__}")
+    table.add_row("precision", str(trainer.precision))
+    table.add_row("metrics", ", ".join(sorted(trainer.callback_metrics)))
+    Console().print(table)

@@ -1,0 +1,133 @@
+"""Failures at the user's door, through the real command line: one sentence, exit code 1."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, article, write_jsonl
+
+
+@pytest.fixture
+def refused(tmp_path):
+    """Run a script that has to fail; return its sentence."""
+
+    def run(script, *arguments, **environment):
+        before = sorted(tmp_path.rglob("*"))
+        done = subprocess.run(
+            [sys.executable, script, f"paths.log_dir={tmp_path / 'logs'}", *arguments],
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 1, done.stderr
+        assert done.stdout == ""
+        assert "Traceback" not in done.stderr
+        sentence = done.stderr.strip().splitlines()[-1]
+        assert sentence.startswith("error: ")
+        # nothing half-written: no run directory, no other file
+        left = [path for path in tmp_path.rglob("*") if path.is_file() and path not in before]
+        assert left == []
+        return sentence
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("argument", "sentence"),
+    [
+        ("trainr.max_epochs=3", "no key 'trainr'; did you mean 'trainer'?"),
+        ("trainer.max_epoch=3", "no key 'max_epoch' in 'trainer'; did you mean 'max_epochs'?"),
+        ("experiment=bart_cn", "no 'bart_cn' in configs/experiment; did you mean 'bart_cnn'?"),
+        ("trainer=gpus", "no 'gpus' in configs/trainer; did you mean 'gpu'?"),
+        ("data.path=a.csv[:3]", "needs quotes of its own"),
+        ("resume=nowhere", "there is no run at nowhere"),
+        ("resume=latest", "there is no run with checkpoints/last.ckpt"),
+    ],
+)
+def test_composition(refused, argument, sentence):
+    assert sentence in refused("train.py", argument)
+
+
+def test_mistyped_key_imports_nothing_heavy():
+    """What keeps the answer quick; how quick it is, the benchmarks measure."""
+    code = (
+        "import sys; sys.argv = ['train.py', 'trainr=1']\n"
+        "import atexit; atexit.register(lambda: print(sorted(set(sys.modules) & heavy)))\n"
+        "heavy = {'torch', 'lightning', 'transformers', 'datasets', 'pandas', 'numpy'}\n"
+        "from hydralight.cli import main; main('train')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert "did you mean" in done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("argument", "sentence"),
+    [
+        ("trainer.max_epochs=abc", "trainer.max_epochs=abc should be int or None."),
+        ("+trainer.max_epoch=3", "Trainer has no argument 'max_epoch'; did you mean 'max_epochs'?"),
+        ("seed=many", "seed=many should be int."),
+    ],
+)
+def test_arguments_before_data(refused, argument, sentence):
+    # the data and the checkpoint are not there either: they have not been looked at yet
+    arguments = ["experiment=bart_cnn", "checkpoint=./nowhere", "data.path=./nowhere.csv"]
+    assert sentence in refused("train.py", *arguments, argument)
+
+
+@pytest.mark.parametrize(
+    ("argument", "sentence"),
+    [
+        ("optimized_metric=val/rouge", "'val/rouge' (optimized_metric), which is never logged"),
+        ("checkpoint=./nowhere", "checkpoint=./nowhere does not exist"),
+        ("checkpoint={empty}", "is no Hugging Face folder: it has no config.json"),
+        ("data.path={empty}/none.csv", "There is no file or folder"),
+        ("data.path={broken}", "Line 3 of"),
+        ("data.columns.text=body", "has no column 'body'"),
+        ("data.path={none}", "has no rows"),
+        ("data.path={blank}", "(train), row 2: the text (column 'article') is empty"),
+        ("data.path={number}", "column 'article' holds int64, and the text is text"),
+        ("+generation.num_beam=3", "no 'num_beam'; did you mean 'num_beams'?"),
+    ],
+)
+def test_data_and_checkpoint(refused, tmp_path, tiny_bart, articles, argument, sentence):
+    rows = [article(i) for i in range(3)]
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "none.jsonl").write_text("")
+    lines = [json.dumps(row) for row in rows]
+    (tmp_path / "broken.jsonl").write_text("\n".join([*lines[:2], '{"article": "cut', ""]))
+    write_jsonl(tmp_path / "blank.jsonl", [rows[0], {**rows[1], "article": "  "}, rows[2]])
+    write_jsonl(tmp_path / "number.jsonl", [{**row, "article": 7} for row in rows])
+    names = {"empty": tmp_path / "empty"}
+    names |= {n: tmp_path / f"{n}.jsonl" for n in ("none", "broken", "blank", "number")}
+    arguments = ["experiment=bart_cnn", "trainer.accelerator=cpu"]
+    if "checkpoint" not in argument:
+        arguments.append(f"checkpoint={tiny_bart}")
+    if "data.path" not in argument:
+        arguments.append(f"data.path={articles / 'train.jsonl'}")
+    for name, path in names.items():
+        argument = argument.replace(f"{{{name}}}", str(path))
+    assert sentence in refused("train.py", *arguments, argument)
+
+
+def test_no_network(refused, tiny_bart):
+    """A closed port of this machine stands for a hub that cannot be reached."""
+    closed = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}
+    sentence = refused("train.py", "experiment=bart_cnn", **closed)
+    assert "facebook/bart-large-cnn is no folder here, the hub cannot be reached" in sentence
+    assert "HF_ENDPOINT" in sentence
+    sentence = refused("train.py", "experiment=bart_cnn", f"checkpoint={tiny_bart}", **closed)
+    assert "abisee/cnn_dailymail" in sentence
+    assert "name local files in data.path" in sentence
+
+
+def test_eval_and_predict(refused):
+    assert "there is no run at nowhere" in refused("eval.py", "run=nowhere")
+    assert "input has no value" in refused("predict.py")
+    assert "name what to evaluate" in refused("eval.py")
