@@ -47,7 +47,7 @@ GROUPS += ["trainer", "callbacks", "logger", "debug"]
 
 @pytest.mark.parametrize(("group", "choice"), [(g, c) for g in GROUPS for c in choices(g)])
 def test_targets_take_their_arguments(group, choice):
-    cfg = composed(["experiment=null", f"{group}={choice}"])
+    cfg = composed(["~experiment", f"{group}={choice}"])
     cfg.precision = "32-true"
     if choice == "scratch":
         cfg.model.config.model_type = "bart"
