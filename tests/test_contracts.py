@@ -21,7 +21,7 @@ def final_state(run):
 
 def step_log(overrides):
     """Train two epochs of 8 rows without dropout, and return the logged steps."""
-    run = hydralight.train([*overrides, "+model.config.dropout=0", "trainer.max_epochs=2"])
+    run = hydralight.train([*overrides, "model.config={dropout: 0}", "trainer.max_epochs=2"])
     return run.history.dropna(subset=["train/loss"])[["train/loss", "train/grad_norm"]]
 
 
@@ -57,7 +57,7 @@ def test_gradient_is_that_of_the_mean_over_targets(bart_cnn, articles, monkeypat
             f"data.path.train='{articles / 'train.jsonl'}[:5]'",
             "data.batch_size=1",
             "trainer.accumulate_grad_batches=8",
-            "+model.config.dropout=0",
+            "model.config={dropout: 0}",
             "trainer.max_epochs=1",
         ]
     )

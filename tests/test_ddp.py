@@ -16,7 +16,7 @@ def test_two_processes_are_exactly_one_where_the_split_is_even(bart_cnn, article
     overrides = [
         *bart_cnn,
         f"data.path.train='{articles / 'train.jsonl'}[:12]'",
-        "+model.config.dropout=0",
+        "model.config={dropout: 0}",
         "trainer.max_epochs=1",
         "trainer.gradient_clip_val=null",
     ]

@@ -50,7 +50,7 @@ def test_targets_take_their_arguments(group, choice):
     cfg = composed(["~experiment", f"{group}={choice}"])
     cfg.precision = "32-true"
     if choice == "scratch":
-        cfg.model.config.model_type = "bart"
+        cfg.model.config = {"model_type": "bart"}
     check_targets(cfg)
 
 

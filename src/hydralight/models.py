@@ -1,7 +1,7 @@
 """Hugging Face models, from a checkpoint or from a configuration."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ class Pretrained:
     gradient_checkpointing: bool = False
     freeze: Sequence[str] = ()
     trust_remote_code: bool = False
-    config: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] | None = None
 
     def __call__(
         self, auto_class: type, tokenizer: PreTrainedTokenizerBase | None = None, **head: Any
@@ -57,7 +57,7 @@ class Pretrained:
             UserError: the checkpoint cannot be found, reached or read, or a glob matches nothing.
         """
         config = read_config(self.checkpoint, self.revision, self.trust_remote_code)
-        update_config(config, {**head, **self.config})
+        update_config(config, {**head, **(self.config or {})})
         try:
             model = auto_class.from_pretrained(  # type: ignore[attr-defined]
                 self.checkpoint,
@@ -118,7 +118,8 @@ class Scratch:
         else:
             config = default_config(self.config.get("model_type", ""))
         if tokenizer is not None:
-            values = {**vocabulary(tokenizer, config, self.pad_vocab_to_multiple_of), **values}
+            # set as they are: some configs take special ids that their class does not declare
+            config.update(vocabulary(tokenizer, config, self.pad_vocab_to_multiple_of))
         update_config(config, {**head, **values})
         model = auto_class.from_config(  # type: ignore[attr-defined]
             config, dtype=getattr(torch, self.dtype), **attention(self.attn_implementation)

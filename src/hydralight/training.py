@@ -60,6 +60,10 @@ def train(cfg: DictConfig, run_dir: Path) -> float | None:
         test_best(trainer, task, data, run_dir)
     if trainer.is_global_zero and not fast_dev_run:
         runs.update_metrics(run_dir, status="finished")
+        best = runs.read_metrics(run_dir).get("best")
+        if best is not None:
+            metric = cfg.optimized_metric
+            log.info("best %s: %.4f, at step %d", metric, best[metric], best["step"])
         log.info("run directory: %s", run_dir)
     return best_value(cfg, trainer, run_dir)
 

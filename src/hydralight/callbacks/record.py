@@ -1,5 +1,6 @@
 """Keeps `metrics.json` and `curves.png` up to date."""
 
+import logging
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -7,6 +8,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from hydralight import runs
 from hydralight.callbacks.best_model import BestModel
 from hydralight.curves import draw_curves
+
+log = logging.getLogger(__name__)
 
 
 class Record(Callback):
@@ -23,6 +26,19 @@ class Record(Callback):
         """Say that the run is on."""
         if trainer.is_global_zero:
             runs.update_metrics(self.dirpath, status="running")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say what is about to be trained."""
+        parameters = sum(p.numel() for p in pl_module.parameters())
+        datamodule = trainer.datamodule  # type: ignore[attr-defined]
+        log.info(
+            "%s of %s parameters, %s training examples, %s optimizer steps, precision %s",
+            type(pl_module.model).__name__,
+            f"{parameters:,}",
+            f"{len(datamodule.encoded('train')):,}",
+            f"{trainer.estimated_stepping_batches:,}",
+            trainer.precision,
+        )
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write `last` and `best`."""

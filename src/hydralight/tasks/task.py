@@ -98,6 +98,7 @@ class Task(LightningModule):
 
     def _configure_generation(self, model: PreTrainedModel) -> None:
         config = model.generation_config
+        config._from_model_config = False  # it is its own from here on
         values = {**self.default_generation(), **self.generation}
         if "max_new_tokens" in values:
             config.max_length = None
