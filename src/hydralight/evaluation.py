@@ -9,18 +9,18 @@ from lightning.pytorch import Trainer
 from omegaconf import DictConfig, OmegaConf
 
 from hydralight import models, runs
-from hydralight.callbacks.predictions import Predictions
-from hydralight.config import UserError, check_root, check_targets
-from hydralight.data.datamodule import DataModule
-from hydralight.tasks.task import Task
-from hydralight.training import (
-    build_all,
+from hydralight.building import (
     build_data,
     build_task,
     build_trainer,
-    quiet_libraries,
-    resolve_precision,
+    prepare,
+    progress_bar,
+    use_exported_model,
 )
+from hydralight.callbacks.predictions import Predictions
+from hydralight.config import UserError
+from hydralight.data.datamodule import DataModule
+from hydralight.tasks.task import Task
 
 
 def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
@@ -31,10 +31,7 @@ def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
     Raises:
         UserError: there is no model, no such split, or what training would raise.
     """
-    check_root(cfg)
-    cfg.precision = resolve_precision(str(cfg.precision), cfg.trainer)
-    check_targets(cfg)
-    quiet_libraries()
+    prepare(cfg)
     split = str(cfg.get("split") or "validation")
     own_run = bool(cfg.get("run"))
     if own_run:
@@ -75,28 +72,7 @@ def test_best(trainer: Trainer, task: Task, data: DataModule, run_dir: Path) -> 
         runs.update_metrics(run_dir, test=metrics)
 
 
-def use_exported_model(cfg: DictConfig, run_dir: Path) -> None:
-    """Point model and tokenizer to the run's exported model."""
-    folder = str(runs.model_folder(run_dir))
-    cfg.checkpoint = folder
-    kept = {key: cfg.model[key] for key in ("attn_implementation",) if cfg.model.get(key)}
-    cfg.model = {
-        "_target_": "hydralight.models.Pretrained",
-        "checkpoint": folder,
-        **kept,
-    }
-    cfg.tokenizer = {
-        "_target_": "hydralight.tokenizers.Pretrained",
-        "checkpoint": folder,
-    }
-
-
 def new_data(cfg: DictConfig, run_dir: Path) -> bool:
     """Whether other data than the run's own has been asked for."""
     trained = OmegaConf.load(run_dir / ".hydra" / "config.yaml")
     return OmegaConf.select(trained, "data.path") != cfg.data.path
-
-
-def progress_bar(cfg: DictConfig) -> list[Any]:
-    """Build the progress bar alone of the callbacks; the others belong to training."""
-    return build_all(DictConfig({"bar": (cfg.callbacks or {}).get("rich_progress")}))

@@ -5,17 +5,17 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from hydralight.callbacks.predictions import write_json_lines
-from hydralight.config import UserError, check_root, check_targets
-from hydralight.evaluation import progress_bar, use_exported_model
-from hydralight.tasks.task import Rows
-from hydralight.training import (
+from hydralight.building import (
     build_data,
     build_task,
     build_trainer,
-    quiet_libraries,
-    resolve_precision,
+    prepare,
+    progress_bar,
+    use_exported_model,
 )
+from hydralight.callbacks.predictions import write_json_lines
+from hydralight.config import UserError
+from hydralight.tasks.task import Rows
 
 
 def predict(cfg: DictConfig, run_dir: Path) -> Rows:
@@ -24,10 +24,7 @@ def predict(cfg: DictConfig, run_dir: Path) -> Rows:
     Raises:
         UserError: there is no model or nothing to predict.
     """
-    check_root(cfg)
-    cfg.precision = resolve_precision(str(cfg.precision), cfg.trainer)
-    check_targets(cfg)
-    quiet_libraries()
+    prepare(cfg)
     if cfg.get("input") is None:
         raise UserError("input has no value: give input=<file>, input=- or input='a text'.")
     if cfg.get("run"):

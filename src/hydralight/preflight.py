@@ -7,9 +7,9 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
+from hydralight.building import build_data, build_task, build_trainer
 from hydralight.data.datamodule import DataModule
 from hydralight.tasks.task import Task
-from hydralight.training import build_data, build_task, build_trainer
 
 
 def preflight(cfg: DictConfig) -> None:

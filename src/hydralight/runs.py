@@ -1,16 +1,9 @@
 """The run directory: where runs are, what is written about them, and how they are read."""
 
 import json
-import os
-import platform
-import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
-from datetime import datetime
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,26 +14,6 @@ from hydralight.config import CONFIG_DIR, UserError
 if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-PACKAGES: tuple[str, ...] = (
-    "hydralight",
-    "torch",
-    "lightning",
-    "transformers",
-    "tokenizers",
-    "datasets",
-)
-PACKAGES += ("torchmetrics", "rouge-score", "hydra-core", "omegaconf", "numpy")
-
-SECRET_KEY = re.compile(
-    r"(^|[._])((hf|auth|access|api|refresh|wandb)_?token|token|api_?key|access_?key|private_?key"
-    r"|secret\w*|password|passwd|credentials?)$",
-    re.IGNORECASE,
-)
-SECRET_VALUE = re.compile(
-    r"\b(hf_\w{20,}|sk-[\w-]{20,}|gh[pousr]_\w{20,})\b|(?<=//)[^/@\s]+:[^/@\s]+(?=@)"
-)
-REDACTED = "<redacted>"
 
 
 class Run:
@@ -168,90 +141,6 @@ def model_folder(run_dir: Path) -> Path:
 
 
 # ---------------------------------------------------------------- writing about a run
-
-
-def record_start(run_dir: Path, cfg: DictConfig) -> None:
-    """Write the resolved config and the environment, and redact secrets in Hydra's files."""
-    for path in sorted((run_dir / ".hydra").glob("*.yaml")):
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-        redacted = redact(content)
-        if redacted != content:
-            write_text(path, OmegaConf.to_yaml(OmegaConf.create(redacted)))
-    resolved = redact(OmegaConf.to_container(cfg, resolve=True))
-    write_text(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(resolved)))
-    path = run_dir / "environment.json"
-    if path.is_file():
-        first = json.loads(path.read_text())
-        content = {**first, "resumed": [*first.get("resumed", []), environment()]}
-    else:
-        content = environment()
-    write_text(path, json.dumps(content, indent=2) + "\n")
-
-
-def environment() -> dict[str, Any]:
-    """Return git state, versions, hardware and command line of this process."""
-    import torch
-
-    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {
-        "time": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "command": [redact(argument) for argument in sys.argv],
-        "git": git_state(),
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "cpu_count": os.cpu_count(),
-        "gpus": devices,
-    }
-
-
-def git_state() -> dict[str, Any] | None:
-    """Return the commit of the project's checkout and whether it has changes."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(CONFIG_DIR), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _processor() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return platform.processor()
-    found = re.search(r"model name\s*: (.*)", text)
-    return found.group(1) if found else platform.processor()
-
-
-def redact(value: Any, key: str = "") -> Any:
-    """Return a copy in which the values of secret keys, and what looks like one, are hidden.
-
-    Strings of the form `key=value` (typed overrides) are judged by their key.
-    """
-    if isinstance(value, dict):
-        return {k: redact(v, str(k)) for k, v in value.items()}
-    if isinstance(value, list):
-        return [redact(v, key) for v in value]
-    if not isinstance(value, str):
-        return value
-    if SECRET_KEY.search(key) and value:
-        return REDACTED
-    name, equals, _ = value.partition("=")
-    if equals and SECRET_KEY.search(name.lstrip("+")):
-        return f"{name}={REDACTED}"
-    return SECRET_VALUE.sub(REDACTED, value)
 
 
 def read_metrics(run_dir: Path) -> dict[str, Any]:

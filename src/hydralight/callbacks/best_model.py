@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from hydralight import runs
+from hydralight.environment import redact
 
 
 class BestModel(Callback):
@@ -34,7 +35,7 @@ class BestModel(Callback):
         self.dirpath = Path(dirpath)
         self.monitor = monitor
         self.mode = mode
-        self.card: dict[str, Any] = runs.redact(dict(card or {}))
+        self.card: dict[str, Any] = redact(dict(card or {}))
         self.best_value: float | None = None
         self.best_step: int | None = None
         self.best_metrics: dict[str, float] = {}

@@ -1,0 +1,134 @@
+"""From a composed config to the objects that it names."""
+
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from omegaconf import DictConfig, OmegaConf
+
+from hydralight import runs
+from hydralight.config import check_root, check_targets
+from hydralight.data.datamodule import DataModule
+from hydralight.tasks.task import Task
+
+
+def prepare(cfg: DictConfig) -> None:
+    """Check a config, settle its precision, and quieten the libraries; no data is loaded yet.
+
+    Raises:
+        UserError: an unknown argument, a value of the wrong type, or one that is missing.
+    """
+    check_root(cfg)
+    cfg.precision = resolve_precision(str(cfg.precision), cfg.trainer)
+    check_targets(cfg)
+    quiet_libraries()
+
+
+def build(cfg: DictConfig) -> tuple[Task, DataModule, Trainer]:
+    """Build the task, its data and the trainer; no data or weights are loaded yet."""
+    trainer = build_trainer(cfg, build_all(cfg.callbacks), logger=build_all(cfg.logger))
+    return build_task(cfg), build_data(cfg), trainer
+
+
+def build_task(cfg: DictConfig) -> Task:
+    """Seed, and build the task around the recipes of its model, optimizer and schedule."""
+    seed_everything(cfg.seed, workers=True, verbose=False)
+    return instantiate(
+        cfg.task,
+        model=instantiate(cfg.model, _convert_="object"),
+        optimizer=instantiate(cfg.optimizer, _convert_="object"),
+        scheduler=instantiate(cfg.scheduler, _convert_="object"),
+        generation=OmegaConf.to_container(cfg.generation, resolve=True),
+        _convert_="object",
+    )
+
+
+def build_data(cfg: DictConfig) -> DataModule:
+    """Build the data module around the tokenizer's recipe."""
+    tokenizer = instantiate(cfg.tokenizer, _convert_="object")
+    return instantiate(cfg.data, tokenizer=tokenizer, _convert_="object")
+
+
+def build_all(group: DictConfig | None) -> list[Any]:
+    """Build the entries of a group (callbacks, loggers) that are not null."""
+    return [instantiate(entry, _convert_="object") for entry in (group or {}).values() if entry]
+
+
+def build_trainer(cfg: DictConfig, callbacks: list[Any], **arguments: Any) -> Trainer:
+    """Build the trainer; the order of the data is the data module's business under DDP too."""
+    defaults: dict[str, Any] = {
+        "use_distributed_sampler": False,
+        "num_sanity_val_steps": 0,
+        "enable_model_summary": False,
+        "enable_progress_bar": any(isinstance(callback, ProgressBar) for callback in callbacks),
+        "enable_checkpointing": any(isinstance(c, Checkpoint) for c in callbacks),
+        "default_root_dir": str(cfg.paths.output_dir),
+    }
+    given = {k: v for k, v in defaults.items() if k not in cfg.trainer}
+    return instantiate(cfg.trainer, **given, callbacks=callbacks, **arguments, _convert_="object")
+
+
+def resolve_precision(precision: str, trainer: DictConfig) -> str:
+    """Turn `auto` into what the hardware computes natively: bf16-mixed, 16-mixed or 32-true."""
+    if precision != "auto":
+        return precision
+    on_gpu = trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda")
+    if not (on_gpu and torch.cuda.is_available()):
+        return "32-true"
+    # a T4 emulates bfloat16, slowly
+    native = torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16-mixed" if native else "16-mixed"
+
+
+def use_exported_model(cfg: DictConfig, run_dir: Path) -> None:
+    """Point model and tokenizer to the run's exported model."""
+    folder = str(runs.model_folder(run_dir))
+    cfg.checkpoint = folder
+    kept = {key: cfg.model[key] for key in ("attn_implementation",) if cfg.model.get(key)}
+    cfg.model = {
+        "_target_": "hydralight.models.Pretrained",
+        "checkpoint": folder,
+        **kept,
+    }
+    cfg.tokenizer = {
+        "_target_": "hydralight.tokenizers.Pretrained",
+        "checkpoint": folder,
+    }
+
+
+def progress_bar(cfg: DictConfig) -> list[Any]:
+    """Build the progress bar alone of the callbacks; the others belong to training."""
+    return build_all(DictConfig({"bar": (cfg.callbacks or {}).get("rich_progress")}))
+
+
+def quiet_libraries() -> None:
+    """Leave out what the libraries say about themselves and what this project handles itself."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("absl", "matplotlib", "httpx", "datasets", "fsspec", "huggingface_hub"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        logging.getLogger("hydralight").setLevel(logging.WARNING)
+    ignored = (
+        r".*does not have many workers.*",
+        r".*your dataloader is not resumable.*",
+        r".*The number of training batches.*is smaller than the logging interval.*",
+        r".*Checkpoint directory .* exists and is not empty.*",
+        r".*GPU available but not used.*",
+        r".*sync_dist=True.*",
+        r".*LeafSpec.*",
+        r".*You are using a custom batch sampler.*",
+    )
+    for message in ignored:
+        warnings.filterwarnings("ignore", message)
