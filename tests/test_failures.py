@@ -130,4 +130,4 @@ def test_no_network(refused, tiny_bart):
 def test_eval_and_predict(refused):
     assert "there is no run at nowhere" in refused("eval.py", "run=nowhere")
     assert "input has no value" in refused("predict.py")
-    assert "name what to evaluate" in refused("eval.py")
+    assert "name a model: run=" in refused("eval.py")

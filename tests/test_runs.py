@@ -88,7 +88,7 @@ def test_eval_reproduces_best(run):
 def test_eval_takes_other_data_whole(run, articles, capsys):
     start("eval", [f"run={run.path}", f"data.path={articles / 'train.jsonl'}", "split=other"])
     printed = json.loads(capsys.readouterr().out)
-    assert len(run.predictions("other")) == 13
+    assert len(run.predictions("other-train")) == 13
     assert printed.keys() >= {"other/loss", "other/rougeL"}
 
 
@@ -137,7 +137,7 @@ def test_predict_writes_a_line_for_a_line(run, tmp_path):
 
 
 def test_finished_run_has_nothing_left_until_it_is_extended(run):
-    with pytest.raises(UserError, match="has nothing left to do: it ended after epoch 2, step 8"):
+    with pytest.raises(UserError, match="has nothing left to do: it is at epoch 2, step 8"):
         hydralight.train([f"resume={run.path}"])
     before = run.path / ".hydra/config.yaml"
     composed = before.read_text()

@@ -9,8 +9,10 @@ if TYPE_CHECKING:
 __all__ = ["Run", "train"]
 
 
-def train(overrides: Sequence[str] = ()) -> "Run":
+def train(overrides: Sequence[str] = ()) -> "Run | None":
     """Train as `python train.py <overrides>` does, in this process, and return the run.
+
+    With `check=true` and `debug=fdr` there is none to return.
 
     Raises:
         hydralight.config.UserError: what the command line would say in one sentence.
@@ -18,7 +20,8 @@ def train(overrides: Sequence[str] = ()) -> "Run":
     from hydralight.cli import start
     from hydralight.runs import Run
 
-    return Run(start("train", overrides))
+    path = start("train", overrides)
+    return None if path is None else Run(path)
 
 
 def __getattr__(name: str) -> Any:

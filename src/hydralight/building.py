@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
 from hydralight import runs
-from hydralight.config import check_root, check_targets
+from hydralight.config import UserError, check_root, check_targets
 from hydralight.data.datamodule import DataModule
 from hydralight.tasks.task import Task
 
@@ -32,7 +32,10 @@ def prepare(cfg: DictConfig) -> None:
 
 def build(cfg: DictConfig) -> tuple[Task, DataModule, Trainer]:
     """Build the task, its data and the trainer; no data or weights are loaded yet."""
-    trainer = build_trainer(cfg, build_all(cfg.callbacks), logger=build_all(cfg.logger))
+    if cfg.trainer.get("fast_dev_run"):  # then nothing is to be written
+        trainer = build_trainer(cfg, progress_bar(cfg), logger=False)
+    else:
+        trainer = build_trainer(cfg, build_all(cfg.callbacks), logger=build_all(cfg.logger))
     return build_task(cfg), build_data(cfg), trainer
 
 
@@ -86,9 +89,15 @@ def resolve_precision(precision: str, trainer: DictConfig) -> str:
     return "bf16-mixed" if native else "16-mixed"
 
 
-def use_exported_model(cfg: DictConfig, run_dir: Path) -> None:
-    """Point model and tokenizer to the run's exported model."""
-    folder = str(runs.model_folder(run_dir))
+def use_trained_model(cfg: DictConfig, run_dir: Path) -> None:
+    """Point model and tokenizer to the run's exported model, or to `checkpoint` without a run.
+
+    Raises:
+        UserError: neither is given, or the run has no model yet.
+    """
+    if not cfg.get("run") and cfg.checkpoint is None:
+        raise UserError("name a model: run=<run dir>, or checkpoint=<model> experiment=<recipe>.")
+    folder = str(runs.model_folder(run_dir)) if cfg.get("run") else cfg.checkpoint
     cfg.checkpoint = folder
     kept = {key: cfg.model[key] for key in ("attn_implementation",) if cfg.model.get(key)}
     cfg.model = {

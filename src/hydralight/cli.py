@@ -1,6 +1,7 @@
 """The command line: Hydra composes, one function of ours runs, and failures are one sentence."""
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,8 +48,12 @@ def prepare(command: str, argv: list[str]) -> tuple[Path, str]:
     return run_dir / ".hydra", "config"
 
 
-def start(command: str, overrides: Sequence[str]) -> Path:
-    """Do in this process what the command line does, raising errors; return the run's directory."""
+def start(command: str, overrides: Sequence[str]) -> Path | None:
+    """Do in this process what the command line does, raising errors.
+
+    Returns:
+        The run's directory; None where nothing was to be written (`check`, `fast_dev_run`).
+    """
     register_resolvers()
     argv = [command, *overrides]
     config_dir, config_name = prepare(command, argv)
@@ -72,7 +77,7 @@ def start(command: str, overrides: Sequence[str]) -> Path:
         if sentence is None or isinstance(error, UserError):
             raise
         raise UserError(sentence) from error
-    return run_dirs[0]
+    return run_dirs[0] if run_dirs[0].exists() else None
 
 
 def exit_with(error: Exception, show_traceback: bool) -> None:
@@ -115,7 +120,8 @@ def run(command: str, cfg: DictConfig, run_dir: Path) -> Any:
     try:
         return function(cfg, run_dir)
     except Exception:
-        runs.remove_if_unused(run_dir)
+        if not (cfg.get("run") or cfg.get("resume")):  # then it is not of this process's making
+            runs.remove_if_unused(run_dir)
         raise
 
 
@@ -126,6 +132,10 @@ def explain(error: BaseException) -> str | None:
         if isinstance(cause, UserError) or type(cause).__name__ == "MisconfigurationException":
             return str(cause)
         cause = cause.__cause__ or cause.__context__
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, ValueError) and "/lightning/" in _raised_in(error):
+        return " ".join(str(error).split())
     if isinstance(error, OverrideParseException):
         return (
             f"'{error.override}' is not a valid override; a value with brackets, colons, commas or "
@@ -147,6 +157,14 @@ def _composition_error(error: ConfigCompositionException) -> str:
             return _first_line(str(error))
         near = did_you_mean(choice, options)
         return f"there is no '{choice}' in configs/{group}{near} (there are: {', '.join(options)})"
+    unmatched = re.match(
+        r"Could not override '([^'@]+)'.*\nNo match in the defaults list", str(error)
+    )
+    if unmatched:
+        group = unmatched[1]
+        return (
+            f"a run's own config takes {group}.<key>=<value>, or a whole group as +{group}=<name>"
+        )
     cause = error.__cause__
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
         parent = cause.parent_node
@@ -160,6 +178,14 @@ def _composition_error(error: ConfigCompositionException) -> str:
                 return f"there is no key '{key}'{at}{near} (to add one, write +{cause.full_key}=…)"
         return f"{where}: {_first_line(str(cause))}"
     return " ".join(str(error).split())
+
+
+def _raised_in(error: BaseException) -> str:
+    """Return the file whose code raised an exception."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return "" if traceback is None else traceback.tb_frame.f_code.co_filename
 
 
 def _first_line(text: str) -> str:

@@ -165,7 +165,7 @@ def _alternatives(hint: Any) -> list[str]:
     return ["None" if hint is type(None) else getattr(hint, "__name__", str(hint))]
 
 
-ROOT_TYPES = {
+ROOT_TYPES: dict[str, Any] = {
     "checkpoint": str | None,
     "precision": str | int,
     "seed": int,
@@ -175,13 +175,20 @@ ROOT_TYPES = {
     "resume": str | None,
 }
 
+GROUPS = "task model tokenizer generation data optimizer scheduler trainer callbacks logger paths"
+ROOT_KEYS = (*ROOT_TYPES, *GROUPS.split(), "tags", "hparams_search", "debug", "sweep")
+ROOT_KEYS += ("run", "split", "input", "output")
+
 
 def check_root(cfg: DictConfig) -> None:
     """Check the types of the keys that stand alone.
 
     Raises:
-        UserError: one is of the wrong type.
+        UserError: one is not known, or of the wrong type.
     """
+    for key in map(str, cfg):
+        if key not in ROOT_KEYS:
+            raise UserError(f"there is no key '{key}'{did_you_mean(key, ROOT_KEYS)}")
     for key, hint in ROOT_TYPES.items():
         value = cfg.get(key)
         if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):

@@ -6,11 +6,13 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from hydralight.config import CONFIG_DIR
@@ -27,25 +29,30 @@ PACKAGES: tuple[str, ...] = (
 PACKAGES += ("torchmetrics", "rouge-score", "hydra-core", "omegaconf", "numpy")
 
 SECRET_KEY = re.compile(
-    r"(^|[._])((hf|auth|access|api|refresh|wandb)_?token|token|api_?key|access_?key|private_?key"
+    r"(^|\.)token$"  # but not eos_token and its kin
+    r"|(^|[._])((hf|hub|auth|access|api|refresh|bearer)_?token|(api|access|private)_?key"
     r"|secret\w*|password|passwd|credentials?)$",
     re.IGNORECASE,
 )
 SECRET_VALUE = re.compile(
-    r"\b(hf_\w{20,}|sk-[\w-]{20,}|gh[pousr]_\w{20,})\b|(?<=//)[^/@\s]+:[^/@\s]+(?=@)"
+    r"\b(hf_[A-Za-z0-9]{30,}|sk-[\w-]{20,}|gh[pousr]_[A-Za-z0-9]{30,})\b|(?<=//)[^/@\s]+:[^/@\s]+(?=@)"
 )
 REDACTED = "<redacted>"
 
 
 def record_start(run_dir: Path, cfg: DictConfig) -> None:
     """Write the resolved config and the environment, and redact secrets in Hydra's files."""
-    for path in sorted((run_dir / ".hydra").glob("*.yaml")):
+    for path in [*sorted((run_dir / ".hydra").glob("*.yaml")), run_dir.parent / "multirun.yaml"]:
+        if not path.is_file():
+            continue
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
         redacted = redact(content)
         if redacted != content:
             write_text(path, OmegaConf.to_yaml(OmegaConf.create(redacted)))
     resolved = redact(OmegaConf.to_container(cfg, resolve=True))
     write_text(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(resolved)))
+    if cfg.resume:
+        record_overrides(run_dir)
     path = run_dir / "environment.json"
     if path.is_file():
         first = json.loads(path.read_text())
@@ -53,6 +60,27 @@ def record_start(run_dir: Path, cfg: DictConfig) -> None:
     else:
         content = environment()
     write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def record_overrides(run_dir: Path) -> None:
+    """Keep what this and earlier resumes change in the config, for the next one."""
+    latest: dict[str, str] = {}
+    for override in HydraConfig.get().overrides.task:
+        key, _, _ = override.lstrip("+~").partition("=")
+        if key != "resume" and redact(override) == override:
+            latest[key] = override
+    write_text(run_dir / "resume.json", json.dumps(list(latest.values()), indent=2) + "\n")
+
+
+def redacted_keys(node: Any, path: str = "") -> Iterator[str]:
+    """Yield the dotted keys whose values have been hidden."""
+    for key in node:
+        value = node._get_node(key)
+        where = f"{path}.{key}" if path else str(key)
+        if isinstance(value, DictConfig):
+            yield from redacted_keys(value, where) if not value._is_none() else ()
+        elif value is not None and REDACTED in str(value):
+            yield where
 
 
 def environment() -> dict[str, Any]:

@@ -15,11 +15,11 @@ from hydralight.building import (
     build_trainer,
     prepare,
     progress_bar,
-    use_exported_model,
+    use_trained_model,
 )
 from hydralight.callbacks.predictions import Predictions
-from hydralight.config import UserError
 from hydralight.data.datamodule import DataModule
+from hydralight.environment import record_start
 from hydralight.tasks.task import Task
 
 
@@ -34,19 +34,22 @@ def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
     prepare(cfg)
     split = str(cfg.get("split") or "validation")
     own_run = bool(cfg.get("run"))
-    if own_run:
-        use_exported_model(cfg, run_dir)
-        if isinstance(cfg.data.get("path"), str) and new_data(cfg, run_dir):
+    use_trained_model(cfg, run_dir)
+    name = split
+    if own_run and new_data(cfg, run_dir):
+        name = f"{split}-other"
+        if isinstance(cfg.data.path, str):
+            name = f"{split}-{Path(cfg.data.path).name.split('.')[0]}"
             cfg.data.path = {split: cfg.data.path}
-    elif cfg.checkpoint is None:
-        raise UserError("name what to evaluate: run=<run dir>, or checkpoint=<model> experiment=….")
     task, data = build_task(cfg), build_data(cfg)
     data.validation_split = split
-    predictions = Predictions(run_dir / "predictions" / f"{split}.jsonl")
+    predictions = Predictions(run_dir / "predictions" / f"{name}.jsonl")
     trainer = build_trainer(cfg, [predictions, *progress_bar(cfg)], logger=False)
     metrics = run_trainer(trainer, task, data, split)
     if trainer.is_global_zero:
-        if split == "test" or not own_run:
+        if not own_run:
+            record_start(run_dir, cfg)
+        if name == "test" or not own_run:
             runs.update_metrics(run_dir, **{split: metrics})
         print(json.dumps(metrics, indent=2), file=sys.stdout)
     return metrics
@@ -62,7 +65,8 @@ def run_trainer(trainer: Trainer, task: Task, data: DataModule, split: str) -> d
 
 def test_best(trainer: Trainer, task: Task, data: DataModule, run_dir: Path) -> None:
     """Evaluate the best model of a run that has just been trained on the test split."""
-    recipe = models.Pretrained(checkpoint=str(runs.model_folder(run_dir)))
+    trainer.strategy.barrier("best_model")  # until the first process has written it
+    recipe = models.Pretrained(checkpoint=str(run_dir / "model"))
     model: Any = recipe(task.auto_class)
     task.model = model.to(task.device)
     predictions = Predictions(run_dir / "predictions" / "test.jsonl")
@@ -75,4 +79,4 @@ def test_best(trainer: Trainer, task: Task, data: DataModule, run_dir: Path) -> 
 def new_data(cfg: DictConfig, run_dir: Path) -> bool:
     """Whether other data than the run's own has been asked for."""
     trained = OmegaConf.load(run_dir / ".hydra" / "config.yaml")
-    return OmegaConf.select(trained, "data.path") != cfg.data.path
+    return OmegaConf.select(trained, "data.path") != cfg.data.get("path")

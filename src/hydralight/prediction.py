@@ -11,10 +11,11 @@ from hydralight.building import (
     build_trainer,
     prepare,
     progress_bar,
-    use_exported_model,
+    use_trained_model,
 )
 from hydralight.callbacks.predictions import write_json_lines
 from hydralight.config import UserError
+from hydralight.environment import record_start
 from hydralight.tasks.task import Rows
 
 
@@ -27,11 +28,12 @@ def predict(cfg: DictConfig, run_dir: Path) -> Rows:
     prepare(cfg)
     if cfg.get("input") is None:
         raise UserError("input has no value: give input=<file>, input=- or input='a text'.")
-    if cfg.get("run"):
-        use_exported_model(cfg, run_dir)
-    elif cfg.checkpoint is None:
-        raise UserError("name what predicts: run=<run dir>, or checkpoint=<model> experiment=….")
+    use_trained_model(cfg, run_dir)
+    if not cfg.get("run"):
+        record_start(run_dir, cfg)
     output = cfg.get("output")
+    if output is not None and Path(str(output)).expanduser().is_dir():
+        raise UserError(f"output={output} is a folder: name a file in it.")
     cfg.trainer = {**cfg.trainer, "devices": 1, "strategy": "auto"}
     task, data = build_task(cfg), build_data(cfg)
     data.predict_from(str(cfg.input))

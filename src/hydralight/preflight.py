@@ -23,6 +23,9 @@ def preflight(cfg: DictConfig) -> None:
     trainer = build_trainer(limited, [], logger=False)
     trainer.validate(task, datamodule=data, verbose=False)
     data.encoded("train")
+    if cfg.test:
+        data.encoded("test")
+    task.configure_optimizers(num_training_steps=1)
     if trainer.is_global_zero:
         print_summary(cfg, task, data, trainer)
 

@@ -88,7 +88,7 @@ def named_on_command_line(command: str, argv: list[str]) -> Path | None:
     key = "resume" if command == "train" else "run"
     for index, argument in enumerate(argv):
         name, _, value = argument.partition("=")
-        if index and name == key and value not in ("", "null"):
+        if index and name.lstrip("+") == key and value not in ("", "null"):
             value = value.strip("\"'")
             path = latest_run(command, argv) if value == "latest" else existing_run(value)
             argv[index] = f"{key}={path}"
@@ -128,7 +128,16 @@ def arguments_in_run(command: str, run_dir: Path, arguments: Sequence[str]) -> l
         "hydra/job_logging=hydralight",
     ]
     added = ("run=", "split=", "input=", "output=")  # keys that a training config does not have
-    return own + [f"++{a}" if a.startswith(added) else a for a in arguments]
+    typed = [f"++{a}" if a.startswith(added) else a for a in arguments]
+    before = earlier_overrides(run_dir) if command == "train" else []
+    # a relaunched rank comes with arguments that have been through here already
+    return [a for a in [*own, *before] if a not in typed] + typed
+
+
+def earlier_overrides(run_dir: Path) -> list[str]:
+    """Return what earlier resumes of a run have changed in its config."""
+    path = run_dir / "resume.json"
+    return json.loads(path.read_text()) if path.is_file() else []
 
 
 def model_folder(run_dir: Path) -> Path:

@@ -1,6 +1,7 @@
 """Build a run from its config, train it, and leave a complete run directory."""
 
 import logging
+import sys
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from hydralight import runs
 from hydralight.building import build, prepare
 from hydralight.config import UserError, did_you_mean
-from hydralight.environment import record_start, redact
+from hydralight.environment import record_start, redact, redacted_keys
 from hydralight.evaluation import test_best
 from hydralight.models import read_config
 from hydralight.preflight import preflight
@@ -32,24 +33,31 @@ def train(cfg: DictConfig, run_dir: Path) -> float | None:
     prepare(cfg)
     fast_dev_run = bool(cfg.trainer.get("fast_dev_run"))
     checkpoint = resume_checkpoint(cfg, run_dir) if cfg.resume else None
-    if cfg.checkpoint is not None:
-        read_config(cfg.checkpoint)  # before any data is loaded
+    check_checkpoint_is_read(cfg)
     task, data, trainer = build(cfg)
     check_monitors(trainer, task)
+    data.later_splits = ("test",) if cfg.test else ()
     if cfg.check:
         preflight(cfg)
         runs.remove_if_unused(run_dir)
         return None
-    if trainer.is_global_zero:
+    if trainer.is_global_zero and not fast_dev_run:
         record_start(run_dir, cfg)
         runs.restore_folder(run_dir / "model")
     log_config(cfg, trainer)
-    trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-    if cfg.test and not fast_dev_run:
+    try:
+        trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit:  # Lightning's answer to Ctrl-C
+        if not trainer.interrupted:
+            raise
+        log.warning("interrupted; to go on: python train.py resume=%s", run_dir)
+        sys.exit(130)
+    if fast_dev_run:
+        runs.remove_if_unused(run_dir)
+        return None
+    if cfg.test:
         test_best(trainer, task, data, run_dir)
-    if trainer.is_global_zero and not fast_dev_run:
+    if trainer.is_global_zero:
         runs.update_metrics(run_dir, status="finished")
         best = runs.read_metrics(run_dir).get("best")
         if best is not None:
@@ -63,24 +71,41 @@ def resume_checkpoint(cfg: DictConfig, run_dir: Path) -> Path:
     """Return the checkpoint to resume from.
 
     Raises:
-        UserError: there is none, or the run has nothing left to do.
+        UserError: there is none, or the run has nothing left to do, or needs a secret again.
     """
     path = run_dir / "checkpoints" / "last.ckpt"
     if not path.is_file():
         raise UserError(f"{run_dir} has no checkpoints/last.ckpt: there is nothing to resume from.")
-    if runs.read_metrics(run_dir).get("status") == "finished":
-        state = torch.load(path, weights_only=True, mmap=True)
-        step = state["global_step"]
-        max_steps = cfg.trainer.get("max_steps", -1)
-        max_epochs = cfg.trainer.get("max_epochs")
-        # the checkpoint of an epoch's end is written before the epoch counts as completed
-        epochs = state["epoch"] + 1
-        if (max_epochs is not None and 0 <= max_epochs <= epochs) or (0 <= max_steps <= step):
-            raise UserError(
-                f"{run_dir} has nothing left to do: it ended after epoch {epochs}, step {step}; to "
-                f"extend it, give for example trainer.max_epochs={epochs + 1}."
-            )
+    for name in redacted_keys(cfg):
+        raise UserError(f"{name} was redacted in the run's config: give it again as {name}=….")
+    state = torch.load(path, weights_only=True, mmap=True)
+    step = state["global_step"]
+    place = next(v for v in state.values() if isinstance(v, dict) and "consumed" in v)
+    epochs = place["consumed"] // place["batches_per_epoch"]
+    max_steps = cfg.trainer.get("max_steps", -1)
+    max_epochs = cfg.trainer.get("max_epochs")
+    # a checkpoint stands before the evaluation of its step, which may be all that is left
+    finished = runs.read_metrics(run_dir).get("status") == "finished"
+    reached = (max_epochs is not None and 0 <= max_epochs <= epochs) or 0 <= max_steps <= step
+    passed = (max_epochs is not None and 0 <= max_epochs < epochs) or 0 <= max_steps < step
+    if passed or (finished and reached):
+        raise UserError(
+            f"{run_dir} has nothing left to do: it is at epoch {epochs}, step {step}; to extend "
+            f"it, give for example trainer.max_epochs={epochs + 1}."
+        )
     return path
+
+
+def check_checkpoint_is_read(cfg: DictConfig) -> None:
+    """Test quickly whether `checkpoint` is there; warn where nothing reads it."""
+    if cfg.checkpoint is None:
+        return
+    if cfg.checkpoint in (cfg.model.get("checkpoint"), cfg.tokenizer.get("checkpoint")):
+        read_config(cfg.checkpoint)
+    else:
+        log.warning(
+            "checkpoint=%s is not used: neither model nor tokenizer is 'pretrained'", cfg.checkpoint
+        )
 
 
 def check_monitors(trainer: Trainer, task: Task) -> None:

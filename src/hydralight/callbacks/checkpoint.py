@@ -1,6 +1,7 @@
 """Full checkpoints, for resume."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from hydralight.callbacks.schedule import evaluation_is_due
+from hydralight.config import UserError
 
 
 class LastCheckpoint(Checkpoint):
@@ -20,15 +22,17 @@ class LastCheckpoint(Checkpoint):
         dirpath: Folder of the checkpoints.
         every_n_train_steps: Optimizer steps between checkpoints; unless said, one is written
             before each evaluation and at the end of each epoch.
-        save_total_limit: How many to keep; older ones than `last.ckpt` are `step-<n>.ckpt`.
+        save_total_limit: How many to keep (None: all), as `step-<n>.ckpt` where more than one.
     """
 
     def __init__(
-        self, dirpath: str, every_n_train_steps: int | None = None, save_total_limit: int = 1
+        self, dirpath: str, every_n_train_steps: int | None = None, save_total_limit: int | None = 1
     ) -> None:
         self.dirpath = Path(dirpath)
         self.every_n_train_steps = every_n_train_steps
         self.save_total_limit = save_total_limit
+        if save_total_limit is not None and save_total_limit < 1:
+            raise UserError("callbacks.last_checkpoint.save_total_limit should be 1 or more.")
         self._saved_step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -59,9 +63,13 @@ class LastCheckpoint(Checkpoint):
             return
         link = self.dirpath / "last.ckpt.partial"
         link.unlink(missing_ok=True)
-        os.link(path, link)
+        try:
+            os.link(path, link)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(path, link)
         link.replace(self.dirpath / "last.ckpt")
         if self.save_total_limit == 1:
             path.unlink()
-        for old in sorted(self.dirpath.glob("step-*.ckpt"))[: -self.save_total_limit]:
-            old.unlink()
+        if self.save_total_limit is not None:
+            for old in sorted(self.dirpath.glob("step-*.ckpt"))[: -self.save_total_limit]:
+                old.unlink()

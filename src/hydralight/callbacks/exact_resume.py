@@ -59,6 +59,7 @@ class ExactResume(Callback):
                 logger.cut_after(trainer.global_step)
         if restored["evaluation_is_due"]:
             trainer.validating = True
+            trainer.fit_loop.epoch_loop.val_loop.restarting = False  # all of it, from its start
             trainer.fit_loop.epoch_loop.val_loop.run()
             trainer.training = True
 

@@ -7,6 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from hydralight import runs
 from hydralight.callbacks.best_model import BestModel
+from hydralight.callbacks.step_log import StepLog
 from hydralight.curves import draw_curves
 
 log = logging.getLogger(__name__)
@@ -55,11 +56,13 @@ class Record(Callback):
         """Write `last` and `best`."""
         if not trainer.is_global_zero:
             return
-        last = {name: float(v) for name, v in trainer.callback_metrics.items() if name != "step"}
-        if "loss" in last:
-            last["train/loss"] = last.pop("loss")
-        record = {"last": {"step": trainer.global_step, "epoch": trainer.current_epoch, **last}}
+        last = {n: float(v) for n, v in trainer.callback_metrics.items() if n.startswith("val/")}
+        record: dict[str, dict[str, float]] = {
+            "last": {"step": trainer.global_step, "epoch": trainer.current_epoch, **last}
+        }
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, StepLog):
+                record["last"].update(callback.last)
             if isinstance(callback, BestModel) and callback.best_step is not None:
                 record["best"] = {"step": callback.best_step, **callback.best_metrics}
         runs.update_metrics(self.dirpath, **record)

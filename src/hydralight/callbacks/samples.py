@@ -43,7 +43,7 @@ class Samples(Callback):
 
     def show(self, trainer: Trainer, pl_module: LightningModule, when: str) -> None:
         """Predict on the first process, without a trace in the random streams."""
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or not trainer.limit_val_batches:
             return
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
         batch = datamodule.first_batch(datamodule.validation_split, self.num_samples)

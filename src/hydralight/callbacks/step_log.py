@@ -14,6 +14,15 @@ class StepLog(Callback):
 
     def __init__(self) -> None:
         self._logged_step = 0
+        self.last: dict[str, float] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was logged last, for a run that has only an evaluation left."""
+        return {"last": self.last}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it up."""
+        self.last = state_dict["last"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go on from a resumed run's step."""
@@ -29,7 +38,8 @@ class StepLog(Callback):
         self._logged_step = step
         if step % max(1, trainer.log_every_n_steps) and step != 1:  # type: ignore[attr-defined]
             return
-        metrics = dict(pl_module.step_metrics)  # type: ignore[arg-type]
+        metrics = {name: float(value) for name, value in pl_module.step_metrics.items()}  # type: ignore[union-attr, operator]
+        self.last = metrics
         pl_module.log("loss", metrics["train/loss"], prog_bar=True, logger=False)
         for logger in trainer.loggers:
             logger.log_metrics({**metrics, "epoch": trainer.current_epoch}, step=step)

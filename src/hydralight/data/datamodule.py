@@ -100,6 +100,7 @@ class DataModule(LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.validation_split = "validation"
+        self.later_splits: tuple[str, ...] = ()  # evaluated after training; a lack is told before
         self.predict_rows: Dataset | None = None
         self.consumed = 0  # training batches before this process began
         self._batches_per_epoch = 0
@@ -144,8 +145,9 @@ class DataModule(LightningDataModule):
     def setup(self, stage: str | None) -> None:
         """Read and encode the splits that the trainer's stage needs, from the cache if there."""
         assert self.trainer is not None
+        validation = (self.validation_split,) if self.trainer.limit_val_batches else ()
         wanted = {
-            "fit": ("train", self.validation_split),
+            "fit": ("train", *validation, *self.later_splits),
             "validate": (self.validation_split,),
             "test": ("test",),
         }.get(str(self.trainer.state.fn.value) if self.trainer.state.fn else "", ())
@@ -158,6 +160,11 @@ class DataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Return the training batches, from the place where a resumed run stopped."""
         assert self.trainer is not None
+        if len(self._encoded["train"]) < self.trainer.world_size:
+            raise UserError(
+                f"{len(self._encoded['train'])} training examples are too few for "
+                f"{self.trainer.world_size} devices."
+            )
         sampler = self._sampler("train", self.batch_size, shuffle=not self.trainer.overfit_batches)  # type: ignore[attr-defined]
         limit = self.trainer.limit_train_batches
         taken = int(len(sampler) * limit) if isinstance(limit, float) else min(limit, len(sampler))
@@ -210,13 +217,16 @@ class DataModule(LightningDataModule):
         if self._sources is None:
             splits = self.read_sources()
             by = [column for column in (self.stratify_by, self.group_by) if column]
-            wanted = list(dict.fromkeys([*self.roles, *by]))
             named = {}
             for split, dataset in splits.items():
-                where = f"{self.path} ({split})"
+                where = self.path if not isinstance(self.path, Mapping) else self.path.get(split)
+                where = f"{where} ({split})"
                 if len(dataset) == 0:
                     raise UserError(f"{where} is empty.")
-                named[split] = rename_roles(dataset, self.columns, wanted, where)
+                columns = [*self.roles, *(by if split == "train" else [])]
+                named[split] = rename_roles(
+                    dataset, self.columns, list(dict.fromkeys(columns)), where
+                )
                 self.check_rows(named[split], where)
             carved = carve(
                 named,
@@ -290,7 +300,8 @@ class DataModule(LightningDataModule):
             self.tokenizer,
             self._tokenizer_id,
             arguments,
-            keep_columns=split != "train",  # references stay beside the rows that are evaluated
+            # references stay beside the rows that are evaluated
+            keep_columns=split != "train" or split == self.validation_split,
             desc=f"encoding {split}",
         )
         encoded, self.too_long_counts[split] = without_too_long(

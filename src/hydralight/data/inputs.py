@@ -8,8 +8,9 @@ from typing import Any
 from datasets import Dataset
 
 from hydralight.config import UserError
+from hydralight.data.faults import suffix
 from hydralight.data.roles import check_text, rename_roles
-from hydralight.data.sources import load_splits
+from hydralight.data.sources import FORMATS, load_splits
 
 
 def read_input(
@@ -31,7 +32,10 @@ def read_input(
         lines = [line for line in sys.stdin.read().splitlines() if line.strip()]
         dataset, where = Dataset.from_dict({roles[0]: lines}), "standard input"
     elif looks_like_a_file(source):
-        (dataset,) = load_splits({"predict": source}, reader=reader).values()
+        options = reader
+        if suffix(source) in (".txt", ".text"):  # the training data may have been of another format
+            options = {k: v for k, v in reader.items() if k in ("encoding", "sample_by")}
+        (dataset,) = load_splits({"predict": source}, reader=options).values()
         where = source
     else:
         dataset, where = Dataset.from_dict({roles[0]: [source]}), "input"
@@ -55,4 +59,6 @@ def looks_like_a_file(source: str) -> bool:
             return True
     except OSError:  # too long for a name
         return False
+    if suffix(source) in FORMATS:
+        return True
     return " " not in source and (source.startswith(("./", "/", "~")) or "." in source[-12:-1])

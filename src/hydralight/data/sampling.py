@@ -46,8 +46,10 @@ class EpochBatchSampler(Sampler[list[int]]):
         self.position = position
 
     def __len__(self) -> int:
-        """Batches of a whole epoch, whatever the position."""
-        return len(self._bounds()) - 1
+        """Batches of a whole epoch on this rank, whatever the position."""
+        bounds = self._bounds()
+        # with fewer rows than ranks, the last step of an evaluation is empty on some
+        return len(bounds) - 1 - (bounds[-1] - bounds[-2] <= self.rank)
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yield the batches that are left of the current epoch, and turn to the next."""
@@ -56,7 +58,8 @@ class EpochBatchSampler(Sampler[list[int]]):
         order = self.order(epoch)
         bounds = self._bounds()
         for start, stop in zip(bounds[position:-1], bounds[position + 1 :], strict=True):
-            yield order[start:stop][self.rank :: self.world_size].tolist()
+            if stop - start > self.rank:
+                yield order[start:stop][self.rank :: self.world_size].tolist()
 
     def order(self, epoch: int) -> np.ndarray:
         """Return the row indices of an epoch, in order."""

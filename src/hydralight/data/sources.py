@@ -4,7 +4,7 @@ import glob
 import logging
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from hydralight.hub import hub_answers
 
 log = logging.getLogger(__name__)
 
-_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
+FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".csv": ("csv", {}),
     ".tsv": ("csv", {"sep": "\t"}),
     ".json": ("json", {}),
@@ -54,7 +54,6 @@ def load_splits(
     revision: str | None = None,
     splits: Mapping[str, str] | None = None,
     reader: Mapping[str, Any] | None = None,
-    only: Collection[str] | None = None,
 ) -> dict[str, Dataset]:
     """Load the splits of a data set from local files and folders, or from the hub.
 
@@ -69,7 +68,6 @@ def load_splits(
         reader: Options of the `datasets` builder that reads the local files (`sep`, `quoting`,
             `encoding`, `field`, `sample_by`, …), and `format` (csv, json, parquet, text or conll)
             for files whose suffix does not say what they hold.
-        only: The names of the splits that are wanted.
 
     Raises:
         UserError: A path, split or configuration is not there, or cannot be read.
@@ -80,14 +78,11 @@ def load_splits(
         found = {
             split: _load_split(split, [value] if isinstance(value, str) else value, reader, hub)
             for split, value in path.items()
-            if only is None or split in only
         }
     elif _is_local(path):
         found = _load_local(path, reader)
     else:
-        asked = {s: spec for s, spec in (splits or {}).items() if only is None or s in only}
-        found = _load_hub(path, name, revision, asked) if asked or not splits else {}
-    found = {split: rows for split, rows in found.items() if only is None or split in only}
+        found = _load_hub(path, name, revision, splits or {})
     for split, rows in found.items():
         if len(rows) == 0:
             raise UserError(f"The split {split} of {_spell(path)} has no rows.")
@@ -101,7 +96,7 @@ def _is_local(path: str) -> bool:
         or os.path.exists(bare)
         or bare.startswith((".", "/", "~"))
         or any(sign in bare for sign in "*?[")
-        or suffix(bare) in _FORMATS
+        or suffix(bare) in FORMATS
         or not _HUB_ID.fullmatch(bare)
     )
 
@@ -176,23 +171,23 @@ def _files(path: str) -> list[str]:
 def _builder(files: Sequence[str], reader: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The `datasets` builder and its options for files, which must be of one format."""
     options = {key: value for key, value in reader.items() if key != "format"}
-    builders = sorted({builder for builder, _ in _FORMATS.values()})
+    builders = sorted({builder for builder, _ in FORMATS.values()})
     if (chosen := reader.get("format")) is not None:
         if chosen not in builders:
             raise UserError(f"data.reader.format is one of {', '.join(builders)}, not {chosen}.")
         return chosen, _DEFAULTS.get(chosen, {}) | options
     for file in files:
-        if suffix(file) not in _FORMATS:
+        if suffix(file) not in FORMATS:
             raise UserError(
-                f"The suffix of {file} is not one of {', '.join(_FORMATS)} (also with .gz or "
+                f"The suffix of {file} is not one of {', '.join(FORMATS)} (also with .gz or "
                 f".zst): say what it holds with data.reader.format, one of {', '.join(builders)}."
             )
-        if _FORMATS[suffix(file)] != _FORMATS[suffix(files[0])]:
+        if FORMATS[suffix(file)] != FORMATS[suffix(files[0])]:
             raise UserError(
                 f"The files of one split must have one format, but {files[0]} is "
                 f"{suffix(files[0])[1:]} and {file} is {suffix(file)[1:]}."
             )
-    builder, own = _FORMATS[suffix(files[0])]
+    builder, own = FORMATS[suffix(files[0])]
     return builder, _DEFAULTS.get(builder, {}) | own | options
 
 
@@ -218,7 +213,7 @@ def _load_folder(folder: Path, reader: Mapping[str, Any]) -> dict[str, Dataset]:
         config = datasets.load_dataset_builder(absolute).config
     except FileNotFoundError as error:
         raise UserError(
-            f"The folder {folder} holds no data files; known are {', '.join(_FORMATS)} and what "
+            f"The folder {folder} holds no data files; known are {', '.join(FORMATS)} and what "
             "`datasets` reads from a folder."
         ) from error
     except ValueError as error:

@@ -169,10 +169,17 @@ class Task(LightningModule):
         if gradient_clip_val:
             torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Build the optimizer, without weight decay on biases and norms, and its schedule."""
+    def configure_optimizers(self, num_training_steps: int | None = None) -> OptimizerLRScheduler:
+        """Build the optimizer, without weight decay on biases and norms, and its schedule.
+
+        Args:
+            num_training_steps: Length of the schedule; the trainer's own unless said.
+        """
         assert self.model is not None
-        optimizer = self.make_optimizer(optim.parameter_groups(self.model))
+        try:
+            optimizer = self.make_optimizer(optim.parameter_groups(self.model))
+        except (ValueError, RuntimeError) as error:
+            raise UserError(f"optimizer: {error}.") from error
         if self.trainer.precision == "16-mixed" and optimizer.defaults.get("fused"):
             raise UserError(
                 "optimizer.fused=true does not go with 16-mixed precision, where a fused "
@@ -180,7 +187,7 @@ class Task(LightningModule):
             )
         if self.make_scheduler is None:
             return optimizer
-        steps = self.trainer.estimated_stepping_batches
+        steps = num_training_steps or self.trainer.estimated_stepping_batches
         if steps == float("inf"):
             raise UserError("the schedule needs an end: set trainer.max_epochs or max_steps.")
         scheduler = self.make_scheduler(optimizer, int(steps))
