@@ -1,9 +1,11 @@
 """Two processes over gloo do what one does."""
 
+import json
 import subprocess
 import sys
 
 import numpy as np
+import pytest
 import torch
 from conftest import ROOT
 from safetensors.torch import load_file
@@ -12,19 +14,26 @@ import hydralight
 from hydralight.runs import Run
 
 
-def test_two_processes_are_exactly_one_where_the_split_is_even(bart_cnn, articles, tmp_path):
+def script(name, arguments):
+    command = [sys.executable, name, *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_two_processes_do_what_one_does(bart_cnn, articles, tmp_path):
     overrides = [
         *bart_cnn,
         f"data.path.train='{articles / 'train.jsonl'}[:12]'",
         "model.config={dropout: 0}",
         "trainer.max_epochs=1",
         "trainer.gradient_clip_val=null",
+        "test=true",
     ]
     one = hydralight.train([*overrides, "data.batch_size=4"])
-    command = [sys.executable, "train.py", *overrides, "trainer=ddp_cpu", "data.batch_size=2"]
-    command += [f"paths.log_dir={tmp_path / 'ddp'}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    ddp = ["trainer=ddp_cpu", "data.batch_size=2", f"paths.log_dir={tmp_path / 'ddp'}"]
+    # 7 rows are evaluated one by one: the second process has a step less
+    script("train.py", [*overrides, *ddp, "data.eval_batch_size=1"])
     (folder,) = (tmp_path / "ddp/train/runs").iterdir()
     two = Run(folder)
     assert list(one.history.columns) == list(two.history.columns)
@@ -32,3 +41,12 @@ def test_two_processes_are_exactly_one_where_the_split_is_even(bart_cnn, article
     weights = [load_file(run.path / "model/model.safetensors") for run in (one, two)]
     for name, weight in weights[0].items():
         torch.testing.assert_close(weight, weights[1][name], rtol=0, atol=1e-5)
+    assert two.predictions("test") == one.predictions("test")
+
+    printed = json.loads(script("eval.py", [f"run={folder}"]))
+    best = {name: value for name, value in two.metrics["best"].items() if name != "step"}
+    assert printed == pytest.approx(best, abs=1e-6)
+    assert [row["row"] for row in two.predictions("validation")] == list(range(7))
+
+    script("train.py", [f"resume={folder}", "trainer.max_epochs=2"])
+    assert list(Run(folder).history["step"]) == [1, 2, 3, 3, 4, 5, 6, 6, 6]

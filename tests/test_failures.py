@@ -73,6 +73,7 @@ def test_mistyped_key_imports_nothing_heavy():
         ("trainer.max_epochs=abc", "trainer.max_epochs=abc should be int or None."),
         ("+trainer.max_epoch=3", "Trainer has no argument 'max_epoch'; did you mean 'max_epochs'?"),
         ("seed=many", "seed=many should be int."),
+        ("+optimzer.lr=3", "no key 'optimzer'; did you mean 'optimizer'?"),
     ],
 )
 def test_arguments_before_data(refused, argument, sentence):

@@ -1,6 +1,7 @@
 """A run from end to end: train, evaluate, predict, resume, hand on."""
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -11,6 +12,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 import hydralight
 from hydralight.cli import start
 from hydralight.config import UserError
+from hydralight.tasks.task import Task
 
 
 @pytest.fixture(scope="module")
@@ -160,3 +162,103 @@ def test_secrets_are_redacted(bart_cnn):
     assert not [path for path, text in texts.items() if "hunter2" in text or token in text]
     assert "<redacted>" in texts[run.path / ".hydra/overrides.yaml"]
     assert run.config.generation.max_new_tokens == 12  # a word with "token" in it is no secret
+
+
+def test_redaction_spares_what_is_no_secret(bart_cnn):
+    from hydralight.environment import redact
+
+    spared = {
+        "eos_token": "</s>",
+        "max_new_tokens": "12",
+        "checkpoint": "./hf_bart_large_cnn_new",
+    }
+    assert redact(spared) == spared
+    secret = {"hf_token": "a", "token": "b", "logger": {"wandb_api_key": "c"}, "password": "d"}
+    assert redact(secret) == {
+        "hf_token": "<redacted>",
+        "token": "<redacted>",
+        "logger": {"wandb_api_key": "<redacted>"},
+        "password": "<redacted>",
+    }
+    assert redact(["+extra.token=x", "seed=1"]) == ["+extra.token=<redacted>", "seed=1"]
+    assert redact("https://me:pass@example.org/x") == "https://<redacted>@example.org/x"
+
+
+def test_preflight_builds_everything_and_leaves_nothing(bart_cnn, tmp_path, capsys):
+    assert hydralight.train([*bart_cnn, "check=true"]) is None
+    printed = capsys.readouterr().out
+    assert "13 (0 were too long)" in printed
+    assert "val/rougeL" in printed
+    for wrong in ("scheduler.name=lineer", "optimizer.lr=-1"):
+        with pytest.raises(UserError, match=wrong.partition(".")[0]):
+            hydralight.train([*bart_cnn, "check=true", wrong])
+    assert not [path for path in (tmp_path / "logs").rglob("*") if path.is_file()]
+
+
+def test_missing_test_split_is_told_before_training(bart_cnn, articles):
+    files = f"data.path={{train: {articles / 'train.jsonl'}}}"
+    with pytest.raises(UserError, match="there is no 'test' split"):
+        hydralight.train([*[o for o in bart_cnn if "data.path" not in o], files, "test=true"])
+
+
+def test_an_extension_outlives_an_interruption(bart_cnn, monkeypatch):
+    run = hydralight.train([*bart_cnn, "trainer.max_epochs=1"])
+    with monkeypatch.context() as patch:
+        patch.setattr(Task, "on_train_batch_start", stop_at(6), raising=False)
+        with pytest.raises(InterruptedError):
+            hydralight.train([f"resume={run.path}", "trainer.max_epochs=2"])
+    resumed = hydralight.train([f"resume={run.path}"])
+    assert resumed.metrics["last"]["step"] == 8
+
+
+def test_early_stopping_resumes_where_it_stood(bart_cnn, monkeypatch):
+    overrides = [*bart_cnn, "callbacks=early_stopping", "callbacks.early_stopping.patience=2"]
+    overrides += ["trainer.max_epochs=9", "optimizer.lr=0", "callbacks.rich_progress=null"]
+    whole = hydralight.train(overrides)
+    assert whole.metrics["last"]["step"] == 12  # the first evaluation is the best; two more
+    with monkeypatch.context() as patch:
+        patch.setattr(Task, "on_train_batch_start", stop_at(8), raising=False)
+        with pytest.raises(InterruptedError):
+            hydralight.train([*overrides, "tags=[interrupted]"])
+    interrupted = max(whole.path.parent.iterdir())
+    assert hydralight.train([f"resume={interrupted}"]).metrics["last"]["step"] == 12
+
+
+def stop_at(step):
+    def stop(task, *args):
+        if task.global_step == step:
+            raise InterruptedError
+
+    return stop
+
+
+def test_failed_eval_leaves_the_run_alone(bart_cnn, tmp_path):
+    run = hydralight.train([*bart_cnn, "trainer.max_epochs=1"])
+    for path in ("model", "samples", "checkpoints"):
+        shutil.rmtree(run.path / path)
+    for path in ("metrics.csv", "metrics.json"):
+        (run.path / path).unlink()
+    with pytest.raises(UserError, match="has no model yet"):
+        start("eval", [f"run={run.path}"])
+    assert (run.path / "config.yaml").is_file()
+
+
+def test_eval_of_the_training_split_and_of_a_checkpoint(run, tiny_bart, bart_cnn, capsys):
+    start("eval", [f"run={run.path}", "split=train"])
+    assert json.loads(capsys.readouterr().out).keys() >= {"train/loss", "train/rougeL"}
+    assert len(run.predictions("train")) == 13
+    # the recipe's own model is random: with `checkpoint` it is not used
+    path = start("eval", [*bart_cnn, f"checkpoint={run.path / 'model'}"])
+    best = {k: v for k, v in run.metrics["best"].items() if k.startswith("val/")}
+    assert path is not None
+    measured = json.loads((path / "metrics.json").read_text())["validation"]
+    assert measured == pytest.approx(best, abs=1e-6)
+
+
+def test_training_without_validation_takes_all_rows(bart_cnn, articles):
+    files = f"data.path={{train: {articles / 'train.jsonl'}}}"
+    overrides = [*[o for o in bart_cnn if "data.path" not in o], files]
+    overrides += ["data.validation_fraction=0", "+trainer.limit_val_batches=0"]
+    run = hydralight.train([*overrides, "trainer.max_epochs=1"])
+    assert run.metrics["last"]["step"] == 4
+    assert run.model.num_parameters() > 0

@@ -214,6 +214,7 @@ def test_hub_ids_without_a_network(tmp_path):
 
     def run(hub_id):
         env = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "home")}
+        env["HF_HUB_OFFLINE"] = "0"
         out = subprocess.run(
             [sys.executable, "-c", HUB, hub_id], env=env, capture_output=True, text=True, timeout=60
         )

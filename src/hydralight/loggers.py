@@ -59,7 +59,7 @@ class CSVLogger(Logger):
         """Drop what was logged after a checkpoint: later steps, and the evaluation at its own."""
         if self.path.exists():
             self._columns, rows = read_rows(self.path)
-            evaluations = [c for c in self._columns if c.startswith("val/")]
+            evaluations = [c for c in self._columns if c.startswith(("val/", "test/"))]
             kept = [
                 row
                 for row in rows
