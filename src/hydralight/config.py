@@ -32,6 +32,7 @@ WHITELIST = (
     "lightning.pytorch.Trainer",
     "torch.optim.*",
     "torchmetrics.*",
+    "wandb.Settings",
 )
 
 

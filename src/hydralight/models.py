@@ -225,5 +225,5 @@ def finish(
         for name in names:
             model.get_parameter(name).requires_grad_(False)
     if gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
     return model.train()
