@@ -1,6 +1,6 @@
 """Hugging Face models, from a checkpoint or from a configuration."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -57,7 +57,9 @@ class Pretrained:
             UserError: the checkpoint cannot be found, reached or read, or a glob matches nothing.
         """
         config = read_config(self.checkpoint, self.revision, self.trust_remote_code)
-        update_config(config, {**head, **(self.config or {})})
+        values = {**head, **(self.config or {})}
+        check_names(config, values)
+        config.update(values)
         try:
             model = auto_class.from_pretrained(  # type: ignore[attr-defined]
                 self.checkpoint,
@@ -117,10 +119,14 @@ class Scratch:
             config = read_config(self.config["checkpoint"])
         else:
             config = default_config(self.config.get("model_type", ""))
+        values = {**head, **values}
+        check_names(config, values)
         if tokenizer is not None:
-            # set as they are: some configs take special ids that their class does not declare
-            config.update(vocabulary(tokenizer, config, self.pad_vocab_to_multiple_of))
-        update_config(config, {**head, **values})
+            values = {**vocabulary(tokenizer, config, self.pad_vocab_to_multiple_of), **values}
+        if "checkpoint" in self.config:
+            config.update(values)
+        else:
+            config = type(config)(**values)  # anew: a config derives some values from others
         model = auto_class.from_config(  # type: ignore[attr-defined]
             config, dtype=getattr(torch, self.dtype), **attention(self.attn_implementation)
         )
@@ -183,15 +189,14 @@ def read_config(
         ) from error
 
 
-def update_config(config: PretrainedConfig, values: Mapping[str, Any]) -> None:
-    """Set values of a model config; an attribute that it does not have is a `UserError`."""
-    for key, value in values.items():
-        if not hasattr(config, key):
-            near = did_you_mean(key, config.to_dict())
+def check_names(config: PretrainedConfig, names: Iterable[str]) -> None:
+    """Raise a `UserError` for a name that a model config does not have."""
+    for name in names:
+        if not hasattr(config, name):
+            near = did_you_mean(name, config.to_dict())
             raise UserError(
-                f"model.config.{key}: a {config.model_type} config has no '{key}'{near}"
+                f"model.config.{name}: a {config.model_type} config has no '{name}'{near}"
             )
-        setattr(config, key, value)
 
 
 def vocabulary(
