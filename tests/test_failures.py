@@ -94,6 +94,7 @@ def test_arguments_before_data(refused, argument, sentence):
         ("data.path={none}", "has no rows"),
         ("data.path={blank}", "(train), row 2: the text (column 'article') is empty"),
         ("data.path={number}", "column 'article' holds int64, and the text is text"),
+        ("data.max_source_length=2000", "the model takes 256: set data.max_source_length=256"),
         ("+generation.num_beam=3", "no 'num_beam'; did you mean 'num_beams'?"),
     ],
 )
@@ -104,6 +105,9 @@ def test_data_and_checkpoint(refused, tmp_path, tiny_bart, articles, argument, s
     lines = [json.dumps(row) for row in rows]
     (tmp_path / "broken.jsonl").write_text("\n".join([*lines[:2], '{"article": "cut', ""]))
     write_jsonl(tmp_path / "blank.jsonl", [rows[0], {**rows[1], "article": "  "}, rows[2]])
+    if "2000" in argument:
+        rows[1]["article"] = "The storm saw the mayor. " * 100
+        write_jsonl(tmp_path / "long.jsonl", rows)
     write_jsonl(tmp_path / "number.jsonl", [{**row, "article": 7} for row in rows])
     names = {"empty": tmp_path / "empty"}
     names |= {n: tmp_path / f"{n}.jsonl" for n in ("none", "broken", "blank", "number")}
@@ -112,6 +116,8 @@ def test_data_and_checkpoint(refused, tmp_path, tiny_bart, articles, argument, s
         arguments.append(f"checkpoint={tiny_bart}")
     if "data.path" not in argument:
         arguments.append(f"data.path={articles / 'train.jsonl'}")
+    if "2000" in argument:
+        arguments[-1] = f"data.path={tmp_path / 'long.jsonl'}"
     for name, path in names.items():
         argument = argument.replace(f"{{{name}}}", str(path))
     assert sentence in refused("train.py", *arguments, argument)

@@ -65,6 +65,8 @@ def build_all(group: DictConfig | None) -> list[Any]:
 
 def build_trainer(cfg: DictConfig, callbacks: list[Any], **arguments: Any) -> Trainer:
     """Build the trainer; the order of the data is the data module's business under DDP too."""
+    if cfg.trainer.get("accumulate_grad_batches", 1) < 1:
+        raise UserError("trainer.accumulate_grad_batches should be 1 or more.")
     defaults: dict[str, Any] = {
         "use_distributed_sampler": False,
         "num_sanity_val_steps": 0,

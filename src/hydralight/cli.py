@@ -136,6 +136,8 @@ def explain(error: BaseException) -> str | None:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, ValueError) and "/lightning/" in _raised_in(error):
         return " ".join(str(error).split())
+    if type(error).__module__.startswith("wandb."):
+        return f"W&B: {error} (or keep the run here: logger.wandb.offline=true)"
     if isinstance(error, OverrideParseException):
         return (
             f"'{error.override}' is not a valid override; a value with brackets, colons, commas or "

@@ -127,9 +127,12 @@ class Scratch:
             config.update(values)
         else:
             config = type(config)(**values)  # anew: a config derives some values from others
-        model = auto_class.from_config(  # type: ignore[attr-defined]
-            config, dtype=getattr(torch, self.dtype), **attention(self.attn_implementation)
-        )
+        try:
+            model = auto_class.from_config(  # type: ignore[attr-defined]
+                config, dtype=getattr(torch, self.dtype), **attention(self.attn_implementation)
+            )
+        except ValueError as error:
+            raise UserError(f"model.config: {first_line(error)}.") from error
         return finish(model, self.gradient_checkpointing, self.freeze)
 
 

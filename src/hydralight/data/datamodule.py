@@ -312,6 +312,11 @@ class DataModule(LightningDataModule):
         )
         return encoded
 
+    def longest(self) -> int:
+        """Return the length in tokens of the longest input that has been encoded."""
+        encoded = [rows.with_format("numpy") for rows in self._encoded.values()]
+        return max((int(rows["length"][:].max()) for rows in encoded), default=0)
+
     # ------------------------------------------------------------ batches
 
     def collate(self, rows: list[dict[str, Any]]) -> Batch:

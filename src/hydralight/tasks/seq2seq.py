@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 from transformers import AutoModelForSeq2SeqLM
 
+from hydralight.config import UserError
 from hydralight.metrics.rouge import Rouge
 from hydralight.tasks.losses import token_cross_entropy
 from hydralight.tasks.task import Batch, Rows, Task, reset_after_compute
@@ -42,6 +43,17 @@ class Seq2SeqTask(Task):
         if config.max_new_tokens is not None or config.max_length not in (None, 20):
             return {}
         return {"max_new_tokens": self.trainer.datamodule.max_target_length}  # type: ignore[attr-defined]
+
+    def configure_model(self) -> None:
+        """Build the model, and see that its positions are enough for the data."""
+        super().configure_model()
+        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
+        positions = getattr(self.model.config, "max_position_embeddings", None)
+        if positions is not None and datamodule.longest() > positions:
+            raise UserError(
+                f"the data has sources of {datamodule.longest()} tokens, and the model takes "
+                f"{positions}: set data.max_source_length={positions}."
+            )
 
     def forward(self, batch: Batch) -> Any:
         """Feed the decoder the labels, shifted right."""
