@@ -63,7 +63,8 @@ def test_run_directory_is_complete(run):
     assert run.metrics["last"]["step"] == 8
     best = run.history["val/rougeL"].max()
     assert run.metrics["best"]["val/rougeL"] == pytest.approx(best, abs=1e-6)
-    assert run.metrics["test"].keys() >= {"test/loss", "test/rougeLsum", "test/gen_len"}
+    names = ("loss", "rouge1", "rouge2", "rougeL", "rougeLsum", "gen_len")
+    assert run.metrics["test"].keys() == {f"test/{name}" for name in names}
 
 
 def test_rouge_is_that_of_the_written_predictions(run):
@@ -209,6 +210,41 @@ def test_an_extension_outlives_an_interruption(bart_cnn, monkeypatch):
             hydralight.train([f"resume={run.path}", "trainer.max_epochs=2"])
     resumed = hydralight.train([f"resume={run.path}"])
     assert resumed.metrics["last"]["step"] == 8
+
+
+def test_resumes_add_up(bart_cnn, monkeypatch):
+    """Interrupted at the end of an epoch and again in the next, then extended twice."""
+    overrides = [*bart_cnn, "callbacks.last_checkpoint.every_n_train_steps=1"]
+    whole = hydralight.train([*overrides, "trainer.max_epochs=3"])
+    interrupted = [*overrides, "trainer.max_epochs=3"]
+    for step in (4, 7):  # 4 steps an epoch
+        with monkeypatch.context() as patch:
+            patch.setattr(Task, "on_train_batch_start", stop_at(step), raising=False)
+            with pytest.raises(InterruptedError):
+                hydralight.train(interrupted)
+        interrupted = [f"resume={max(whole.path.parent.iterdir())}"]
+    resumed = hydralight.train(interrupted)
+    assert resumed.path != whole.path
+    assert whole.history.equals(resumed.history)
+    for epochs in (4, 6):
+        resumed = hydralight.train([f"resume={resumed.path}", f"trainer.max_epochs={epochs}"])
+        assert resumed.metrics["last"]["step"] == 4 * epochs
+        assert resumed.metrics["last"]["epoch"] == epochs
+    with pytest.raises(UserError, match="it is at epoch 6, step 24"):
+        hydralight.train([f"resume={resumed.path}"])
+
+
+def test_eval_follows_what_a_resume_has_changed(bart_cnn, capsys):
+    run = hydralight.train([*bart_cnn, "trainer.max_epochs=1", "optimizer.lr=0.02"])
+    more = ["trainer.max_epochs=2", "generation.max_new_tokens=3", "optimized_metric=val/loss"]
+    run = hydralight.train([f"resume={run.path}", *more])
+    # the best of another metric is none of this one's: both its evaluations were looked at
+    assert run.metrics["best"]["val/loss"] == run.history["val/loss"].min()
+    capsys.readouterr()
+    start("eval", [f"run={run.path}"])
+    best = {name: value for name, value in run.metrics["best"].items() if name != "step"}
+    assert json.loads(capsys.readouterr().out) == pytest.approx(best, abs=1e-6)
+    assert max(len(row["prediction"].split()) for row in run.predictions("validation")) <= 3
 
 
 def test_early_stopping_resumes_where_it_stood(bart_cnn, monkeypatch):

@@ -138,6 +138,7 @@ def quiet_libraries() -> None:
         r".*Checkpoint directory .* exists and is not empty.*",
         r".*GPU available but not used.*",
         r".*sync_dist=True.*",
+        r".*broadcast_buffers.*is deprecated.*",
         r".*LeafSpec.*",
         r".*You are using a custom batch sampler.*",
     )

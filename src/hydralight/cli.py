@@ -140,8 +140,8 @@ def explain(error: BaseException) -> str | None:
         return f"W&B: {error} (or keep the run here: logger.wandb.offline=true)"
     if isinstance(error, OverrideParseException):
         return (
-            f"'{error.override}' is not a valid override; a value with brackets, colons, commas or "
-            "spaces in it needs quotes of its own, as in 'data.path=\"my.csv[:100]\"'"
+            f"'{error.override}' is not a valid override; a value with brackets, colons, commas, "
+            "spaces or signs in it needs quotes of its own, as in 'data.path=\"my.csv[:100]\"'"
         )
     if isinstance(error, ConfigCompositionException):
         return _composition_error(error)

@@ -60,7 +60,7 @@ def run_trainer(trainer: Trainer, task: Task, data: DataModule, split: str) -> d
     entry = trainer.test if split == "test" else trainer.validate
     values: Any = entry(task, datamodule=data, verbose=False)
     prefix = "val" if split == "validation" else split
-    return {f"{prefix}/{k.partition('/')[2]}": v for k, v in values[0].items()}
+    return {f"{prefix}/{k.partition('/')[2]}": v for k, v in values[0].items() if "/" in k}
 
 
 def test_best(trainer: Trainer, task: Task, data: DataModule, run_dir: Path) -> None:
@@ -78,5 +78,5 @@ def test_best(trainer: Trainer, task: Task, data: DataModule, run_dir: Path) -> 
 
 def new_data(cfg: DictConfig, run_dir: Path) -> bool:
     """Whether other data than the run's own has been asked for."""
-    trained = OmegaConf.load(run_dir / ".hydra" / "config.yaml")
+    trained = OmegaConf.load(run_dir / "config.yaml")
     return OmegaConf.select(trained, "data.path") != cfg.data.get("path")

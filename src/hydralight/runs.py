@@ -108,13 +108,22 @@ def existing_run(value: str) -> Path:
 
 def latest_run(command: str, argv: Sequence[str]) -> Path:
     """Return the newest run that can be resumed (`train`) or read (`eval`, `predict`)."""
-    typed = [a.partition("=")[2] for a in argv if a.startswith("paths.log_dir=")]
-    folder = Path(typed[-1] if typed else "logs") / "train" / "runs"
+    folder = Path(log_dir(argv)) / "train" / "runs"
     needed = "checkpoints/last.ckpt" if command == "train" else "model/config.json"
     for path in sorted(folder.glob("*/"), reverse=True):
         if (path / ".hydra" / "config.yaml").is_file() and (path / needed).is_file():
             return path.resolve()
     raise UserError(f"there is no run with {needed} in {folder}.")
+
+
+def log_dir(argv: Sequence[str]) -> str:
+    """Return `paths.log_dir` as typed, or as set in configs/local, or the default."""
+    for argument in reversed(argv):
+        if argument.startswith("paths.log_dir="):
+            return argument.partition("=")[2]
+    local = CONFIG_DIR / "local" / "default.yaml"
+    own = OmegaConf.load(local) if local.is_file() else OmegaConf.create()
+    return str(OmegaConf.select(own, "paths.log_dir", default="logs"))
 
 
 def arguments_in_run(command: str, run_dir: Path, arguments: Sequence[str]) -> list[str]:
@@ -129,7 +138,7 @@ def arguments_in_run(command: str, run_dir: Path, arguments: Sequence[str]) -> l
     ]
     added = ("run=", "split=", "input=", "output=")  # keys that a training config does not have
     typed = [f"++{a}" if a.startswith(added) else a for a in arguments]
-    before = earlier_overrides(run_dir) if command == "train" else []
+    before = earlier_overrides(run_dir)
     # a relaunched rank comes with arguments that have been through here already
     return [a for a in [*own, *before] if a not in typed] + typed
 

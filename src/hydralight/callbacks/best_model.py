@@ -22,7 +22,7 @@ class BestModel(Callback):
         dirpath: The folder.
         monitor: Name of a logged validation metric, such as `val/rougeL`.
         mode: Whether less or more of it is better.
-        card: What the model card says of the run: `base_model`, `dataset`, `experiment`.
+        card: What the model card says of the run, such as `base_model` and `experiment`.
     """
 
     def __init__(
@@ -47,10 +47,17 @@ class BestModel(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best so far."""
-        return {"value": self.best_value, "step": self.best_step, "metrics": self.best_metrics}
+        return {
+            "monitor": self.monitor,
+            "value": self.best_value,
+            "step": self.best_step,
+            "metrics": self.best_metrics,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the best so far."""
+        """Take up the best so far, unless another metric decides by now."""
+        if state_dict["monitor"] != self.monitor:
+            return
         self.best_value = state_dict["value"]
         self.best_step = state_dict["step"]
         self.best_metrics = state_dict["metrics"]

@@ -57,6 +57,9 @@ class ExactResume(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, CSVLogger):
                 logger.cut_after(trainer.global_step)
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            # Lightning would take the next epoch for the rest of this one, and not count it
+            trainer.fit_loop.reset_restart_stage()
         if restored["evaluation_is_due"]:
             trainer.validating = True
             trainer.fit_loop.epoch_loop.val_loop.restarting = False  # all of it, from its start

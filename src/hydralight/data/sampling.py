@@ -11,7 +11,8 @@ class EpochBatchSampler(Sampler[list[int]]):
 
     The epoch's global batches (`batch_size * world_size` rows) do not depend on the number of
     ranks for a given global size: rank r takes every `world_size`-th row of each. No row is lost
-    or doubled; the last global batch may be short, and then every rank's share is short.
+    or doubled; the last global batch may be short, and then every rank's share is short. (With
+    one row a rank, a shuffled epoch leaves out a rest that is smaller than the number of ranks.)
 
     Args:
         num_rows: Rows of the data set.
