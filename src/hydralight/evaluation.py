@@ -1,7 +1,6 @@
 """Evaluate a run's best model, or any checkpoint with a recipe."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +50,7 @@ def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
             record_start(run_dir, cfg)
         if name == "test" or not own_run:
             runs.update_metrics(run_dir, **{split: metrics})
-        print(json.dumps(metrics, indent=2), file=sys.stdout)
+        print(json.dumps(metrics, indent=2))
     return metrics
 
 
