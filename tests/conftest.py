@@ -1,8 +1,9 @@
 """Tiny checkpoints and files; everything is offline, and the caches are the test session's own."""
 
-import json
 import os
 import tempfile
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hydralight-tests-")
@@ -11,6 +12,8 @@ os.environ["WANDB_MODE"] = "offline"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+import standins
+from standins import article, write_jsonl
 
 from hydralight.config import CONFIG_DIR, register_resolvers
 
@@ -18,23 +21,23 @@ register_resolvers()
 ROOT = CONFIG_DIR.parent
 EXPERIMENTS = sorted(path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml"))
 
-WORDS = "storm river council mayor bridge market harbour festival train school garden tower".split()
-NUMBERS = ["two", "three", "four", "five", "six", "seven"]
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A function from an architecture to the folder of a tiny random checkpoint."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+
+    @cache
+    def made(model_type: str) -> Path:
+        return standins.checkpoint(model_type, folder / f"tiny-{model_type}")
+
+    return made
 
 
-def article(index: int) -> dict[str, str]:
-    """A row with CNN/DailyMail's own column names; texts differ in length."""
-    subject, place = WORDS[index % 12], WORDS[(5 * index + 3) % 12]
-    number = NUMBERS[index % 6]
-    body = [f"The {subject} near the {place} was seen by {number} people on that day."]
-    body += [f"Then {WORDS[(index + k) % 12]} came {k} times." for k in range(index % 5)]
-    summary = f"{number} people saw the {subject}." + " It was the end." * (index % 3)
-    return {"article": " ".join(body), "highlights": summary}
-
-
-def write_jsonl(path: Path, rows: list[dict]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+@pytest.fixture(scope="session")
+def tiny_bart(checkpoints: Callable[[str], Path]) -> Path:
+    """A random BART of 30 thousand parameters with a tokenizer of its own, as an HF folder."""
+    return checkpoints("bart")
 
 
 @pytest.fixture(scope="session")
@@ -46,48 +49,39 @@ def articles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def tiny_bart(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random BART of 30 thousand parameters with a tokenizer of its own, as an HF folder."""
-    import torch
-    from transformers import BartConfig, BartForConditionalGeneration
-
-    from hydralight.tokenizers import Trained
-
-    folder = tmp_path_factory.mktemp("checkpoints") / "tiny-bart"
-    texts = [text for i in range(60) for text in article(i).values()]
-    tokenizer = Trained(vocab_size=400).train(texts)
-    torch.manual_seed(0)
-    model = BartForConditionalGeneration(
-        BartConfig(
-            vocab_size=len(tokenizer),
-            d_model=32,
-            encoder_layers=1,
-            decoder_layers=1,
-            encoder_attention_heads=2,
-            decoder_attention_heads=2,
-            encoder_ffn_dim=64,
-            decoder_ffn_dim=64,
-            max_position_embeddings=256,
-        )
-    )
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+@pytest.fixture
+def quick(tmp_path: Path) -> list[str]:
+    """Overrides for a short run on the CPU, below `tmp_path`."""
+    return [
+        f"paths.log_dir={tmp_path / 'logs'}",
+        "trainer.accelerator=cpu",
+        "trainer.log_every_n_steps=1",
+        "callbacks.rich_progress=null",
+    ]
 
 
 @pytest.fixture
-def bart_cnn(tiny_bart: Path, articles: Path, tmp_path: Path) -> list[str]:
+def recipe(
+    checkpoints: Callable[[str], Path], quick: list[str], tmp_path: Path
+) -> Callable[[str], list[str]]:
+    """A function from a recipe's name to overrides that run it on stand-ins."""
+
+    def overrides(experiment: str) -> list[str]:
+        own = standins.overrides_for(experiment, tmp_path / "data", checkpoints)
+        return [f"experiment={experiment}", *own, *quick]
+
+    return overrides
+
+
+@pytest.fixture
+def bart_cnn(tiny_bart: Path, articles: Path, quick: list[str]) -> list[str]:
     """Overrides that run `bart_cnn` on the tiny checkpoint and files, below `tmp_path`."""
     files = ",".join(f"{s}:{articles / s}.jsonl" for s in ("train", "validation", "test"))
     return [
         "experiment=bart_cnn",
         f"checkpoint={tiny_bart}",
         f"data.path={{{files}}}",
-        f"paths.log_dir={tmp_path / 'logs'}",
         "data.max_source_length=128",
         "generation.max_new_tokens=12",
-        "trainer.accelerator=cpu",
-        "trainer.log_every_n_steps=1",
-        "callbacks.rich_progress=null",
+        *quick,
     ]

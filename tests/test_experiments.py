@@ -1,6 +1,7 @@
 """Every recipe runs, and every config names arguments that exist."""
 
 import copy
+import json
 
 import pytest
 from conftest import CONFIG_DIR, EXPERIMENTS
@@ -9,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 import hydralight
+from hydralight.cli import start
 from hydralight.config import WHITELIST, UserError, allowed, check_targets
 
 
@@ -29,15 +31,35 @@ def choices(group):
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_fast_dev_run(experiment, tiny_bart, articles, tmp_path):
+def test_fast_dev_run(experiment, recipe, tmp_path):
     """One batch of each stage, on tiny stand-ins with the columns of the recipe's own data."""
-    overrides = [f"experiment={experiment}", "debug=fdr", f"paths.log_dir={tmp_path}"]
-    if experiment == "bart_cnn":
-        files = ",".join(f"{s}:{articles / s}.jsonl" for s in ("train", "validation"))
-        overrides += [f"checkpoint={tiny_bart}", f"data.path={{{files}}}"]
-        overrides += ["data.max_source_length=128", "generation.max_new_tokens=5"]
-    assert hydralight.train([*overrides, "trainer.accelerator=cpu"]) is None
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert hydralight.train([*recipe(experiment), "debug=fdr"]) is None
+    logs = tmp_path / "logs"
+    assert not [path for path in logs.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("experiment", [e for e in EXPERIMENTS if e != "quickstart"])
+def test_evaluation_reproduces_the_best(experiment, recipe, capsys):
+    """A run of two batches, evaluated again by its exported model, which predicts each row."""
+    short = [
+        "trainer.max_epochs=1",
+        "+trainer.limit_train_batches=2",
+        "+trainer.limit_val_batches=1",
+    ]
+    if experiment == "distilgpt2_sonnets":
+        short.append("trainer.val_check_interval=1")
+    run = hydralight.train([*recipe(experiment), *short])
+    best = {name: value for name, value in run.metrics["best"].items() if name != "step"}
+    assert len(best) > 1
+    capsys.readouterr()
+    start("eval", [f"run={run.path}"])
+    again = json.loads(capsys.readouterr().out)
+    # a correlation of nearly equal predictions magnifies their rounding
+    tolerance = 1e-3 if experiment == "bert_stsb" else 1e-6
+    assert again == pytest.approx(best, rel=tolerance, abs=1e-6, nan_ok=True)
+    rows = [row["row"] for row in run.predictions("validation")]
+    assert rows == sorted(rows)
+    assert rows
 
 
 GROUPS = ["task", "model", "tokenizer", "generation", "data", "optimizer", "scheduler"]
@@ -48,8 +70,11 @@ GROUPS += ["trainer", "callbacks", "logger", "debug"]
 def test_targets_take_their_arguments(group, choice):
     cfg = composed(["~experiment", f"{group}={choice}"])
     cfg.precision = "32-true"
-    if choice == "scratch":
+    if choice.endswith("scratch"):
         cfg.model.config = {"model_type": "bart"}
+    if choice.endswith("classification") and group == "task":
+        cfg.data.problem_type = "regression"
+        del cfg.data._target_
     check_targets(cfg)
 
 

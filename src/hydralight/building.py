@@ -12,7 +12,7 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
-from hydralight import runs
+from hydralight import models, runs
 from hydralight.config import UserError, check_root, check_targets
 from hydralight.data.datamodule import DataModule
 from hydralight.tasks.task import Task
@@ -26,6 +26,9 @@ def prepare(cfg: DictConfig) -> None:
     """
     check_root(cfg)
     cfg.precision = resolve_precision(str(cfg.precision), cfg.trainer)
+    if cfg.task.get("loss"):  # named, to be called with outputs and batch; or the task's own
+        chosen = cfg.task.loss.get("_target_") is not None
+        cfg.task.loss = {**cfg.task.loss, "_partial_": True} if chosen else None
     check_targets(cfg)
     quiet_libraries()
 
@@ -94,6 +97,8 @@ def resolve_precision(precision: str, trainer: DictConfig) -> str:
 def use_trained_model(cfg: DictConfig, run_dir: Path) -> None:
     """Point model and tokenizer to the run's exported model, or to `checkpoint` without a run.
 
+    Labels are the model's own where it has names for them: other data need not have them all.
+
     Raises:
         UserError: neither is given, or the run has no model yet.
     """
@@ -107,10 +112,13 @@ def use_trained_model(cfg: DictConfig, run_dir: Path) -> None:
         "checkpoint": folder,
         **kept,
     }
-    cfg.tokenizer = {
-        "_target_": "hydralight.tokenizers.Pretrained",
-        "checkpoint": folder,
-    }
+    module = str(cfg.tokenizer._target_).rpartition(".")[0]  # tokenizers, or image_processors
+    cfg.tokenizer = {"_target_": f"{module}.Pretrained", "checkpoint": folder}
+    named: Any = models.read_config(folder).id2label or {}
+    labels = [named[number] for number in range(len(named))]
+    unnamed = labels == [f"LABEL_{number}" for number in range(len(labels))]
+    if "labels" in cfg.data and not cfg.data.labels and not unnamed:
+        cfg.data.labels = labels
 
 
 def progress_bar(cfg: DictConfig) -> list[Any]:
@@ -141,6 +149,10 @@ def quiet_libraries() -> None:
         r".*broadcast_buffers.*is deprecated.*",
         r".*LeafSpec.*",
         r".*You are using a custom batch sampler.*",
+        r".*No positive samples in targets.*",  # LabelAUROC answers with NaN
+        r".*No negative samples in targets.*",
+        r".*will save all targets and predictions in the buffer.*",
+        r".*WeightAveraging callback with a model that overrides.*",
     )
     for message in ignored:
         warnings.filterwarnings("ignore", message)

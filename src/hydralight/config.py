@@ -18,7 +18,9 @@ CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
 WHITELIST = (
     "hydralight.callbacks.*",
     "hydralight.data.*",
+    "hydralight.image_processors.*",
     "hydralight.loggers.*",
+    "hydralight.metrics.*",
     "hydralight.models.Pretrained",
     "hydralight.models.Scratch",
     "hydralight.optim.schedule",
@@ -32,6 +34,7 @@ WHITELIST = (
     "lightning.pytorch.Trainer",
     "torch.optim.*",
     "torchmetrics.*",
+    "torchvision.transforms.*",
     "wandb.Settings",
 )
 
@@ -77,7 +80,7 @@ def targets(node: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
         for index, child in enumerate(node):
             yield from targets(child, f"{path}[{index}]")
     elif isinstance(node, DictConfig) and not node._is_none():
-        if "_target_" in node:
+        if node.get("_target_") is not None:
             yield path, node
         for key in map(str, node):
             child = node._get_node(key)

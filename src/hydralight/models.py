@@ -43,23 +43,22 @@ class Pretrained:
     trust_remote_code: bool = False
     config: Mapping[str, Any] | None = None
 
-    def __call__(
-        self, auto_class: type, tokenizer: PreTrainedTokenizerBase | None = None, **head: Any
-    ) -> PreTrainedModel:
+    def __call__(self, auto_class: type, processor: Any = None, **head: Any) -> PreTrainedModel:
         """Load the model, in training mode.
 
         Args:
             auto_class: The transformers `AutoModelFor…` of the task.
-            tokenizer: Embeddings are enlarged where it has more tokens than the checkpoint.
-            head: What the task knows of its data (`num_labels`, `id2label`, …).
+            processor: Embeddings are enlarged where it is a tokenizer of more tokens than the
+                checkpoint's.
+            head: What the task knows of its data (`num_labels`, `id2label`, …); a head of another
+                size than the checkpoint's is a new one.
 
         Raises:
             UserError: the checkpoint cannot be found, reached or read, or a glob matches nothing.
         """
         config = read_config(self.checkpoint, self.revision, self.trust_remote_code)
-        values = {**head, **(self.config or {})}
-        check_names(config, values)
-        config.update(values)
+        check_names(config, self.config or {})
+        config.update({**head, **(self.config or {})})
         try:
             model = auto_class.from_pretrained(  # type: ignore[attr-defined]
                 self.checkpoint,
@@ -68,13 +67,18 @@ class Pretrained:
                 dtype=getattr(torch, self.dtype),
                 trust_remote_code=self.trust_remote_code,
                 local_files_only=only_cached(self.checkpoint),
+                ignore_mismatched_sizes="num_labels" in head,
                 **attention(self.attn_implementation),
             )
         except (OSError, ValueError) as error:
             reason = first_line(error)
             raise UserError(f"checkpoint={self.checkpoint} cannot be loaded: {reason}") from error
-        if tokenizer is not None and len(tokenizer) > model.get_input_embeddings().num_embeddings:
-            model.resize_token_embeddings(len(tokenizer))
+        if isinstance(processor, PreTrainedTokenizerBase):
+            if len(processor) > model.get_input_embeddings().num_embeddings:
+                model.resize_token_embeddings(len(processor))
+            for one in (model.config, getattr(model, "generation_config", None)):
+                if one is not None and getattr(one, "pad_token_id", None) is None:
+                    one.pad_token_id = processor.pad_token_id
         return finish(model, self.gradient_checkpointing, self.freeze)
 
 
@@ -101,14 +105,12 @@ class Scratch:
     freeze: Sequence[str] = ()
     pad_vocab_to_multiple_of: int = 1
 
-    def __call__(
-        self, auto_class: type, tokenizer: PreTrainedTokenizerBase | None = None, **head: Any
-    ) -> PreTrainedModel:
+    def __call__(self, auto_class: type, processor: Any = None, **head: Any) -> PreTrainedModel:
         """Build the model, in training mode.
 
         Args:
             auto_class: The transformers `AutoModelFor…` of the task.
-            tokenizer: Where the vocabulary comes from; None for models without one.
+            processor: The tokenizer, where the vocabulary comes from; others give nothing.
             head: What the task knows of its data.
 
         Raises:
@@ -119,10 +121,10 @@ class Scratch:
             config = read_config(self.config["checkpoint"])
         else:
             config = default_config(self.config.get("model_type", ""))
-        values = {**head, **values}
         check_names(config, values)
-        if tokenizer is not None:
-            values = {**vocabulary(tokenizer, config, self.pad_vocab_to_multiple_of), **values}
+        values = {**head, **values}
+        if isinstance(processor, PreTrainedTokenizerBase):
+            values = {**vocabulary(processor, config, self.pad_vocab_to_multiple_of), **values}
         if "checkpoint" in self.config:
             config.update(values)
         else:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import datasets
 from omegaconf import DictConfig
 
 from hydralight.building import (
@@ -36,6 +37,7 @@ def predict(cfg: DictConfig, run_dir: Path) -> Rows:
         raise UserError(f"output={output} is a folder: name a file in it.")
     cfg.trainer = {**cfg.trainer, "devices": 1, "strategy": "auto"}
     task, data = build_task(cfg), build_data(cfg)
+    datasets.disable_progress_bars()
     data.predict_from(str(cfg.input))
     trainer = build_trainer(cfg, progress_bar(cfg) if output is not None else [], logger=False)
     batches = trainer.predict(task, datamodule=data) or []

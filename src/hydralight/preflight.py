@@ -6,6 +6,7 @@ from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
+from transformers import PreTrainedTokenizerBase
 
 from hydralight.building import build_data, build_task, build_trainer
 from hydralight.data.datamodule import DataModule
@@ -41,9 +42,12 @@ def print_summary(cfg: DictConfig, task: Task, data: DataModule, trainer: Traine
     table = Table("", "checked; nothing was trained", title="Preflight", title_justify="left")
     table.add_row("model", f"{type(task.model).__name__}, {sum(p.numel() for p in parameters):,}")
     table.add_row("trained parameters", f"{trainable:,}")
-    table.add_row("vocabulary", f"{len(data.tokenizer):,}")
-    for split in ("train", data.validation_split):
-        too_long = data.too_long_counts[split]
+    if isinstance(data.processor, PreTrainedTokenizerBase):
+        table.add_row("vocabulary", f"{len(data.processor):,}")
+    if data.label_names:
+        table.add_row("labels", ", ".join(data.label_names))
+    for split in ("train", *data.validation_sets):
+        too_long = data.too_long_counts.get(split, 0)
         table.add_row(
             f"{split} examples", f"{len(data.encoded(split)):,} ({too_long:,} were too long)"
         )

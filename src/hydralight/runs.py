@@ -63,6 +63,13 @@ class Run:
 
         return AutoTokenizer.from_pretrained(self.model_dir)
 
+    @cached_property
+    def processor(self) -> Any:
+        """The tokenizer, or the image processor."""
+        from transformers import AutoProcessor
+
+        return AutoProcessor.from_pretrained(self.model_dir)
+
     @property
     def model_dir(self) -> Path:
         """The exported model's folder."""

@@ -4,7 +4,7 @@ import contextlib
 import glob
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -33,16 +33,20 @@ class Pretrained:
         checkpoint: Hub id or local folder.
         revision: Branch, tag or commit on the hub.
         trust_remote_code: Run code that comes with the checkpoint.
+        options: Further arguments of `from_pretrained`, such as `{add_prefix_space: true}`.
     """
 
     checkpoint: str | None
     revision: str | None = None
     trust_remote_code: bool = False
+    options: Mapping[str, Any] | None = None
 
     def __call__(
         self, texts: Callable[[], Iterable[str]], cache_key: str, cache_dir: Path
     ) -> PreTrainedTokenizerBase:
         """Load it; the texts to train on, and their cache, are not needed.
+
+        One without a padding token, as GPT-2's, pads with its end token.
 
         Raises:
             UserError: the checkpoint is missing, or has no tokenizer.
@@ -51,15 +55,19 @@ class Pretrained:
             raise UserError("checkpoint has no value: give checkpoint=<hub id or folder>.")
         read_config(self.checkpoint, self.revision, self.trust_remote_code)
         try:
-            return AutoTokenizer.from_pretrained(
+            tokenizer = AutoTokenizer.from_pretrained(
                 self.checkpoint,
                 revision=self.revision,
                 trust_remote_code=self.trust_remote_code,
                 local_files_only=only_cached(self.checkpoint),
+                **(self.options or {}),
             )
         except (OSError, ValueError, KeyError) as error:
             reason = first_line(error)
             raise UserError(f"checkpoint={self.checkpoint} has no tokenizer: {reason}") from error
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        return tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)

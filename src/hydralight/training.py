@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from hydralight import runs
 from hydralight.building import build, prepare
 from hydralight.config import UserError, did_you_mean
+from hydralight.data.datamodule import DataModule
 from hydralight.environment import record_start, redact, redacted_keys
 from hydralight.evaluation import test_best
 from hydralight.models import read_config
@@ -35,7 +37,7 @@ def train(cfg: DictConfig, run_dir: Path) -> float | None:
     checkpoint = resume_checkpoint(cfg, run_dir) if cfg.resume else None
     check_checkpoint_is_read(cfg)
     task, data, trainer = build(cfg)
-    check_monitors(trainer, task)
+    check_monitors(trainer, task, data)
     data.later_splits = ("test",) if cfg.test else ()
     if cfg.check:
         preflight(cfg)
@@ -108,12 +110,15 @@ def check_checkpoint_is_read(cfg: DictConfig) -> None:
         )
 
 
-def check_monitors(trainer: Trainer, task: Task) -> None:
+def check_monitors(trainer: Trainer, task: Task, data: DataModule) -> None:
     """Raise a `UserError` for a callback that monitors what the task does not log."""
-    known = [f"val/{name}" for name in task.metric_names]
+    names = ["loss", *task.metric_names, *task.further_metrics]
+    known = [f"val/{name}" for name in names]
+    known += [f"val/{one}/{name}" for one in data.extra_eval for name in names]
+    known += [f"val/{name}" for name in ("*",) if task.further_metrics]  # of many values, perhaps
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         monitor = getattr(callback, "monitor", None)
-        if monitor is not None and monitor not in known:
+        if monitor is not None and not any(fnmatch(monitor, name) for name in known):
             name = type(callback).__name__
             raise UserError(
                 f"{name} monitors '{monitor}' (optimized_metric), which is never logged"

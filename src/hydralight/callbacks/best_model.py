@@ -6,8 +6,10 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
 
 from hydralight import runs
+from hydralight.config import UserError
 from hydralight.environment import redact
 
 
@@ -15,8 +17,8 @@ class BestModel(Callback):
     """Exports the model to `model/` at each improvement of the monitored metric.
 
     Without an evaluation in the run, the model of its end is exported. The folder is complete
-    (weights as safetensors, config, tokenizer, generation config, model card) and is replaced as
-    a whole.
+    (weights as safetensors, config, tokenizer or image processor, generation config, model card)
+    and is replaced as a whole.
 
     Args:
         dirpath: The folder.
@@ -71,6 +73,11 @@ class BestModel(Callback):
             for name, value in trainer.callback_metrics.items()
             if name.startswith("val/")
         }
+        if self.monitor not in metrics:
+            raise UserError(
+                f"'{self.monitor}' (optimized_metric) is not among the metrics of this data: "
+                f"{', '.join(metrics)}."
+            )
         value = metrics[self.monitor]
         better = self.best_value is None or (
             value < self.best_value if self.mode == "min" else value > self.best_value
@@ -90,9 +97,9 @@ class BestModel(Callback):
         if not trainer.is_global_zero:
             return
         partial = runs.fresh_folder(self.dirpath.with_name(f"{self.dirpath.name}.partial"))
-        model: Any = pl_module.model
+        model: Any = averaged(trainer) or pl_module.model
         model.save_pretrained(partial)
-        trainer.datamodule.tokenizer.save_pretrained(partial)  # type: ignore[attr-defined]
+        trainer.datamodule.processor.save_pretrained(partial)  # type: ignore[attr-defined]
         (partial / "README.md").write_text(self.model_card(trainer.global_step, model))
         runs.replace_folder(partial, self.dirpath)
 
@@ -110,3 +117,11 @@ class BestModel(Callback):
         lines.append(f"- optimizer steps: {step}")
         lines += [f"- {name}: {value:.4f}" for name, value in sorted(self.best_metrics.items())]
         return "\n".join([*header, *lines, ""])
+
+
+def averaged(trainer: Trainer) -> Any:
+    """Return the model of averaged weights that was evaluated, if there is one."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, WeightAveraging) and callback._average_model is not None:
+            return callback._average_model.module.model
+    return None

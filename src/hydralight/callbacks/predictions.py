@@ -20,16 +20,19 @@ class Predictions(Callback):
         self._rows: list[dict[str, Any]] = []
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
-        """Collect."""
-        self._rows += outputs
+        """Collect those of the first set; the others are there for their metrics."""
+        if dataloader_idx == 0:
+            self._rows += outputs
 
-    def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any
-    ) -> None:
-        """Collect."""
-        self._rows += outputs
+    on_test_batch_end = on_validation_batch_end
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gather from all processes, sort and write."""

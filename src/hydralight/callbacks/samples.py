@@ -1,12 +1,16 @@
 """Shows what the model writes, before training and after each evaluation."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
 class Samples(Callback):
@@ -50,21 +54,29 @@ class Samples(Callback):
         batch = pl_module.transfer_batch_to_device(batch, pl_module.device, 0)
         training = pl_module.training
         pl_module.eval()
-        with isolate_rng(), trainer.precision_plugin.forward_context():
+        with torch.no_grad(), isolate_rng(), trainer.precision_plugin.forward_context():
             rows = pl_module.predict_step(batch)
         pl_module.train(training)
         self.dirpath.mkdir(parents=True, exist_ok=True)
         path = self.dirpath / f"step-{trainer.global_step:08d}.jsonl"
         with path.open("w") as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        self.print(rows, when)
+        self.print(rows, pl_module.sample_columns, when)  # type: ignore[arg-type]
 
-    def print(self, rows: list[dict], when: str) -> None:
+    def print(self, rows: list[dict], names: Sequence[str], when: str) -> None:
         """Print predictions and references as a table."""
         table = Table(title=f"Samples {when}", title_justify="left", show_lines=True)
-        columns = [c for c in ("prediction", "reference") if c in rows[0]]
+        columns = [name for name in names if name in rows[0]]
         for column in columns:
             table.add_column(column, ratio=1)
         for row in rows:
-            table.add_row(*[str(row[column])[: self.max_chars] for column in columns])
+            table.add_row(*[self.cell(row[column]) for column in columns])
         Console().print(table)
+
+    def cell(self, value: Any) -> Text:
+        """Put a value into words."""
+        if isinstance(value, float):
+            value = f"{value:.4f}"
+        if isinstance(value, list):
+            value = " ".join(map(str, value))
+        return Text(str(value)[: self.max_chars])  # brackets in it are no markup

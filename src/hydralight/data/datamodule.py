@@ -1,99 +1,67 @@
 """The base data module: from sources to batches, with an exact place in the data."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from datasets import Dataset
-from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
-from transformers import PreTrainedTokenizerBase
 
 from hydralight.config import UserError
 from hydralight.data.encoding import (
     cache_folder,
     encode_cached,
-    tokenizer_id,
+    processor_id,
     without_too_long,
 )
-from hydralight.data.inputs import read_input
-from hydralight.data.roles import check_text, rename_roles
-from hydralight.data.sampling import EpochBatchSampler
-from hydralight.data.sources import load_splits
-from hydralight.data.splits import carve
+from hydralight.data.inputs import input_roles, read_input
+from hydralight.data.sampling import EpochBatchSampler, EpochRows
+from hydralight.data.source_data import SourceData
 
 Batch = dict[str, Any]
+Purpose = Literal["train", "evaluate", "predict"]  # what rows are encoded for
 
 
-class DataModule(LightningDataModule):
+class DataModule(SourceData):
     """What the data modules of all tasks share; a subclass says what an example is.
 
     A subclass names its roles, gives `encode` (a plain function over a batch of rows, so that its
     result can be cached) and `pad` (a list of encoded rows to a batch of tensors).
 
     Args:
-        tokenizer: Recipe: called with the training texts, a key for them and a cache folder.
-        path: Hub id, local file, glob or folder; or a mapping from split to such.
-        name: Config name of a hub data set.
-        revision: Branch, tag or commit of a hub data set.
-        splits: For hub data: split to HF's split expression, such as `{train: "train[:1%]"}`.
-            Local data is used whole, or sliced in its own path: `my.csv[:100]`.
-        columns: Role to column name, where they differ.
-        reader: Options for the `datasets` builder of local files, such as `{sep: ";"}`.
-        validation_fraction: Part of train that becomes validation where the source has none.
-        test_fraction: The same for test.
-        split_seed: Seed of that division.
-        stratify_by: Column whose values keep their proportions in it.
-        group_by: Column whose groups stay together in it.
+        tokenizer: Recipe of the tokenizer or image processor: called with the training texts, a
+            key for them and a cache folder.
         too_long: What happens to an example that is longer than the maximum.
         batch_size: Examples of a batch per device.
         eval_batch_size: The same in evaluation and prediction; `batch_size` unless said.
         num_workers: Worker processes of each loader.
         seed: Of the training order.
+        kwargs: Those of `SourceData`.
     """
 
-    roles: ClassVar[tuple[str, ...]]
-    targets: ClassVar[tuple[str, ...]]  # the roles that prediction does without
+    length_limit: ClassVar[str] = "max_length"  # the argument that bounds an input's tokens
     encode: ClassVar[Callable[..., dict[str, list]]]
 
-    tokenizer: PreTrainedTokenizerBase
+    processor: Any  # tokenizer or image processor
+    label_names: Sequence[str] | None = None
 
     def __init__(
         self,
         *,
-        tokenizer: Callable[..., PreTrainedTokenizerBase],
-        path: str | Mapping[str, Any] | None = None,
-        name: str | None = None,
-        revision: str | None = None,
-        splits: Mapping[str, str] | None = None,
-        columns: Mapping[str, str] | None = None,
-        reader: Mapping[str, Any] | None = None,
-        validation_fraction: float = 0.1,
-        test_fraction: float = 0.0,
-        split_seed: int = 42,
-        stratify_by: str | None = None,
-        group_by: str | None = None,
+        tokenizer: Callable[..., Any],
         too_long: Literal["truncate", "drop", "refuse"] = "truncate",
         batch_size: int = 8,
         eval_batch_size: int | None = None,
         num_workers: int = 0,
         seed: int = 42,
+        **kwargs: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(**kwargs)
         if batch_size < 1 or (eval_batch_size or 1) < 1:
             raise UserError("data.batch_size and data.eval_batch_size should be at least 1.")
-        self.make_tokenizer = tokenizer
-        self.path = path
-        self.name = name
-        self.revision = revision
-        self.source_splits = splits
-        self.columns = dict(columns or {})
-        self.reader = dict(reader or {})
-        self.validation_fraction = validation_fraction
-        self.test_fraction = test_fraction
-        self.split_seed = split_seed
-        self.stratify_by = stratify_by
-        self.group_by = group_by
+        self.make_processor = tokenizer
         self.too_long = too_long
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size or batch_size
@@ -106,13 +74,16 @@ class DataModule(LightningDataModule):
         self._batches_per_epoch = 0
         self.too_long_counts: dict[str, int] = {}
         self.allow_zero_length_dataloader_with_multiple_devices = True
-        self._sources: dict[str, Dataset] | None = None
         self._encoded: dict[str, Dataset] = {}
 
     # ------------------------------------------------------------ what a subclass says
 
-    def encode_arguments(self) -> dict[str, Any]:
-        """Return the arguments of `encode` other than the rows and the tokenizer."""
+    def encode_for(self, purpose: Purpose) -> Callable[..., dict[str, list]]:
+        """Return the function that encodes; for all purposes the same, as a rule."""
+        return type(self).encode
+
+    def encode_arguments(self, purpose: Purpose) -> dict[str, Any]:
+        """Return the arguments of `encode` other than the rows, their indices and the processor."""
         raise NotImplementedError
 
     def pad(self, rows: list[dict[str, Any]]) -> Batch:
@@ -124,17 +95,15 @@ class DataModule(LightningDataModule):
         """How many targets a training batch of one device can hold."""
         raise NotImplementedError
 
-    def read_sources(self) -> dict[str, Dataset]:
-        """Return the source's splits with its own columns; override it for data of your own."""
-        if self.path is None:
-            raise UserError("data.path has no value: give data.path=<hub id, file or folder>.")
-        return load_splits(
-            self.path,
-            name=self.name,
-            revision=self.revision,
-            splits=self.source_splits,
-            reader=self.reader,
-        )
+    def kept_roles(self, purpose: Purpose) -> Sequence[str]:
+        """Return the roles that stay beside the encoded rows, and come with a batch as lists."""
+        return () if purpose == "train" else self.roles
+
+    def vary(self, row: dict[str, Any], rng: np.random.Generator, purpose: Purpose) -> None:
+        """Do to a row, in place, whatever is random per example (masking, augmentation).
+
+        In training the generator is seeded by (seed, epoch, index), in evaluation by the latter.
+        """
 
     # ------------------------------------------------------------ Lightning's hooks
 
@@ -145,17 +114,22 @@ class DataModule(LightningDataModule):
     def setup(self, stage: str | None) -> None:
         """Read and encode the splits that the trainer's stage needs, from the cache if there."""
         assert self.trainer is not None
-        validation = (self.validation_split,) if self.trainer.limit_val_batches else ()
+        validation = self.validation_sets if self.trainer.limit_val_batches else ()
         wanted = {
             "fit": ("train", *validation, *self.later_splits),
-            "validate": (self.validation_split,),
+            "validate": validation,
             "test": ("test",),
         }.get(str(self.trainer.state.fn.value) if self.trainer.state.fn else "", ())
         for split in wanted:
             self.encoded(split)
         if self.predict_rows is not None and "predict" not in self._encoded:
-            self.load_tokenizer()
+            self.load_processor()
             self._encoded["predict"] = self._encode("predict", self.predict_rows)
+
+    @property
+    def validation_sets(self) -> tuple[str, ...]:
+        """What a validation evaluates: the validation split, and the sets of `extra_eval`."""
+        return (self.validation_split, *self.extra_eval)
 
     def train_dataloader(self) -> DataLoader:
         """Return the training batches, from the place where a resumed run stopped."""
@@ -174,11 +148,11 @@ class DataModule(LightningDataModule):
                 f"{taken}: resume with the same training data."
             )
         sampler.epoch, sampler.position = divmod(self.consumed, max(1, taken))
-        return self._loader("train", sampler)
+        return self._loader("train", sampler, "train")
 
-    def val_dataloader(self) -> DataLoader:
-        """Return the validation batches, in the source's order."""
-        return self._eval_loader(self.validation_split)
+    def val_dataloader(self) -> list[DataLoader]:
+        """Return the batches of each set to validate on, in the source's order."""
+        return [self._eval_loader(split) for split in self.validation_sets]
 
     def test_dataloader(self) -> DataLoader:
         """Return the test batches, in the source's order."""
@@ -186,7 +160,9 @@ class DataModule(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         """Return the batches of what is to be predicted."""
-        return self._eval_loader("predict")
+        return self._loader(
+            "predict", self._sampler("predict", self.eval_batch_size, shuffle=False), "predict"
+        )
 
     def state_dict(self) -> dict[str, int]:
         """Return the place in the data: the batches taken from it in all."""
@@ -210,67 +186,26 @@ class DataModule(LightningDataModule):
         self.consumed = state_dict["consumed"]
         self._batches_per_epoch = state_dict["batches_per_epoch"]
 
-    # ------------------------------------------------------------ sources
+    # ------------------------------------------------------------ the processor
 
-    def sources(self) -> dict[str, Dataset]:
-        """Return the splits with their columns named by role, checked and carved; read once."""
-        if self._sources is None:
-            splits = self.read_sources()
-            by = [column for column in (self.stratify_by, self.group_by) if column]
-            named = {}
-            for split, dataset in splits.items():
-                where = self.path if not isinstance(self.path, Mapping) else self.path.get(split)
-                where = f"{where} ({split})"
-                if len(dataset) == 0:
-                    raise UserError(f"{where} is empty.")
-                columns = [*self.roles, *(by if split == "train" else [])]
-                named[split] = rename_roles(
-                    dataset, self.columns, list(dict.fromkeys(columns)), where
-                )
-                self.check_rows(named[split], where)
-            carved = carve(
-                named,
-                validation_fraction=self.validation_fraction,
-                test_fraction=self.test_fraction,
-                seed=self.split_seed,
-                stratify_by=self.stratify_by,
-                group_by=self.group_by,
-            )
-            extra = set(by) - set(self.roles)
-            self._sources = {
-                split: dataset.remove_columns([c for c in dataset.column_names if c in extra])
-                for split, dataset in carved.items()
-            }
-        return self._sources
-
-    def check_rows(self, dataset: Dataset, where: str) -> None:
-        """Refuse rows that the task cannot use; text roles by default have to hold some text."""
-        for role in self.roles:
-            if role in dataset.column_names:
-                check_text(dataset, role, self.columns.get(role, role), where)
-
-    def texts(self) -> Iterator[str]:
-        """Yield the texts of the training split, role by role, to train a tokenizer on."""
-        for role in self.roles:
-            for batch in self.sources()["train"].select_columns([role]).iter(1000):
-                yield from batch[role]
-
-    def load_tokenizer(self) -> PreTrainedTokenizerBase:
-        """Load or train the tokenizer once, and return it."""
-        if not hasattr(self, "tokenizer"):
+    def load_processor(self) -> Any:
+        """Load or train the tokenizer (or load the image processor) once, and return it."""
+        if not hasattr(self, "processor"):
             train = (self._sources or {}).get("train")
             key = "" if train is None else train._fingerprint
-            self.tokenizer = self.make_tokenizer(
+            self.processor = self.make_processor(
                 self.texts, cache_key=key, cache_dir=cache_folder("tokenizers")
             )
             # its state changes with use, so that it is identified now
-            self._tokenizer_id = tokenizer_id(self.tokenizer)
-        return self.tokenizer
+            self._processor_id = processor_id(self.processor)
+        return self.processor
 
     def predict_from(self, source: str) -> None:
         """Take what is to be predicted from a file, standard input ("-") or a text."""
         inputs = [role for role in self.roles if role not in self.targets]
-        self.predict_rows = read_input(source, inputs, self.columns, self.reader)
+        rows, where = read_input(source, inputs[0], self.reader)
+        rows = input_roles(rows, inputs, self.columns, where, self.optional_roles)
+        self.predict_rows = self.checked(rows, where)
 
     # ------------------------------------------------------------ encoding
 
@@ -288,25 +223,30 @@ class DataModule(LightningDataModule):
                     f"there is no '{split}' split (there are: {', '.join(sources)}): "
                     f"name one in data.path or set data.{split}_fraction."
                 )
-            self.load_tokenizer()
+            self.load_processor()
             self._encoded[split] = self._encode(split, sources[split])
         return self._encoded[split]
 
     def _encode(self, split: str, dataset: Dataset) -> Dataset:
-        arguments = self.encode_arguments()
-        encoded = encode_cached(
-            dataset,
-            type(self).encode,
-            self.tokenizer,
-            self._tokenizer_id,
-            arguments,
-            # references stay beside the rows that are evaluated
-            keep_columns=split != "train" or split == self.validation_split,
-            desc=f"encoding {split}",
-        )
+        purpose: Purpose = "predict" if split == "predict" else "evaluate"
+        if split == "train" and self.validation_split != "train":
+            purpose = "train"
+        arguments = self.encode_arguments(purpose)
+        try:
+            encoded = encode_cached(
+                dataset,
+                self.encode_for(purpose),
+                self.processor,
+                self._processor_id,
+                arguments,
+                kept_columns=self.kept_roles(purpose),
+                desc=f"encoding {split}",
+            )
+        except UserError as error:
+            raise UserError(f"the {split} data, {error}.") from error
         encoded, self.too_long_counts[split] = without_too_long(
             encoded,
-            "truncate" if split == "predict" and self.too_long == "drop" else self.too_long,
+            "truncate" if purpose == "predict" and self.too_long == "drop" else self.too_long,
             f"{split} examples",
             arguments,
         )
@@ -317,20 +257,30 @@ class DataModule(LightningDataModule):
         encoded = [rows.with_format("numpy") for rows in self._encoded.values()]
         return max((int(rows["length"][:].max()) for rows in encoded), default=0)
 
+    @property
+    def pad_to_multiple_of(self) -> int | None:
+        """What lengths are rounded up to: 8 in 16 bits, for the sake of tensor cores."""
+        return 8 if self.trainer is not None and "16" in str(self.trainer.precision) else None
+
     # ------------------------------------------------------------ batches
 
-    def collate(self, rows: list[dict[str, Any]]) -> Batch:
-        """Turn encoded rows into a batch: tensors, and the texts of its roles as lists."""
-        texts = {role: [row.pop(role) for row in rows] for role in self.roles if role in rows[0]}
-        numbers = torch.tensor([row.pop("row") for row in rows])
+    def collate(self, rows: list[dict[str, Any]], purpose: Purpose = "evaluate") -> Batch:
+        """Turn encoded rows into a batch: tensors, and what is kept of its roles as lists."""
+        if type(self).vary is not DataModule.vary:
+            for row in rows:
+                place = [row["epoch"], row["index"]] if purpose == "train" else [row["index"]]
+                self.vary(row, np.random.default_rng([self.seed, *place]), purpose)
+        kept = {role: [row.pop(role) for row in rows] for role in self.roles if role in rows[0]}
+        numbers = torch.tensor([row.pop("row", row["index"]) for row in rows])
         for row in rows:
-            row.pop("length")
-        return {**self.pad(rows), "row": numbers, **texts}
+            for name in ("length", "index", "epoch"):
+                row.pop(name, None)
+        return {**self.pad(rows), "row": numbers, **kept}
 
     def first_batch(self, split: str, num_rows: int) -> Batch:
         """Return the first rows of an encoded split as one batch."""
-        dataset = self.encoded(split)
-        return self.collate(dataset.select(range(min(num_rows, len(dataset)))).to_list())
+        rows = EpochRows(self.encoded(split))
+        return self.collate(rows.__getitems__([(0, i) for i in range(min(num_rows, len(rows)))]))
 
     def _sampler(self, split: str, batch_size: int, shuffle: bool) -> EpochBatchSampler:
         assert self.trainer is not None
@@ -344,13 +294,14 @@ class DataModule(LightningDataModule):
         )
 
     def _eval_loader(self, split: str) -> DataLoader:
-        return self._loader(split, self._sampler(split, self.eval_batch_size, shuffle=False))
+        sampler = self._sampler(split, self.eval_batch_size, shuffle=False)
+        return self._loader(split, sampler, "evaluate")
 
-    def _loader(self, split: str, sampler: EpochBatchSampler) -> DataLoader:
+    def _loader(self, split: str, sampler: EpochBatchSampler, purpose: Purpose) -> DataLoader:
         return DataLoader(
-            self._encoded[split],
+            EpochRows(self._encoded[split]),
             batch_sampler=sampler,
-            collate_fn=self.collate,
+            collate_fn=partial(self.collate, purpose=purpose),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),

@@ -4,7 +4,8 @@ import hashlib
 import inspect
 import json
 import logging
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,10 +23,10 @@ log = logging.getLogger(__name__)
 def encode_cached(
     dataset: Dataset,
     function: Callable[..., dict[str, list]],
-    tokenizer: PreTrainedTokenizerBase,
-    tokenizer_key: str,
+    processor: Any,
+    processor_key: str,
     arguments: Mapping[str, Any],
-    keep_columns: bool,
+    kept_columns: Collection[str],
     desc: str,
 ) -> Dataset:
     """Map a plain function over a data set, or find the result of the same call.
@@ -36,21 +37,21 @@ def encode_cached(
 
     Args:
         dataset: The rows.
-        function: Called with a batch of rows, their indices, the tokenizer and the arguments.
-        tokenizer: The tokenizer.
-        tokenizer_key: Its `tokenizer_id`.
+        function: Called with a batch of rows, their indices, the processor and the arguments.
+        processor: The tokenizer, or the image processor.
+        processor_key: Its `processor_id`.
         arguments: Further arguments of the function.
-        keep_columns: Whether the rows keep what they had before.
+        kept_columns: What the rows keep of what they had before.
         desc: Title of the progress bar.
     """
-    source = inspect.getsource(inspect.getmodule(function) or function)
-    key = Hasher.hash([dataset._fingerprint, tokenizer_key, source, arguments, keep_columns])
+    kept = sorted(kept_columns)
+    key = Hasher.hash([dataset._fingerprint, processor_key, source_of(function), arguments, kept])
     return dataset.map(
         function,
         batched=True,
         with_indices=True,
-        fn_kwargs={"tokenizer": tokenizer, **arguments},
-        remove_columns=None if keep_columns else dataset.column_names,
+        fn_kwargs={"processor": processor, **arguments},
+        remove_columns=[name for name in dataset.column_names if name not in kept],
         cache_file_name=str(cache_folder("encoded") / f"{key}.arrow"),
         new_fingerprint=key,
         desc=desc,
@@ -89,18 +90,68 @@ def without_too_long(
     return encoded.select(np.flatnonzero(~too_long)), number
 
 
-def tokenizer_id(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return a hash of all that decides what a tokenizer makes of a text."""
-    if tokenizer.is_fast:
-        tokenizer.backend_tokenizer.no_truncation()
-        tokenizer.backend_tokenizer.no_padding()
-        content = tokenizer.backend_tokenizer.to_str()
+def encode_texts(
+    tokenizer: PreTrainedTokenizerBase,
+    text: list[str] | None = None,
+    text_pair: list[str] | None = None,
+    *,
+    text_target: list[str] | None = None,
+    max_length: int,
+) -> tuple[dict[str, list], list[bool]]:
+    """Tokenize texts or pairs, cut at `max_length` tokens, and say which were longer.
+
+    Returns:
+        `input_ids`, and `token_type_ids` for pairs where the model reads them.
+    """
+    columns = {"text": text, "text_pair": text_pair, "text_target": text_target}
+    given = {name: column for name, column in columns.items() if column is not None}
+    options: dict[str, Any] = {"return_attention_mask": False, "verbose": False}
+    types = text_pair is not None and "token_type_ids" in tokenizer.model_input_names
+    options["return_token_type_ids"] = types
+    whole = dict(tokenizer(**given, **options))
+    too_long = [len(ids) > max_length for ids in whole["input_ids"]]
+    if any(too_long):
+        longer = {
+            name: [value for value, is_longer in zip(column, too_long, strict=True) if is_longer]
+            for name, column in given.items()
+        }
+        cut = tokenizer(**longer, truncation=True, max_length=max_length, **options)
+        for name, values in whole.items():
+            shorter = iter(cut[name])
+            whole[name] = [
+                next(shorter) if is_longer else value
+                for value, is_longer in zip(values, too_long, strict=True)
+            ]
+    return whole, too_long
+
+
+def source_of(function: Callable[..., Any]) -> list[str]:
+    """Return the source of a function's module, and of ours that it takes functions from."""
+    module = inspect.getmodule(function)
+    if module is None:
+        return [inspect.getsource(function)]
+    names = {
+        value.__module__
+        for value in vars(module).values()
+        if inspect.isfunction(value) and value.__module__.startswith("hydralight.data.")
+    }
+    return [inspect.getsource(sys.modules[name]) for name in sorted({module.__name__, *names})]
+
+
+def processor_id(processor: Any) -> str:
+    """Return a hash of all that decides what a tokenizer or image processor makes of a row."""
+    if not isinstance(processor, PreTrainedTokenizerBase):
+        return Hasher.hash(processor.to_dict())
+    if processor.is_fast:
+        processor.backend_tokenizer.no_truncation()
+        processor.backend_tokenizer.no_padding()
+        content = processor.backend_tokenizer.to_str()
     else:
-        content = Hasher.hash(tokenizer)
+        content = Hasher.hash(processor)
     names = [
-        type(tokenizer).__name__,
-        str(tokenizer.special_tokens_map),
-        str(tokenizer.init_kwargs),
+        type(processor).__name__,
+        str(processor.special_tokens_map),
+        str(processor.init_kwargs),
     ]
     return hashlib.sha256(json.dumps([content, *names]).encode()).hexdigest()
 

@@ -114,6 +114,27 @@ def bad_csv_row(file: str, options: Mapping[str, Any], rows: int | None = None) 
     return None
 
 
+def conll_columns(file: str, options: Mapping[str, Any]) -> str | None:
+    """The first line whose columns are not those that are named; the builder would not tell."""
+    names, comment = options["column_names"], options.get("comment_prefix")
+    with io.TextIOWrapper(_open(file), options["encoding"], errors="replace") as text:
+        for number, line in enumerate(text, start=1):
+            line = line.rstrip("\r\n")
+            if not line.strip() or line.startswith("-DOCSTART-"):
+                continue
+            if comment is not None and line.startswith(comment):
+                continue
+            columns = line.split(options.get("delimiter"))
+            if len(columns) != len(names):
+                return (
+                    f"Line {number} of {file} has {count(len(columns), 'column')} "
+                    f"({', '.join(columns)[:60]}), and data.reader.column_names names "
+                    f"{', '.join(names)} (data.reader.delimiter says what is between them, "
+                    "whitespace unless said)."
+                )
+    return None
+
+
 def _bad_json(file: str, options: Mapping[str, Any]) -> str | None:
     """The first line that is no JSON, in JSON lines or in one document."""
     number = 1

@@ -9,47 +9,60 @@ from datasets import Dataset
 
 from hydralight.config import UserError
 from hydralight.data.faults import suffix
-from hydralight.data.roles import check_text, rename_roles
+from hydralight.data.roles import Columns, rename_roles
 from hydralight.data.sources import FORMATS, load_splits
 
 
-def read_input(
-    source: str, roles: Sequence[str], columns: Mapping[str, str], reader: Mapping[str, Any]
-) -> Dataset:
-    """Return rows with the roles that a task predicts from.
+def read_input(source: str, role: str, reader: Mapping[str, Any]) -> tuple[Dataset, str]:
+    """Return the rows of an input with their own columns, and what messages call it.
 
     Args:
-        source: A file of any format that training reads, with the columns of the training data
-            or of the roles' own names; "-" for lines on standard input; or a text itself.
-        roles: The task's input roles; lines and texts are the first of them.
-        columns: Role to column name, as in training.
+        source: A file of any format that training reads; "-" for lines on standard input; or a
+            text itself.
+        role: What lines and texts are.
         reader: Options of the reader of files.
 
     Raises:
-        UserError: there is no such file or column, or nothing in it.
+        UserError: there is no such file, or nothing in it.
     """
     if source == "-":
         lines = [line for line in sys.stdin.read().splitlines() if line.strip()]
-        dataset, where = Dataset.from_dict({roles[0]: lines}), "standard input"
+        dataset, where = Dataset.from_dict({role: lines}), "standard input"
     elif looks_like_a_file(source):
         options = reader
         if suffix(source) in (".txt", ".text"):  # the training data may have been of another format
             options = {k: v for k, v in reader.items() if k in ("encoding", "sample_by")}
         (dataset,) = load_splits({"predict": source}, reader=options).values()
         where = source
+        if suffix(source) in (".txt", ".text"):
+            dataset = dataset.rename_columns({"text": role} if role != "text" else {})
     else:
-        dataset, where = Dataset.from_dict({roles[0]: [source]}), "input"
+        dataset, where = Dataset.from_dict({role: [source]}), "input"
     if len(dataset) == 0:
         raise UserError(f"{where} is empty: there is nothing to predict.")
+    return dataset, where
+
+
+def input_roles(
+    dataset: Dataset,
+    roles: Sequence[str],
+    columns: Columns,
+    where: str,
+    optional: Sequence[str] = (),
+) -> Dataset:
+    """Name the columns by role: those of the training data, or the roles' own names.
+
+    Raises:
+        UserError: there is no such column.
+    """
+    flat = {*dataset.column_names, *dataset.flatten().column_names}
     there = {
-        role: column
-        for role, column in columns.items()
-        if role in roles and column in dataset.column_names
+        role: names
+        for role, names in columns.items()
+        if role in roles and flat.issuperset([names] if isinstance(names, str) else names)
     }
-    rows = rename_roles(dataset, there, roles, where)
-    for role in roles:
-        check_text(rows, role, there.get(role, role), where)
-    return rows
+    left = [r for r in optional if r in roles and r not in there and r not in dataset.column_names]
+    return rename_roles(dataset, there, [r for r in roles if r not in left], where)
 
 
 def looks_like_a_file(source: str) -> bool:

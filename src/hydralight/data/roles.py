@@ -1,7 +1,7 @@
 """Columns by their role in a task, and whether they hold what the task reads."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import datasets
 import pyarrow as pa
@@ -10,18 +10,27 @@ from datasets import Dataset
 
 from hydralight.config import UserError, did_you_mean
 
+Columns = Mapping[str, str | Sequence[str]]
+
 
 def rename_roles(
-    dataset: Dataset, columns: Mapping[str, str], roles: Collection[str], where: str
+    dataset: Dataset,
+    columns: Columns,
+    roles: Collection[str],
+    where: str,
+    optional: Collection[str] = (),
 ) -> Dataset:
     """Keep the columns that the roles name, renamed to the roles.
 
     Args:
         dataset: The rows as they came from the source.
-        columns: Roles to column names; `translation.en` is the field `en` of `translation`. A role
-            that is not in here has a column of its own name.
-        roles: The roles that the task needs.
+        columns: Roles to column names; `translation.en` is the field `en` of `translation`, and
+            several names make a list of their values. A role that is not in here has a column of
+            its own name.
+        roles: The roles that the task knows.
         where: What messages call the data set, such as its path and split.
+        optional: Those of the roles that are left out where neither `columns` nor the data set
+            has them.
 
     Raises:
         UserError: A role is not known, or a column is not there.
@@ -31,17 +40,28 @@ def rename_roles(
             f"data.columns names {unknown[0]!r}, which is no role of this task; its roles are "
             f"{', '.join(roles)}{did_you_mean(unknown[0], roles)}"
         )
+    # joined data sets come with a fixed list of columns that they show
+    dataset = dataset.with_format(None)
+    roles = [r for r in roles if r not in optional or r in columns or r in dataset.column_names]
+    columns = dict(columns)
+    lists: dict[str, dict[str, str]] = {}
+    for role in roles:
+        names = columns.get(role, role)
+        if not isinstance(names, str):
+            lists[role] = {f"{role} {number}": name for number, name in enumerate(names)}
+            columns |= lists[role]
+    single = [part for role in roles for part in lists.get(role, [role])]
     flat, used = dataset.flatten(), Counter[str]()
     pieces: dict[tuple[bool, int], dict[str, str]] = {}
-    for role in roles:
-        column = columns.get(role, role)
+    for role in single:
+        column = str(columns.get(role, role))
         nested = column not in dataset.column_names
         if nested and column not in flat.column_names:
             there = list(dict.fromkeys([*dataset.column_names, *flat.column_names]))
             raise UserError(
-                f"{where} has no column {column!r} for the role {role}; its columns are "
+                f"{where} has no column {column!r} for the role {role.split()[0]}; its columns are "
                 f"{', '.join(dataset.column_names)}{did_you_mean(column, there)} "
-                f"(data.columns={{{role}: …}} names another)."
+                f"(data.columns={{{role.split()[0]}: …}} names another)."
             )
         pieces.setdefault((nested, used[column]), {})[column] = role
         used[column] += 1
@@ -51,10 +71,18 @@ def rename_roles(
         for (nested, _), names in pieces.items()
     ]
     whole = parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts, axis=1)
-    return whole.select_columns(list(roles))
+    for role, numbered in lists.items():
+        whole = whole.map(
+            _gather, batched=True, fn_kwargs={"role": role, "names": list(numbered)}, desc=role
+        )
+    return whole.select_columns(roles).with_format(None)
 
 
-def check_text(dataset: Dataset, role: str, column: str, where: str) -> None:
+def _gather(rows: dict[str, list], role: str, names: list[str]) -> dict[str, list]:
+    return {role: [list(values) for values in zip(*[rows[name] for name in names], strict=True)]}
+
+
+def check_text(dataset: Dataset, role: str, column: object, where: str) -> None:
     """Raise a `UserError` that names the first row whose text is empty or no text."""
     values = dataset.with_format("arrow")[role][:]
     if isinstance(values, pa.ChunkedArray):
@@ -67,3 +95,17 @@ def check_text(dataset: Dataset, role: str, column: str, where: str) -> None:
     row = pc.index(empty, True).as_py()
     if row >= 0:
         raise UserError(f"{where}, row {row + 1}: the {role} (column '{column}') is empty.")
+
+
+def check_list(dataset: Dataset, role: str, column: object, where: str) -> None:
+    """Raise a `UserError` where a role does not hold lists, or a list is missing or empty."""
+    values = dataset.with_format("arrow")[role][:]
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    if not (pa.types.is_list(values.type) or pa.types.is_large_list(values.type)):
+        raise UserError(
+            f"{where}: column '{column}' holds {values.type}, and the {role} are lists."
+        )
+    row = pc.index(pc.equal(pc.fill_null(pc.list_value_length(values), 0), 0), True).as_py()
+    if row >= 0:
+        raise UserError(f"{where}, row {row + 1}: the {role} (column '{column}') are empty.")

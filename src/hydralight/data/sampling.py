@@ -1,13 +1,18 @@
 """The order of the data: a pure function of (seed, epoch, position)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+import datasets
 import numpy as np
-from torch.utils.data import Sampler
+from torch.utils.data import Dataset, Sampler
 
 
-class EpochBatchSampler(Sampler[list[int]]):
+class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
     """Yields one rank's batches of an epoch, from any position on; each iteration is an epoch.
+
+    A batch is a list of pairs: the epoch, and the row's index. What is random per example draws
+    from both, wherever the row is read.
 
     The epoch's global batches (`batch_size * world_size` rows) do not depend on the number of
     ranks for a given global size: rank r takes every `world_size`-th row of each. No row is lost
@@ -52,7 +57,7 @@ class EpochBatchSampler(Sampler[list[int]]):
         # with fewer rows than ranks, the last step of an evaluation is empty on some
         return len(bounds) - 1 - (bounds[-1] - bounds[-2] <= self.rank)
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         """Yield the batches that are left of the current epoch, and turn to the next."""
         epoch, position = self.epoch, self.position
         self.epoch, self.position = epoch + 1, 0
@@ -60,7 +65,8 @@ class EpochBatchSampler(Sampler[list[int]]):
         bounds = self._bounds()
         for start, stop in zip(bounds[position:-1], bounds[position + 1 :], strict=True):
             if stop - start > self.rank:
-                yield order[start:stop][self.rank :: self.world_size].tolist()
+                share = order[start:stop][self.rank :: self.world_size]
+                yield [(epoch, index) for index in share.tolist()]
 
     def order(self, epoch: int) -> np.ndarray:
         """Return the row indices of an epoch, in order."""
@@ -82,3 +88,30 @@ class EpochBatchSampler(Sampler[list[int]]):
                 bounds.pop(-2)
                 bounds[-1] = self.num_rows - left
         return bounds
+
+
+class EpochRows(Dataset[dict[str, Any]]):
+    """Encoded rows for a loader, each with its `index` and the `epoch` it is drawn in.
+
+    Args:
+        rows: The encoded data set.
+    """
+
+    def __init__(self, rows: datasets.Dataset) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.rows)
+
+    def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
+        """Return one row, by epoch and index."""
+        return self.__getitems__([place])[0]
+
+    def __getitems__(self, places: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+        """Return a batch's rows, read together."""
+        rows = self.rows.__getitems__([index for _, index in places])
+        return [
+            {**row, "index": index, "epoch": epoch}
+            for row, (epoch, index) in zip(rows, places, strict=True)
+        ]

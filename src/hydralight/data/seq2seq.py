@@ -2,16 +2,18 @@
 
 from typing import Any, ClassVar
 
-from transformers import BatchEncoding, DataCollatorForSeq2Seq, PreTrainedTokenizerBase
+from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerBase
 
-from hydralight.data.datamodule import Batch, DataModule
+from hydralight.config import UserError, did_you_mean
+from hydralight.data.datamodule import Batch, DataModule, Purpose
+from hydralight.data.encoding import encode_texts
 
 
 def encode_pairs(
     rows: dict[str, list],
     indices: list[int],
     *,
-    tokenizer: PreTrainedTokenizerBase,
+    processor: PreTrainedTokenizerBase,
     source: str,
     target: str,
     source_prefix: str,
@@ -20,42 +22,17 @@ def encode_pairs(
 ) -> dict[str, list]:
     """Tokenize sources, and targets where there are any, and note which of them are too long."""
     inputs, too_long = encode_texts(
-        tokenizer, [source_prefix + text for text in rows[source]], max_length=max_source_length
+        processor, [source_prefix + text for text in rows[source]], max_length=max_source_length
     )
-    encoded = {"input_ids": inputs}
+    encoded = {"input_ids": inputs["input_ids"]}
     if target in rows:
-        encoded["labels"], target_too_long = encode_texts(
-            tokenizer, text_target=rows[target], max_length=max_target_length
+        targets, target_too_long = encode_texts(
+            processor, text_target=rows[target], max_length=max_target_length
         )
+        encoded["labels"] = targets["input_ids"]
         too_long = [a or b for a, b in zip(too_long, target_too_long, strict=True)]
-    lengths = [len(ids) for ids in inputs]
+    lengths = [len(ids) for ids in encoded["input_ids"]]
     return {**encoded, "length": lengths, "too_long": too_long, "row": indices}
-
-
-def encode_texts(
-    tokenizer: PreTrainedTokenizerBase,
-    text: list[str] | None = None,
-    *,
-    text_target: list[str] | None = None,
-    max_length: int,
-) -> tuple[list[list[int]], list[bool]]:
-    """Tokenize, truncate at `max_length` tokens, and return the ids and which were longer."""
-    options = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
-    whole: BatchEncoding = tokenizer(text, text_target=text_target, **options)
-    ids: list[list[int]] = whole["input_ids"]
-    too_long = [len(row) > max_length for row in ids]
-    texts = text if text is not None else text_target
-    assert texts is not None
-    longer = [text for text, is_longer in zip(texts, too_long, strict=True) if is_longer]
-    if longer:
-        side = {"text": longer} if text is not None else {"text_target": longer}
-        cut = iter(
-            tokenizer(**side, truncation=True, max_length=max_length, **options)["input_ids"]
-        )
-        ids = [
-            next(cut) if is_longer else row for row, is_longer in zip(ids, too_long, strict=True)
-        ]
-    return ids, too_long
 
 
 class Seq2SeqData(DataModule):
@@ -72,6 +49,7 @@ class Seq2SeqData(DataModule):
 
     source: ClassVar[str]
     target: ClassVar[str]
+    length_limit = "max_source_length"
     encode = staticmethod(encode_pairs)
 
     def __init__(
@@ -87,7 +65,7 @@ class Seq2SeqData(DataModule):
         self.max_target_length = max_target_length
         self.source_prefix = source_prefix
 
-    def encode_arguments(self) -> dict[str, Any]:
+    def encode_arguments(self, purpose: Purpose) -> dict[str, Any]:
         """Return the arguments of `encode_pairs`."""
         return {
             "source": self.source,
@@ -99,8 +77,9 @@ class Seq2SeqData(DataModule):
 
     def pad(self, rows: list[dict[str, Any]]) -> Batch:
         """Pad sources with the tokenizer's padding token and targets with -100."""
-        multiple = 8 if self.trainer is not None and "16" in str(self.trainer.precision) else None
-        collator = DataCollatorForSeq2Seq(self.tokenizer, pad_to_multiple_of=multiple)
+        collator = DataCollatorForSeq2Seq(
+            self.processor, pad_to_multiple_of=self.pad_to_multiple_of
+        )
         batch = dict(collator(rows))
         if batch.get("labels", 0) is None:
             del batch["labels"]
@@ -116,6 +95,77 @@ class SummarizationData(Seq2SeqData):
     """Texts and their summaries."""
 
     roles = ("text", "summary")
+    text_roles = ("text", "summary")
     targets = ("summary",)
     source = "text"
     target = "summary"
+
+
+class TranslationData(Seq2SeqData):
+    """Texts in one language and another.
+
+    Args:
+        source_lang: The tokenizer's code of the source language, where it has codes (mBART's
+            `en_XX`, NLLB's `eng_Latn`).
+        target_lang: The same for the target.
+        kwargs: Those of `Seq2SeqData`.
+    """
+
+    roles = ("source", "target")
+    text_roles = ("source", "target")
+    targets = ("target",)
+    source = "source"
+    target = "target"
+
+    def __init__(
+        self, *, source_lang: str | None = None, target_lang: str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.source_lang = source_lang
+        self.target_lang = target_lang
+
+    def load_processor(self) -> PreTrainedTokenizerBase:
+        """Load the tokenizer, and tell it the languages.
+
+        Raises:
+            UserError: it has no such language code, or needs one.
+        """
+        if hasattr(self, "processor"):
+            return self.processor
+        make = self.make_processor
+
+        def with_languages(*args: Any, **kwargs: Any) -> PreTrainedTokenizerBase:
+            tokenizer = make(*args, **kwargs)
+            for name, code in (
+                ("source_lang", self.source_lang),
+                ("target_lang", self.target_lang),
+            ):
+                if code is None:
+                    if hasattr(tokenizer, "src_lang"):
+                        raise UserError(
+                            f"data.{name} has no value, and this tokenizer writes the languages' "
+                            f"codes into the text: name one of {_some(_codes(tokenizer))}."
+                        )
+                    continue
+                if tokenizer.convert_tokens_to_ids(code) in (None, tokenizer.unk_token_id):
+                    codes = _codes(tokenizer)
+                    raise UserError(
+                        f"data.{name}={code} is no language code of the tokenizer"
+                        f"{did_you_mean(code, codes)} (there are: {_some(codes)})"
+                    )
+            if hasattr(tokenizer, "src_lang"):
+                tokenizer.tgt_lang = self.target_lang
+                tokenizer.src_lang = self.source_lang
+            return tokenizer
+
+        self.make_processor = with_languages
+        return super().load_processor()
+
+
+def _codes(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    named = set(map(str, tokenizer.special_tokens_map.values()))
+    return sorted({*map(str, tokenizer.all_special_tokens), *tokenizer.get_added_vocab()} - named)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (", …" if len(names) > 8 else "")

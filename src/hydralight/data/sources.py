@@ -17,6 +17,8 @@ from hydralight.data.faults import (
     bad_csv_row,
     bad_option,
     complaint,
+    conll_columns,
+    count,
     fault,
     refuse,
     suffix,
@@ -41,14 +43,14 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "csv": {"encoding": "utf-8-sig", "keep_default_na": False, "na_values": [""]},
     "json": {"parse_agent_traces": False},
     "text": {"encoding": "utf-8-sig"},
-    "conll": {"encoding": "utf-8-sig"},
+    "conll": {"encoding": "utf-8-sig", "column_names": ["tokens", "tags"]},
 }
 _SLICE = re.compile(r"(.+?)(\[(?:-?[\d_]+%?)?:(?:-?[\d_]+%?)?\])?")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def load_splits(
-    path: str | Mapping[str, str | Sequence[str]],
+    path: str | Mapping[str, str | Sequence[str] | Mapping[str, str]],
     *,
     name: str | None = None,
     revision: str | None = None,
@@ -60,7 +62,9 @@ def load_splits(
     Args:
         path: A file, glob, folder or hub id, or a mapping from split names to one or several of
             them. A file or glob alone is the split `train`; a folder may come from `save_to_disk`;
-            a local path may end in a slice as HF's split names do: `my.csv[:10%]`.
+            a local path may end in a slice as HF's split names do: `my.csv[:10%]`. A mapping from
+            column names to files within a split, `{en: train.en, de: train.de}`, is of text files
+            that are aligned line by line.
         name: The configuration of the hub data set.
         revision: The git revision of the hub data set.
         splits: Our split names to HF split expressions of the hub data set, such as
@@ -75,10 +79,15 @@ def load_splits(
     reader = dict(reader or {})
     if not isinstance(path, str):
         hub = (name, revision, splits or {})
-        found = {
-            split: _load_split(split, [value] if isinstance(value, str) else value, reader, hub)
-            for split, value in path.items()
-        }
+        found = {}
+        for split, value in path.items():
+            if value is None:  # a recipe's split that is not wanted
+                continue
+            if isinstance(value, Mapping):
+                found[split] = _load_aligned(split, value, reader)
+            else:
+                paths = [value] if isinstance(value, str) else value
+                found[split] = _load_split(split, paths, reader, hub)
     elif _is_local(path):
         found = _load_local(path, reader)
     else:
@@ -141,6 +150,19 @@ def _load_split(
     )
 
 
+def _load_aligned(split: str, files: Mapping[str, str], reader: dict[str, Any]) -> Dataset:
+    """One column a file, one row a line."""
+    columns = {}
+    for column, file in files.items():
+        (rows,) = _load_local(file, {**reader, "format": "text"}).values()
+        columns[column] = rows.rename_columns({"text": column})
+    lengths = {files[column]: len(rows) for column, rows in columns.items()}
+    if len(set(lengths.values())) > 1:
+        counts = " and ".join(f"{file} has {count(n, 'line')}" for file, n in lengths.items())
+        raise UserError(f"The files of the split {split} are not aligned: {counts}.")
+    return datasets.concatenate_datasets(list(columns.values()), axis=1)
+
+
 def _load_local(path: str, reader: dict[str, Any]) -> dict[str, Dataset]:
     bare, cut = _cut(path)
     folder = Path(bare).expanduser()
@@ -171,6 +193,8 @@ def _files(path: str) -> list[str]:
 def _builder(files: Sequence[str], reader: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The `datasets` builder and its options for files, which must be of one format."""
     options = {key: value for key, value in reader.items() if key != "format"}
+    for key in {"sep", "delimiter"} & options.keys():  # "\t" as typed in a shell or in YAML
+        options[key] = str(options[key]).replace("\\t", "\t")
     builders = sorted({builder for builder, _ in FORMATS.values()})
     if (chosen := reader.get("format")) is not None:
         if chosen not in builders:
@@ -239,6 +263,8 @@ def _prepare(
         if kind == "csv":
             # A first row that is too long makes pandas take its first field for an index.
             refuse(bad_csv_row(file, options, rows=2) for file in files)
+        if kind == "conll":
+            refuse(conll_columns(file, options) for file in files)
         found = dict(datasets.load_dataset(source, **kwargs, **options))
     except UserError:
         raise

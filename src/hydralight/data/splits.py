@@ -7,6 +7,7 @@ import datasets
 import numpy as np
 import pandas as pd
 from datasets import Dataset
+from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
 from hydralight.config import UserError, did_you_mean
 from hydralight.data.faults import count
@@ -70,6 +71,59 @@ def carve(
         for part, split in enumerate(["train", *fractions])
     }
     return {**splits, **carved}
+
+
+def fold(
+    splits: Mapping[str, Dataset],
+    *,
+    number: int,
+    num_folds: int,
+    seed: int,
+    stratify_by: str | None = None,
+    group_by: str | None = None,
+) -> dict[str, Dataset]:
+    """Part `train` into folds by scikit-learn; one of them is the validation split.
+
+    Over all numbers every row of `train` is validated on once. A validation split that is there
+    already gives way.
+
+    Args:
+        splits: The splits there are.
+        number: The fold to validate on, from 0.
+        num_folds: How many there are.
+        seed: Of the shuffle before.
+        stratify_by: A column whose values keep their proportions in each fold.
+        group_by: A column of which no group spans two folds.
+
+    Raises:
+        UserError: The folds or columns cannot be had.
+    """
+    if not 0 <= number < num_folds:
+        raise UserError(f"data.fold={number} should be in 0..{num_folds - 1} (data.num_folds).")
+    train = splits["train"]
+    classes, names = _codes(train, stratify_by)
+    groups, _ = _codes(train, group_by)
+    if stratify_by and np.bincount(classes).min() < num_folds:
+        rarest = names[int(np.bincount(classes).argmin())]
+        raise UserError(
+            f"The class {rarest!r} of {stratify_by} has "
+            f"{count(int(np.bincount(classes).min()), 'row')}, too few for {num_folds} folds."
+        )
+    kinds = {
+        (False, False): KFold,
+        (True, False): StratifiedKFold,
+        (False, True): GroupKFold,
+        (True, True): StratifiedGroupKFold,
+    }
+    folds = kinds[stratify_by is not None, group_by is not None](
+        num_folds, shuffle=True, random_state=seed
+    )
+    try:
+        parts = list(folds.split(classes, classes, groups))
+    except ValueError as error:
+        raise UserError(f"data.num_folds={num_folds}: {error}") from error
+    kept, left_out = parts[number]
+    return {**splits, "train": train.select(kept), "validation": train.select(left_out)}
 
 
 def _codes(dataset: Dataset, column: str | None) -> tuple[np.ndarray, list[Any]]:

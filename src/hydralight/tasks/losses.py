@@ -1,25 +1,124 @@
 """Losses as a sum over targets and their weight."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hydralight.config import UserError, did_you_mean
+
+ClassWeights = Sequence[float] | Mapping[str, float] | Literal["balanced"] | None
+
 
 def token_cross_entropy(
-    logits: Tensor, labels: Tensor, label_smoothing: float = 0.0
+    logits: Tensor,
+    labels: Tensor,
+    label_smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the summed cross-entropy and the number of labels that are not -100.
 
+    With class weights that is the sum of the labels' weights.
+
     Args:
-        logits: (batch, length, vocabulary).
-        labels: (batch, length).
-        label_smoothing: Part of the probability that is spread over the vocabulary.
+        logits: (batch, …, classes).
+        labels: (batch, …).
+        label_smoothing: Part of the probability that is spread over the classes.
+        class_weights: (classes,).
     """
     flat = labels.reshape(-1)
     loss_sum = F.cross_entropy(
         logits.reshape(-1, logits.shape[-1]).float(),
         flat,
+        weight=class_weights,
         ignore_index=-100,
         reduction="sum",
         label_smoothing=label_smoothing,
     )
-    return loss_sum, (flat != -100).sum()
+    there = flat != -100
+    return loss_sum, there.sum() if class_weights is None else class_weights[flat[there]].sum()
+
+
+def label_cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    label_smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the summed binary cross-entropy of labels that may be there or not, and their number.
+
+    Args:
+        logits: (batch, labels).
+        labels: (batch, labels), 0.0 or 1.0.
+        label_smoothing: How far these move towards 0.5, twice over.
+        class_weights: (labels,), what a label that is there weighs in the sum.
+    """
+    targets = labels * (1 - label_smoothing) + label_smoothing / 2
+    loss_sum = F.binary_cross_entropy_with_logits(
+        logits.float(), targets, pos_weight=class_weights, reduction="sum"
+    )
+    return loss_sum, torch.tensor(labels.numel(), device=labels.device)
+
+
+def focal_loss(
+    outputs: Any, batch: Mapping[str, Tensor], gamma: float = 2.0
+) -> tuple[Tensor, Tensor]:
+    """Return the summed focal loss (Lin et al., 2017), and the number of its targets.
+
+    It weighs easy examples down, and is chosen by config:
+    `task.loss._target_=hydralight.tasks.losses.focal_loss`.
+
+    Args:
+        outputs: With `logits` (batch, …, classes).
+        batch: With `labels` (batch, …), -100 where there is no target; or of the logits' shape.
+        gamma: 0 is the cross-entropy.
+    """
+    logits, labels = outputs.logits.float(), batch["labels"]
+    if labels.shape == logits.shape:
+        nll = F.binary_cross_entropy_with_logits(logits, labels.float(), reduction="none")
+        return ((1 - (-nll).exp()) ** gamma * nll).sum(), torch.tensor(nll.numel())
+    flat = labels.reshape(-1)
+    nll = F.cross_entropy(
+        logits.reshape(-1, logits.shape[-1]), flat, ignore_index=-100, reduction="none"
+    )
+    return ((1 - (-nll).exp()) ** gamma * nll).sum(), (flat != -100).sum()
+
+
+def weights_of_classes(
+    weights: ClassWeights, names: Sequence[str], counts: Sequence[int] | None
+) -> list[float] | None:
+    """Return a weight for each class, in order.
+
+    Args:
+        weights: A list in that order; by name, 1 where not named; or `balanced`, which weighs every
+            class alike, as in scikit-learn.
+        names: The classes.
+        counts: How often each comes in the training data, for `balanced`.
+
+    Raises:
+        UserError: the weights do not go with the classes.
+    """
+    if weights is None:
+        return None
+    if weights == "balanced":
+        assert counts is not None
+        return [sum(counts) / (len(counts) * max(1, count)) for count in counts]
+    if isinstance(weights, str):
+        raise UserError(f"task.class_weights={weights} should be balanced, or a list or mapping.")
+    if isinstance(weights, Mapping):
+        for name in weights:
+            if str(name) not in names:
+                raise UserError(
+                    f"task.class_weights: there is no label '{name}'"
+                    f"{did_you_mean(str(name), names)} (there are: {', '.join(names)})"
+                )
+        by_name = {str(name): float(weight) for name, weight in weights.items()}
+        return [by_name.get(name, 1.0) for name in names]
+    if len(weights) != len(names):
+        raise UserError(
+            f"task.class_weights has {len(weights)} values for {len(names)} labels: "
+            f"{', '.join(names)}."
+        )
+    return [float(weight) for weight in weights]

@@ -1,17 +1,16 @@
 """Tasks that read one text and write another."""
 
-from collections.abc import Iterable
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import MeanMetric, Metric
 from transformers import AutoModelForSeq2SeqLM
 
-from hydralight.config import UserError
 from hydralight.metrics.rouge import Rouge
+from hydralight.metrics.translation import SacreBLEU
 from hydralight.tasks.losses import token_cross_entropy
-from hydralight.tasks.task import Batch, Rows, Task, reset_after_compute
+from hydralight.tasks.task import Batch, Rows, Task
 
 
 class Seq2SeqTask(Task):
@@ -30,30 +29,21 @@ class Seq2SeqTask(Task):
     def __init__(self, *, label_smoothing: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.label_smoothing = label_smoothing
-        self.gen_len = MeanMetric()
-        self.text_scores = nn.ModuleDict(self.text_metrics())
 
     def text_metrics(self) -> dict[str, Metric]:
         """Return the metrics that are updated with predicted and reference texts."""
         raise NotImplementedError
+
+    def build_metrics(self) -> dict[str, Metric]:
+        """Return the metrics of texts, and the mean length of what is generated."""
+        return {**self.text_metrics(), "gen_len": MeanMetric()}
 
     def default_generation(self) -> dict[str, Any]:
         """Cut generation at the longest target, unless the checkpoint says its own length."""
         config = self.model.generation_config
         if config.max_new_tokens is not None or config.max_length not in (None, 20):
             return {}
-        return {"max_new_tokens": self.trainer.datamodule.max_target_length}  # type: ignore[attr-defined]
-
-    def configure_model(self) -> None:
-        """Build the model, and see that its positions are enough for the data."""
-        super().configure_model()
-        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
-        positions = getattr(self.model.config, "max_position_embeddings", None)
-        if positions is not None and datamodule.longest() > positions:
-            raise UserError(
-                f"the data has sources of {datamodule.longest()} tokens, and the model takes "
-                f"{positions}: set data.max_source_length={positions}."
-            )
+        return {"max_new_tokens": self.datamodule.max_target_length}
 
     def forward(self, batch: Batch) -> Any:
         """Feed the decoder the labels, shifted right."""
@@ -66,7 +56,7 @@ class Seq2SeqTask(Task):
 
     def generate(self, batch: Batch) -> tuple[list[str], Tensor]:
         """Generate texts, and their lengths in tokens (end included, start and padding not)."""
-        tokenizer = self.trainer.datamodule.tokenizer  # type: ignore[attr-defined]
+        tokenizer = self.datamodule.processor
         with torch.no_grad():
             ids = self.model.generate(
                 input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
@@ -78,15 +68,11 @@ class Seq2SeqTask(Task):
     def update_metrics(self, outputs: Any, batch: Batch) -> Rows:
         """Generate, and compare with the reference texts."""
         texts, lengths = self.generate(batch)
-        self.gen_len.update(lengths.float())
-        for metric in cast(Iterable[Metric], self.text_scores.values()):
-            metric.update(texts, batch[self.target])
+        for name, metric in self.metrics.items():
+            values = (lengths.float(),) if name == "gen_len" else (texts, batch[self.target])
+            metric.update(*values)  # type: ignore[operator]
+        self.update_further_metrics(texts, batch[self.target])
         return self.rows(batch, prediction=texts, reference=batch[self.target])
-
-    def compute_metrics(self) -> dict[str, Tensor]:
-        """Return the metrics' values by name, and reset them."""
-        metrics = {**dict(self.text_scores.items()), "gen_len": self.gen_len}
-        return reset_after_compute(cast(dict[str, Metric], metrics))
 
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> Rows:
         """Return each source and what is generated for it."""
@@ -99,10 +85,36 @@ class Seq2SeqTask(Task):
 class SummarizationTask(Seq2SeqTask):
     """Summarization, evaluated by ROUGE (mean F-measure, 0 to 1) and mean generated length."""
 
-    metric_names = ("loss", "rouge1", "rouge2", "rougeL", "rougeLsum", "gen_len")
     source = "text"
     target = "summary"
+    metric_names = (*Rouge.names, "gen_len")
 
     def text_metrics(self) -> dict[str, Metric]:
         """Return ROUGE with Porter's stemmer."""
         return {"rouge": Rouge()}
+
+
+class TranslationTask(Seq2SeqTask):
+    """Translation, evaluated by sacreBLEU and chrF (0 to 100) and mean generated length."""
+
+    source = "source"
+    target = "target"
+    metric_names = (*SacreBLEU.names, "gen_len")
+
+    def text_metrics(self) -> dict[str, Metric]:
+        """Return sacreBLEU with its own tokenization, and chrF."""
+        return {"sacrebleu": SacreBLEU()}
+
+    def default_generation(self) -> dict[str, Any]:
+        """Begin with the target language's code, where the data module knows one."""
+        values = super().default_generation()
+        code = self.datamodule.target_lang
+        if code is None:
+            return values
+        number = self.datamodule.processor.convert_tokens_to_ids(code)
+        config: Any = self.model.config
+        if config.model_type == "mbart" and config.decoder_start_token_id is None:
+            # mBART-25 begins with the code itself; its later kin with the end token, then the code
+            config.decoder_start_token_id = number
+            return {**values, "decoder_start_token_id": number}
+        return {**values, "forced_bos_token_id": number}

@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
 from transformers import PreTrainedModel
 
 from hydralight import optim
-from hydralight.config import UserError, did_you_mean
+from hydralight.config import UserError, did_you_mean, first_line
 from hydralight.metrics.loss import TargetMean
 
 Batch = dict[str, Any]
@@ -29,16 +29,19 @@ class Task(LightningModule):
     mean. Metrics are logged as `val/<name>` and `test/<name>`.
 
     Args:
-        model: Recipe: called with the task's `auto_class`, the tokenizer and `model_arguments`.
+        model: Recipe: called with the task's `auto_class`, the tokenizer (or image processor)
+            and `model_arguments`.
         optimizer: Recipe: called with the parameter groups.
         scheduler: Recipe: called with the optimizer and the number of optimizer steps.
         generation: Values of the generation config that replace the checkpoint's.
         loss: Replaces the task's own loss: a function of the model's outputs and the batch that
             returns `(loss_sum, weight)`.
+        metrics: Further metrics by name, updated with what the task says of itself as `preds` and
+            `target` (`update_further_metrics`).
     """
 
     auto_class: ClassVar[type]
-    metric_names: ClassVar[Sequence[str]] = ()
+    sample_columns: ClassVar[Sequence[str]] = ("prediction", "reference")
 
     def __init__(
         self,
@@ -48,6 +51,7 @@ class Task(LightningModule):
         scheduler: Callable[..., Any] | None = None,
         generation: Mapping[str, Any] | None = None,
         loss: Callable[[Any, Batch], tuple[Tensor, Tensor]] | None = None,
+        metrics: Mapping[str, Metric] | None = None,
     ) -> None:
         super().__init__()
         self.make_model = model
@@ -57,10 +61,25 @@ class Task(LightningModule):
         self.custom_loss = loss
         self.model: PreTrainedModel | None = None
         self.eval_loss = TargetMean()
+        self.metrics = nn.ModuleDict()
+        self.further_metrics = nn.ModuleDict(metrics or {})
         self.step_metrics: dict[str, Tensor | float] = {}
         self._window: Tensor | None = None  # loss sum and weight since the last optimizer step
+        self._evaluated: list[dict[str, Tensor]] = []  # the values of each set, as it ends
 
     # ------------------------------------------------------------ what a subclass says
+
+    @property
+    def metric_names(self) -> Sequence[str]:
+        """The metrics that `build_metrics` leads to, or globs for them; known before the data."""
+        return ()
+
+    def build_metrics(self) -> dict[str, Metric]:
+        """Return the task's metrics; the data module and the model are there by now.
+
+        A metric whose value is a dict is logged under the names in it.
+        """
+        return {}
 
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the summed loss of a batch and its weight, the number of targets (scalars)."""
@@ -68,10 +87,6 @@ class Task(LightningModule):
 
     def update_metrics(self, outputs: Any, batch: Batch) -> Rows:
         """Update the metrics with a batch, and return its predictions, a dict a row."""
-        raise NotImplementedError
-
-    def compute_metrics(self) -> dict[str, Tensor]:
-        """Return the metrics' values by name, and reset them."""
         raise NotImplementedError
 
     def model_arguments(self) -> dict[str, Any]:
@@ -85,16 +100,39 @@ class Task(LightningModule):
     # ------------------------------------------------------------ the model
 
     def configure_model(self) -> None:
-        """Build the model, once; the data module is set up by now."""
+        """Build the model, once, and the metrics; the data module is set up by now."""
         if self.model is not None:
             return
-        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
-        tokenizer = datamodule.load_tokenizer()
-        self.model = self.make_model(self.auto_class, tokenizer=tokenizer, **self.model_arguments())
+        processor = self.datamodule.load_processor()
+        self.model = self.make_model(self.auto_class, processor, **self.model_arguments())
         if self.model.can_generate():
             self._configure_generation(self.model)
         accepted = inspect.signature(self.model.forward).parameters
         self._forward_names = frozenset(accepted)
+        self._check_positions(self.model)
+        self.metrics = nn.ModuleDict(self.build_metrics()).to(self.device)
+
+    @property
+    def datamodule(self) -> Any:
+        """The data module in use."""
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    def _check_positions(self, model: PreTrainedModel) -> None:
+        """See that the model's positions are enough for the data."""
+        positions = getattr(model.config, "max_position_embeddings", None)
+        if positions is None:
+            return
+        for name, module in model.named_modules():
+            # RoBERTa and its kin count positions from behind the padding's
+            if name.endswith("position_embeddings") and getattr(module, "padding_idx", None):
+                positions -= module.padding_idx + 1
+                break
+        longest = self.datamodule.longest()
+        if longest > positions:
+            raise UserError(
+                f"the data has inputs of {longest} tokens, and the model takes {positions}: set "
+                f"data.{self.datamodule.length_limit}={positions}."
+            )
 
     def _configure_generation(self, model: PreTrainedModel) -> None:
         config = model.generation_config
@@ -127,7 +165,7 @@ class Task(LightningModule):
 
     def on_fit_start(self) -> None:
         """Fix the constant that keeps the loss in range: a batch's capacity for targets."""
-        self._capacity = self.trainer.datamodule.target_capacity  # type: ignore[attr-defined]
+        self._capacity = self.datamodule.target_capacity
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the summed loss over the constant."""
@@ -198,8 +236,9 @@ class Task(LightningModule):
 
     # ------------------------------------------------------------ evaluation
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> Any:
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Any:
         """Update loss and metrics, and return the predictions."""
+        self._end_sets(dataloader_idx)
         return self.evaluation_step(batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> Any:
@@ -212,21 +251,50 @@ class Task(LightningModule):
         self.eval_loss.update(*self.loss_and_weight(outputs, batch))
         return self.update_metrics(outputs, batch)
 
+    def update_further_metrics(self, preds: Any, target: Any) -> None:
+        """Update the metrics that the config adds, with scores or texts and what is right."""
+        for name, metric in self.further_metrics.items():
+            try:
+                metric.update(preds, target)  # type: ignore[operator]
+            except (ValueError, TypeError, RuntimeError) as error:
+                raise UserError(f"task.metrics.{name}: {first_line(error)}.") from error
+
     def on_validation_epoch_end(self) -> None:
-        """Log `val/…`."""
-        self.log_evaluation("val")
+        """Log `val/…`, and `val/<name>/…` for each set of `data.extra_eval`."""
+        sets = ["", *(f"{name}/" for name in self.datamodule.extra_eval)]
+        self._end_sets(len(sets))
+        evaluated, self._evaluated = self._evaluated, []
+        for name, values in zip(sets, evaluated, strict=True):
+            self.log_evaluation(f"val/{name}", values)
 
     def on_test_epoch_end(self) -> None:
         """Log `test/…`."""
-        self.log_evaluation("test")
+        self.log_evaluation("test/", self._compute())
 
-    def log_evaluation(self, prefix: str) -> None:
-        """Compute, log and reset the evaluation's loss and metrics."""
-        values = {"loss": self.eval_loss.compute(), **self.compute_metrics()}
-        self.eval_loss.reset()
-        self.log_dict({f"{prefix}/{name}": value for name, value in values.items()})
+    def log_evaluation(self, prefix: str, values: Mapping[str, Tensor]) -> None:
+        """Log the values of one set."""
+        self.log_dict({f"{prefix}{name}": value.float() for name, value in values.items()})
         if self.trainer.state.fn != "validate":
             self.log("step", float(self.trainer.global_step))  # loggers count optimizer steps
+
+    def _end_sets(self, number: int) -> None:
+        """Compute the values of the sets before that number; a rank may have no batch of one."""
+        while len(self._evaluated) < number:
+            self._evaluated.append(self._compute())
+
+    def compute_metrics(self) -> dict[str, Tensor]:
+        """Return the metrics' values by name, those of many values under their own names."""
+        values: dict[str, Tensor] = {}
+        for name, metric in [*self.metrics.items(), *self.further_metrics.items()]:
+            value = metric.compute()  # type: ignore[operator]
+            values |= value if isinstance(value, dict) else {name: value}
+        return values
+
+    def _compute(self) -> dict[str, Tensor]:
+        values = {"loss": self.eval_loss.compute(), **self.compute_metrics()}
+        for metric in (self.eval_loss, *self.metrics.values(), *self.further_metrics.values()):
+            metric.reset()  # type: ignore[operator]
+        return values
 
     def rows(self, batch: Batch, *roles: str, **columns: Sequence[Any]) -> Rows:
         """Lay columns out as one dict a row, beside the row's number and those roles' texts."""
@@ -236,13 +304,3 @@ class Task(LightningModule):
         return [
             dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)
         ]
-
-
-def reset_after_compute(metrics: Mapping[str, Metric]) -> dict[str, Tensor]:
-    """Compute metrics, those of many values under their own names, and reset them."""
-    values: dict[str, Tensor] = {}
-    for name, metric in metrics.items():
-        value = metric.compute()
-        values |= value if isinstance(value, dict) else {name: value}
-        metric.reset()
-    return values

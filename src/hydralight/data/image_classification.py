@@ -1,0 +1,211 @@
+"""Images and their labels: folders, tables of file names, and hub data."""
+
+import glob
+import io
+import random
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from datasets import Dataset
+from lightning.pytorch.utilities.seed import isolate_rng
+from PIL import Image
+
+from hydralight.config import UserError, did_you_mean, first_line
+from hydralight.data.classification import ClassificationData
+from hydralight.data.datamodule import Batch, Purpose
+from hydralight.data.labels import ProblemType, encode_labels
+from hydralight.data.sources import load_splits
+
+
+def encode_images(
+    rows: dict[str, list],
+    indices: list[int],
+    *,
+    processor: Any,
+    label_names: list[str] | None,
+    problem_type: ProblemType,
+) -> dict[str, list]:
+    """Number the labels; images are decoded when a batch is made."""
+    labels = encode_labels(rows["label"], label_names, problem_type, indices[0])
+    size = len(indices)
+    return {"labels": labels, "length": [1] * size, "too_long": [False] * size, "row": indices}
+
+
+class ImageClassificationData(ClassificationData):
+    """Data of image classification: a folder per class, a table of file names, or hub data.
+
+    A batch holds `pixel_values` (batch, 3, height, width), as the image processor resizes and
+    normalises them, and `labels` as in text classification.
+
+    Args:
+        metadata: A table with a row for each image of `path`, whose column of file names is the
+            role `image`; folders' names are then no labels.
+        image_dir: Where the files are that a table in `path` names; its own folder unless said.
+        augmentation: Called with each training image (PIL, RGB), returns another; what it draws
+            from the global random streams is a function of (seed, epoch, index).
+        kwargs: Those of `ClassificationData`.
+    """
+
+    roles = ("image", "label")
+    text_roles = ()
+    encode = staticmethod(encode_images)
+
+    def __init__(
+        self,
+        *,
+        metadata: str | None = None,
+        image_dir: str | None = None,
+        augmentation: Callable[[Image.Image], Image.Image] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.metadata = metadata
+        self.image_dir = image_dir
+        self.augmentation = augmentation
+
+    def load(self, path: Any, **kwargs: Any) -> dict[str, Dataset]:
+        """Read splits; join them with the table, if there is one; find the files."""
+        name = self.columns.get("image", "image")
+        if self.metadata is None:
+            found = super().load(path, **kwargs)
+            return {
+                split: located(rows, str(name), self.image_dir or folder_of(path, split))
+                for split, rows in found.items()
+            }
+        (table,) = load_splits(self.metadata, reader=self.reader).values()
+        found = super().load(path, **{**kwargs, "reader": {}})
+        return {
+            split: joined(rows, table, str(name), self.metadata) for split, rows in found.items()
+        }
+
+    def checked(self, dataset: Dataset, where: str) -> Dataset:
+        """Check that the files are there, and name the labels."""
+        if not isinstance(dataset.features["image"], datasets.Image):
+            raise UserError(f"{where}: the image is of no kind that can be read.")
+        for row, image in enumerate(dataset["image"]):
+            if image is None or (image["bytes"] is None and not Path(image["path"]).is_file()):
+                what = "is missing" if image is None else f"{image['path']} does not exist"
+                raise UserError(f"{where}, row {row + 1}: the image {what}.")
+        return super().checked(dataset, where)
+
+    def predict_from(self, source: str) -> None:
+        """Take an image file, a folder or glob of them, or a table that names them."""
+        path = Path(source).expanduser()
+        Image.init()
+        if path.is_dir():
+            files = [file for file in sorted(path.rglob("*")) if _is_image(file)]
+        elif any(sign in source for sign in "*?["):
+            files = [Path(file) for file in sorted(glob.glob(source, recursive=True))]
+        elif _is_image(path):
+            files = [path] if path.exists() else []
+        else:
+            super().predict_from(source)
+            return
+        if not files:
+            raise UserError(f"input={source}: there is no image there.")
+        images = Dataset.from_dict({"image": [str(file) for file in files]})
+        self.predict_rows = located(images, "image", ".")
+
+    def kept_roles(self, purpose: Purpose) -> Sequence[str]:
+        """Return the label; the image itself is kept beside what is cached."""
+        return () if purpose == "train" else ("label",)
+
+    def _encode(self, split: str, dataset: Dataset) -> Dataset:
+        if "label" in dataset.column_names:
+            encoded = super()._encode(split, dataset.remove_columns("image"))
+        else:
+            numbers = list(range(len(dataset)))
+            encoded = Dataset.from_dict({"length": [1] * len(dataset), "row": numbers})
+        images = dataset.select_columns("image")
+        return datasets.concatenate_datasets([encoded, images], axis=1)
+
+    def vary(self, row: dict[str, Any], rng: np.random.Generator, purpose: Purpose) -> None:
+        """Decode, augment in training, and process the image; its path is kept."""
+        image = open_image(row["image"])
+        if purpose == "train" and self.augmentation is not None:
+            with isolate_rng(include_cuda=False):
+                seed = int(rng.integers(2**32))
+                random.seed(seed)
+                np.random.seed(seed)
+                torch.manual_seed(seed)
+                image = self.augmentation(image)
+        row["image"] = row["image"]["path"]
+        row["pixel_values"] = self.processor(image, return_tensors="pt")["pixel_values"][0]
+
+    def pad(self, rows: list[dict[str, Any]]) -> Batch:
+        """Stack images and labels."""
+        batch = {"pixel_values": torch.stack([row["pixel_values"] for row in rows])}
+        if "labels" in rows[0]:
+            batch["labels"] = torch.tensor([row["labels"] for row in rows])
+        return batch
+
+
+def open_image(image: Mapping[str, Any]) -> Image.Image:
+    """Decode an image to 8-bit RGB, whatever it was: grayscale of 16 bits is scaled, not cut.
+
+    Raises:
+        UserError: it cannot be decoded; the file is named.
+    """
+    try:
+        source = image["path"] if image["bytes"] is None else io.BytesIO(image["bytes"])
+        decoded: Image.Image = Image.open(source)
+        if decoded.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
+            values: np.ndarray = np.asarray(decoded, dtype=np.float32)
+            if values.max() > 255:
+                values = values / 257  # 65535 becomes 255
+            decoded = Image.fromarray(values.clip(0, 255).round().astype(np.uint8))
+        return decoded.convert("RGB")
+    except (OSError, ValueError, SyntaxError) as error:
+        name = image["path"] or "an image of the data"
+        raise UserError(f"{name} cannot be read as an image: {first_line(error)}.") from error
+
+
+def located(rows: Dataset, column: str, folder: str) -> Dataset:
+    """Turn a column of file names, relative to a folder, into images; leave images encoded."""
+    if column not in rows.column_names:
+        return rows  # what is missing is said where columns are named
+    if rows.features[column] == datasets.Value("string"):
+        base = Path(folder).expanduser().absolute()
+        paths = [None if name is None else str(base / name) for name in rows[column][:]]
+        names = rows.column_names
+        features = datasets.Features({column: datasets.Image(decode=False)})
+        images = Dataset.from_dict({column: paths}, features=features)
+        rows = datasets.concatenate_datasets([rows.remove_columns(column), images], axis=1)
+        return rows.select_columns(names)
+    if isinstance(rows.features[column], datasets.Image):
+        return rows.cast_column(column, datasets.Image(decode=False))
+    return rows
+
+
+def joined(images: Dataset, table: Dataset, column: str, where: str) -> Dataset:
+    """Put the columns of a table beside the images that it names by file name."""
+    if column not in table.column_names:
+        raise UserError(
+            f"{where} has no column {column!r} with the images' file names"
+            f"{did_you_mean(column, table.column_names)} (data.columns={{image: …}} names another; "
+            f"there are: {', '.join(table.column_names)})."
+        )
+    images = images.select_columns("image").cast_column("image", datasets.Image(decode=False))
+    numbers = {Path(str(name)).name: number for number, name in enumerate(table[column][:])}
+    paths = [image["path"] for image in images["image"]]
+    for path in paths:
+        if Path(path).name not in numbers:
+            raise UserError(f"{where} has no row for {path}.")
+    rows = table.select([numbers[Path(path).name] for path in paths]).remove_columns(column)
+    return datasets.concatenate_datasets([images.rename_column("image", column), rows], axis=1)
+
+
+def folder_of(path: Any, split: str) -> str:
+    """Return the folder of a table of file names."""
+    if isinstance(path, Mapping):
+        path = path.get(split, ".")
+    first = path if isinstance(path, str) else next(iter(path))
+    return str(Path(first).expanduser().parent)
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in Image.registered_extensions()

@@ -1,0 +1,314 @@
+"""Texts, as the models that read nothing but text see them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, compress
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from hydralight.config import UserError, did_you_mean
+from hydralight.data.datamodule import Batch, DataModule, Purpose
+
+CLEAN: dict[str, Callable[[str], str]] = {"lower": str.lower, "strip": str.strip}
+
+
+def encode_documents(
+    rows: dict[str, list],
+    indices: list[int],
+    *,
+    processor: PreTrainedTokenizerBase,
+    clean: list[str],
+    append: str | None,
+    end: bool,
+    max_length: int,
+    block_size: int | None,
+    columns: list[str],
+) -> dict[str, list]:
+    """Tokenize documents, and join and cut them into blocks where `block_size` says so.
+
+    The end of a batch of documents is a short block of its own, so that no token is lost.
+    `columns` asks for more than `input_ids`: `num_bytes`, the UTF-8 bytes that a row's tokens but
+    the first stand for, with the white space before them; `word_ids`, which tell words apart.
+    """
+    texts = [cleaned(text, clean) + (append or "") for text in rows["text"]]
+    encoded = processor(
+        texts,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        return_offsets_mapping="num_bytes" in columns,
+        verbose=False,
+    )
+    documents: dict[str, list[list[int]]] = {"input_ids": encoded["input_ids"]}
+    if "num_bytes" in columns:
+        spans = encoded["offset_mapping"]
+        documents["num_bytes"] = [bytes_of(*pair) for pair in zip(texts, spans, strict=True)]
+    if "word_ids" in columns:
+        words = [encoded.word_ids(row) for row in range(len(texts))]
+        documents["word_ids"] = [[-1 if w is None else w for w in row] for row in words]
+    if end and append is None:
+        finish = {"input_ids": processor.eos_token_id, "num_bytes": 0, "word_ids": -1}
+        unfinished = [ids[-1:] != [processor.eos_token_id] for ids in documents["input_ids"]]
+        for name, lists in documents.items():
+            for row in compress(lists, unfinished):
+                row.append(finish[name])
+    if block_size is None:
+        too_long = [len(ids) > max_length for ids in documents["input_ids"]]
+        pieces = {name: [row[:max_length] for row in lists] for name, lists in documents.items()}
+    else:
+        joined = {name: list(chain.from_iterable(lists)) for name, lists in documents.items()}
+        total = len(joined["input_ids"])
+        # a token alone has nothing to predict it from
+        starts = [start for start in range(0, total, block_size) if start + 1 < total]
+        pieces = {
+            name: [row[start : start + block_size] for start in starts]
+            for name, row in joined.items()
+        }
+        too_long, indices = [False] * len(starts), [indices[0]] * len(starts)
+    if "num_bytes" in pieces:
+        pieces["num_bytes"] = [sum(row[1:]) for row in pieces["num_bytes"]]  # type: ignore[misc]
+    lengths = [len(ids) for ids in pieces["input_ids"]]
+    return {**pieces, "length": lengths, "too_long": too_long, "row": indices}
+
+
+def encode_prompts(
+    rows: dict[str, list],
+    indices: list[int],
+    *,
+    processor: PreTrainedTokenizerBase,
+    clean: list[str],
+    end: bool,
+    max_length: int,
+) -> dict[str, list]:
+    """Tokenize texts that are to be continued, or whose masks are to be filled."""
+    texts = [cleaned(text, clean) for text in rows["text"]]
+    ids = processor(texts, return_token_type_ids=False, verbose=False)["input_ids"]
+    if end:
+        ids = [without_end(processor, row) for row in ids]
+    lengths = [len(row) for row in ids]
+    too_long = [length > max_length for length in lengths]
+    ids = [row[-max_length:] for row in ids]
+    columns = {"input_ids": ids, "text": texts, "length": lengths}
+    return {**columns, "too_long": too_long, "row": indices}
+
+
+def without_end(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int]:
+    """Take off the end tokens that a tokenizer puts behind a text: a prompt has not ended."""
+    ends = {tokenizer.eos_token_id, tokenizer.sep_token_id}
+    while len(ids) > 1 and ids[-1] in ends:
+        ids = ids[:-1]
+    return ids
+
+
+def cleaned(text: str, steps: Sequence[str]) -> str:
+    """Apply the steps named in `CLEAN` to a text."""
+    for step in steps:
+        text = CLEAN[step](text)
+    return text
+
+
+def bytes_of(text: str, spans: Sequence[tuple[int, int]]) -> list[int]:
+    """Return the UTF-8 bytes between the end of the token before and that of each token."""
+    stops = np.array([0, *(stop if stop > start else 0 for start, stop in spans)])
+    stops = np.maximum.accumulate(stops)
+    if not text.isascii():
+        codes = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
+        sizes = 1 + (codes > 0x7F) + (codes > 0x7FF) + (codes > 0xFFFF)
+        stops = np.concatenate([[0], np.cumsum(sizes)])[stops]
+    return np.diff(stops).tolist()
+
+
+class LanguageModelingData(DataModule):
+    """What causal and masked language modelling share: documents, in rows or blocks.
+
+    A batch holds `input_ids` and `attention_mask` (batch, length) and `labels` (-100 where there
+    is no target); in the evaluation of causal models also `num_bytes` (batch,).
+
+    Args:
+        clean: Steps on each text, in order: `lower`, `strip`.
+        append: Marker behind each text; the tokenizer's end token unless said.
+        block_size: Join all texts and cut them into blocks of that many tokens, with no padding;
+            one text an example unless said.
+        max_length: In tokens, without blocks; longer texts fall under `too_long`.
+        kwargs: Those of `DataModule`.
+    """
+
+    roles = ("text",)
+    text_roles = ("text",)
+    end: ClassVar[bool]  # whether a text ends with the end token
+
+    def __init__(
+        self,
+        *,
+        clean: Sequence[str] = (),
+        append: str | None = None,
+        block_size: int | None = None,
+        max_length: int = 1024,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        for step in clean or ():
+            if step not in CLEAN:
+                raise UserError(
+                    f"data.clean: there is no step '{step}'{did_you_mean(step, CLEAN)} (there are: "
+                    f"{', '.join(CLEAN)})"
+                )
+        if block_size is not None and block_size < 2:
+            raise UserError("data.block_size should be 2 or more.")
+        self.clean = list(clean or ())
+        self.append = append
+        self.block_size = block_size
+        self.max_length = max_length
+
+    @property
+    def length_limit(self) -> Literal["block_size", "max_length"]:  # type: ignore[override]
+        """The argument that bounds an input's tokens."""
+        return "max_length" if self.block_size is None else "block_size"
+
+    def checked(self, dataset: Dataset, where: str) -> Dataset:
+        """Leave out texts that are empty once they are cleaned; a corpus has such lines."""
+        checked = dataset.filter(_has_text, batched=True, desc="texts")
+        if len(checked) == 0:
+            raise UserError(f"{where} holds no text.")
+        return checked
+
+    def texts(self) -> Iterator[str]:
+        """Yield the cleaned texts of the training split."""
+        for text in super().texts():
+            yield cleaned(text, self.clean)
+
+    def load_processor(self) -> PreTrainedTokenizerBase:
+        """Load or train the tokenizer; where it has no padding token, its end token pads."""
+        tokenizer = super().load_processor()
+        if self.end and self.append is None and tokenizer.eos_token_id is None:
+            raise UserError("the tokenizer has no end token: say what ends a text in data.append.")
+        return tokenizer
+
+    def encode_arguments(self, purpose: Purpose) -> dict[str, Any]:
+        """Return the arguments of `encode_documents`, or of `encode_prompts`."""
+        shared = {"clean": self.clean, "end": self.end}
+        if purpose == "predict":
+            return {**shared, "max_length": self.max_length}
+        return {
+            **shared,
+            "append": self.append,
+            "max_length": self.max_length,
+            "block_size": self.block_size,
+            "columns": self.extra_columns(purpose),
+        }
+
+    def extra_columns(self, purpose: Purpose) -> list[str]:
+        """Return what `encode_documents` is to tell of the tokens."""
+        return []
+
+    def encode_for(self, purpose: Purpose) -> Callable[..., dict[str, list]]:
+        """Return the function that encodes documents, or prompts."""
+        return encode_prompts if purpose == "predict" else encode_documents
+
+    def kept_roles(self, purpose: Purpose) -> Sequence[str]:
+        """Return nothing: a block is no longer one text."""
+        return ()
+
+    def pad(self, rows: list[dict[str, Any]]) -> Batch:
+        """Pad on the right; prompts, which are to be continued, on the left."""
+        prompts = "text" in rows[0]
+        inputs = [{"input_ids": row["input_ids"]} for row in rows]
+        batch: Batch = dict(
+            self.processor.pad(
+                inputs,
+                padding_side="left" if prompts and self.end else "right",
+                pad_to_multiple_of=None if prompts else self.pad_to_multiple_of,
+                return_attention_mask=True,
+                return_tensors="pt",
+            )
+        )
+        if prompts:
+            return {**batch, "text": [row["text"] for row in rows]}
+        if "num_bytes" in rows[0]:
+            batch["num_bytes"] = torch.tensor([row["num_bytes"] for row in rows])
+        width = batch["input_ids"].shape[1]
+        labels = [row.get("labels", row["input_ids"]) for row in rows]
+        batch["labels"] = torch.tensor([ids + [-100] * (width - len(ids)) for ids in labels])
+        return batch
+
+    @property
+    def target_capacity(self) -> int:
+        """Tokens of a batch of the longest examples."""
+        return self.batch_size * (self.block_size or self.max_length)
+
+
+def _has_text(rows: dict[str, list]) -> list[bool]:
+    return [bool(text and text.strip()) for text in rows["text"]]
+
+
+class CausalLMData(LanguageModelingData):
+    """Data of causal language modelling: every token is a target."""
+
+    end = True
+
+    def extra_columns(self, purpose: Purpose) -> list[str]:
+        """Return `num_bytes` for evaluation, where the tokenizer can tell them."""
+        return ["num_bytes"] if purpose == "evaluate" and self.processor.is_fast else []
+
+
+class MaskedLMData(LanguageModelingData):
+    """Data of masked language modelling (Devlin et al., 2018).
+
+    Of the chosen tokens, the only targets, 80 % become the mask token, 10 % a random one, and 10 %
+    stay. The choice is new in every epoch of training, and always the same in evaluation.
+
+    Args:
+        mlm_probability: Part of the tokens that is chosen.
+        whole_word_mask: Choose whole words.
+        kwargs: Those of `LanguageModelingData`.
+    """
+
+    end = False
+
+    def __init__(
+        self, *, mlm_probability: float = 0.15, whole_word_mask: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        if not 0 < mlm_probability <= 1:
+            raise UserError("data.mlm_probability should be above 0, and 1 at most.")
+        self.mlm_probability = mlm_probability
+        self.whole_word_mask = whole_word_mask
+
+    def load_processor(self) -> PreTrainedTokenizerBase:
+        """Load or train the tokenizer, which has to have a mask token."""
+        tokenizer = super().load_processor()
+        if tokenizer.mask_token_id is None:
+            raise UserError(
+                "the tokenizer has no mask token: masked language modelling needs a checkpoint "
+                "with one, such as BERT's or RoBERTa's."
+            )
+        if self.whole_word_mask and not tokenizer.is_fast:
+            raise UserError("data.whole_word_mask needs a fast tokenizer (a tokenizer.json).")
+        return tokenizer
+
+    def extra_columns(self, purpose: Purpose) -> list[str]:
+        """Return `word_ids` for whole words."""
+        return ["word_ids"] if self.whole_word_mask else []
+
+    def vary(self, row: dict[str, Any], rng: np.random.Generator, purpose: Purpose) -> None:
+        """Choose and mask the targets."""
+        words = row.pop("word_ids", None)
+        if purpose == "predict":
+            return
+        ids = np.array(row["input_ids"])
+        special = np.isin(ids, self.processor.all_special_ids)
+        if words is not None:
+            # a word's pieces follow one another; a new document begins with word 0 again
+            starts = np.flatnonzero(np.diff(words, prepend=-2))
+            drawn = np.repeat(rng.random(len(starts)), np.diff(starts, append=len(ids)))
+        else:
+            drawn = rng.random(len(ids))
+        chosen = (drawn < self.mlm_probability) & ~special
+        labels = np.where(chosen, ids, -100)
+        change = rng.random(len(ids))
+        masked = np.where(chosen & (change < 0.8), self.processor.mask_token_id, ids)
+        others = rng.integers(0, len(self.processor), len(ids))
+        masked = np.where(chosen & (change >= 0.9), others, masked)
+        row["input_ids"], row["labels"] = masked.tolist(), labels.tolist()

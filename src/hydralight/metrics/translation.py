@@ -1,0 +1,27 @@
+"""sacreBLEU and chrF."""
+
+from sacrebleu import corpus_bleu, corpus_chrf
+
+from hydralight.metrics.gathered import GatheredMetric
+
+
+class SacreBLEU(GatheredMetric):
+    """BLEU (Post, 2018) and chrF (Popović, 2015) of a corpus by `sacrebleu`, from 0 to 100.
+
+    Args:
+        tokenize: sacrebleu's tokenizer, such as `zh`; by default that of WMT (`13a`).
+        lowercase: Whether case counts for nothing.
+    """
+
+    names = ("bleu", "chrf")
+
+    def __init__(self, tokenize: str | None = None, lowercase: bool = False) -> None:
+        super().__init__()
+        self.tokenize = tokenize
+        self.lowercase = lowercase
+
+    def score(self, predictions: list[str], references: list[str]) -> dict[str, float]:
+        """Score texts against one reference each."""
+        options = {"tokenize": self.tokenize} if self.tokenize else {}
+        bleu = corpus_bleu(predictions, [references], lowercase=self.lowercase, **options)
+        return {"bleu": bleu.score, "chrf": corpus_chrf(predictions, [references]).score}

@@ -1,0 +1,107 @@
+"""Causal language modelling: every token is predicted from those before it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import Metric
+from transformers import AutoModelForCausalLM
+
+from hydralight.metrics.perplexity import Perplexity
+from hydralight.tasks.losses import token_cross_entropy
+from hydralight.tasks.task import Batch, Rows, Task
+
+
+class CausalLMTask(Task):
+    """Cross-entropy of the next token; continuations of prompts.
+
+    Args:
+        label_smoothing: Part of the probability that is spread over the vocabulary.
+        prompt_length: How many tokens of a validation text the samples begin with, half of the
+            text at most.
+        kwargs: Those of `Task`.
+    """
+
+    auto_class = AutoModelForCausalLM
+    sample_columns = ("prompt", "prediction")
+    model: Any
+
+    def __init__(
+        self, *, label_smoothing: float = 0.0, prompt_length: int = 16, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.label_smoothing = label_smoothing
+        self.prompt_length = prompt_length
+
+    @property
+    def metric_names(self) -> Sequence[str]:
+        """Those of `Perplexity`."""
+        return ("perplexity", "bits_per_byte", "byte_perplexity")
+
+    def build_metrics(self) -> dict[str, Metric]:
+        """Return the perplexity."""
+        return {"perplexity": Perplexity()}
+
+    def default_generation(self) -> dict[str, Any]:
+        """Continue by 64 tokens, unless the checkpoint says how far."""
+        config = self.model.generation_config
+        if config.max_new_tokens is not None or config.max_length not in (None, 20):
+            return {}
+        return {"max_new_tokens": 64}
+
+    def forward(self, batch: Batch) -> Any:
+        """Call the model without a cache."""
+        return super().forward({**batch, "use_cache": False})
+
+    def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Sum the cross-entropy over the tokens that have one before them."""
+        logits, labels = outputs.logits[:, :-1], batch["labels"][:, 1:]
+        return token_cross_entropy(logits, labels, self.label_smoothing)
+
+    def update_metrics(self, outputs: Any, batch: Batch) -> Rows:
+        """Count likelihoods, and return each row's mean loss and its tokens."""
+        logits, labels = outputs.logits[:, :-1].float(), batch["labels"][:, 1:]
+        nll = F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none")
+        tokens = (labels != -100).sum(dim=1)
+        metric: Any = self.metrics["perplexity"]
+        metric.update(nll.sum(), tokens.sum(), batch.get("num_bytes"))
+        self.update_further_metrics(logits.transpose(1, 2), labels)
+        means = (nll.sum(dim=1) / tokens.clamp(min=1)).tolist()
+        return self.rows(batch, loss=means, tokens=tokens.tolist())
+
+    def predict_step(self, batch: Batch, batch_idx: int = 0) -> Rows:
+        """Continue prompts, or the beginnings of labelled texts."""
+        tokenizer, ids = self.datamodule.processor, batch["input_ids"]
+        prompts, references = batch.get("text"), None
+        mask = batch["attention_mask"]
+        if prompts is None:
+            shortest = int(mask.sum(dim=1).min())
+            length = max(1, min(self.prompt_length, shortest // 2))
+            rest = ids.masked_fill(mask == 0, tokenizer.pad_token_id)[:, length:]
+            references = tokenizer.batch_decode(rest, skip_special_tokens=True)
+            ids, mask = ids[:, :length], mask[:, :length]
+            prompts = tokenizer.batch_decode(ids, skip_special_tokens=True)
+        config = self.model.generation_config
+        stopping = {"tokenizer": tokenizer} if config.stop_strings else {}
+        with torch.no_grad():
+            continued = self.model.generate(input_ids=ids, attention_mask=mask, **stopping)
+        texts = tokenizer.batch_decode(continued[:, ids.shape[1] :], skip_special_tokens=True)
+        texts = [cut(text, config.stop_strings) for text in texts]
+        each = len(texts) // len(prompts)  # num_return_sequences
+        repeated = {"row": batch["row"].repeat_interleave(each)}
+        columns = {"prompt": prompts} | ({"reference": references} if references else {})
+        spread = {
+            name: [v for v in values for _ in range(each)] for name, values in columns.items()
+        }
+        return self.rows(
+            repeated, **{"prompt": spread.pop("prompt"), "prediction": texts, **spread}
+        )
+
+
+def cut(text: str, markers: str | Sequence[str] | None) -> str:
+    """Cut a text before the first of the markers that is in it."""
+    for marker in [markers] if isinstance(markers, str) else markers or ():
+        text = text.partition(marker)[0]
+    return text

@@ -1,0 +1,175 @@
+"""Classification of whole examples: one label, several labels, or a number."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import MeanSquaredError, Metric, PearsonCorrCoef, SpearmanCorrCoef
+from torchmetrics.classification import (
+    BinaryF1Score,
+    MulticlassAccuracy,
+    MulticlassF1Score,
+    MulticlassMatthewsCorrCoef,
+    MultilabelExactMatch,
+    MultilabelF1Score,
+)
+from torchmetrics.wrappers import ClasswiseWrapper
+from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
+
+from hydralight.metrics.auroc import LabelAUROC
+from hydralight.tasks.labelled import LabelledTask
+from hydralight.tasks.losses import label_cross_entropy, token_cross_entropy
+from hydralight.tasks.task import Batch, Rows
+
+NAMES = {
+    "single_label_classification": ("accuracy", "f1", "f1_macro", "f1_micro", "mcc"),
+    "multi_label_classification": (
+        *("accuracy", "f1_macro", "f1_micro", "auroc"),
+        *("f1/*", "auroc/*"),
+    ),
+    "regression": ("pearson", "spearman", "mse"),
+}
+
+
+class ClassificationTask(LabelledTask):
+    """Cross-entropy, binary cross-entropy or squared error, by the problem's type.
+
+    Metrics, by torchmetrics: accuracy, F1 (of the second label where there are two; macro, micro)
+    and Matthews' correlation; for several labels the part of examples that are all right, F1 and
+    AUROC; for numbers Pearson's and Spearman's correlation and the mean squared error.
+
+    Args:
+        problem_type: As in the model's config.
+        threshold: The probability from which one of several labels is given.
+        kwargs: Those of `LabelledTask`.
+    """
+
+    inputs: Sequence[str] = ()  # the roles that predictions repeat
+    sample_columns = ("text", "text_pair", "image", "label", "score", "reference")
+
+    def __init__(
+        self,
+        *,
+        problem_type: str = "single_label_classification",
+        threshold: float = 0.5,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.problem_type = problem_type
+        self.threshold = threshold
+
+    @property
+    def metric_names(self) -> Sequence[str]:
+        """The metrics of this type of problem."""
+        return NAMES[self.problem_type]
+
+    def model_arguments(self) -> dict[str, Any]:
+        """Return the labels, and the problem's type."""
+        if self.problem_type == "regression":
+            return {"num_labels": 1, "problem_type": "regression"}
+        return {**super().model_arguments(), "problem_type": self.problem_type}
+
+    def build_metrics(self) -> dict[str, Metric]:
+        """Return the metrics of this type of problem."""
+        names = list(self.label_names)
+        size = len(names)
+        if self.problem_type == "regression":
+            correlations = {"pearson": PearsonCorrCoef(), "spearman": SpearmanCorrCoef()}
+            return {**correlations, "mse": MeanSquaredError()}
+        if self.problem_type == "multi_label_classification":
+            options: dict[str, Any] = {"num_labels": size, "threshold": self.threshold}
+            return {
+                "accuracy": MultilabelExactMatch(**options),
+                "f1_macro": MultilabelF1Score(**options, average="macro"),
+                "f1_micro": MultilabelF1Score(**options, average="micro"),
+                "f1": ClasswiseWrapper(
+                    MultilabelF1Score(**options, average="none"), labels=names, prefix="f1/"
+                ),
+                "auroc": LabelAUROC(names),
+            }
+        metrics = {
+            "accuracy": MulticlassAccuracy(size, average="micro"),
+            "f1_macro": MulticlassF1Score(size, average="macro"),
+            "f1_micro": MulticlassF1Score(size, average="micro"),
+            "mcc": MulticlassMatthewsCorrCoef(size),
+        }
+        return metrics | ({"f1": BinaryF1Score()} if size == 2 else {})
+
+    def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Sum the loss over examples, or over examples and labels."""
+        logits, labels = outputs.logits, batch["labels"]
+        if self.problem_type == "regression":
+            error = logits.float().squeeze(-1) - labels
+            return (error**2).sum(), torch.tensor(labels.numel(), device=labels.device)
+        function = token_cross_entropy
+        if self.problem_type == "multi_label_classification":
+            function = label_cross_entropy
+        return function(logits, labels, self.label_smoothing, self.weights)
+
+    def update_metrics(self, outputs: Any, batch: Batch) -> Rows:
+        """Compare with the labels."""
+        logits, labels = outputs.logits.float(), batch["labels"]
+        if self.problem_type == "regression":
+            logits = logits.squeeze(-1)
+        elif self.problem_type == "multi_label_classification":
+            logits, labels = logits.sigmoid(), labels.long()
+        else:
+            logits = logits.softmax(-1)
+        for name, metric in self.metrics.items():
+            metric.update(
+                logits.argmax(-1) if name == "f1" and labels.ndim == 1 else logits, labels
+            )  # type: ignore[operator]
+        self.update_further_metrics(logits, labels)
+        return self.labelled_rows(outputs, batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int = 0) -> Rows:
+        """Return each input with its label, its score, and all scores."""
+        return self.labelled_rows(self(batch), batch)
+
+    def labelled_rows(self, outputs: Any, batch: Batch) -> Rows:
+        """Lay out labels and scores; with several labels, those above the threshold."""
+        logits, names = outputs.logits.float(), self.label_names
+        columns: dict[str, list[Any]] = {}
+        if self.problem_type == "regression":
+            columns["score"] = logits.squeeze(-1).tolist()
+        else:
+            several = self.problem_type == "multi_label_classification"
+            scores = logits.sigmoid() if several else logits.softmax(-1)
+            table = [dict(zip(names, row, strict=True)) for row in scores.tolist()]
+            if several:
+                columns["label"] = [[n for n in r if r[n] >= self.threshold] for r in table]
+            else:
+                columns["label"] = [names[number] for number in scores.argmax(-1).tolist()]
+                columns["score"] = scores.max(-1).values.tolist()
+            columns["scores"] = table
+        if "label" in batch:
+            columns["reference"] = batch["label"]
+        return self.rows(batch, *self.inputs, **columns)
+
+
+class TextClassificationTask(ClassificationTask):
+    """Classification of texts and pairs of texts."""
+
+    auto_class = AutoModelForSequenceClassification
+    inputs = ("text", "text_pair")
+
+
+class ImageClassificationTask(ClassificationTask):
+    """Classification of images; with more than five classes also `top5`, the accuracy of five."""
+
+    auto_class = AutoModelForImageClassification
+    inputs = ("image",)
+
+    @property
+    def metric_names(self) -> Sequence[str]:
+        """Those of classification, and `top5`."""
+        one = self.problem_type == "single_label_classification"
+        return (*super().metric_names, "top5") if one else super().metric_names
+
+    def build_metrics(self) -> dict[str, Metric]:
+        """Return those of classification, and `top5`."""
+        metrics, size = super().build_metrics(), len(self.label_names)
+        if self.problem_type == "single_label_classification" and size > 5:
+            metrics["top5"] = MulticlassAccuracy(size, top_k=5, average="micro")
+        return metrics

@@ -1,0 +1,76 @@
+"""What the tasks that choose among labels share: the head's size, and weights of classes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hydralight.config import UserError
+from hydralight.tasks.losses import ClassWeights, weights_of_classes
+from hydralight.tasks.task import Task
+
+
+class LabelledTask(Task):
+    """A task whose labels have names.
+
+    Args:
+        class_weights: What each label weighs in the loss: a list in the labels' order, a mapping
+            from names (1 where not named), or `balanced`.
+        label_smoothing: Part of the probability that is spread over the labels.
+        kwargs: Those of `Task`.
+    """
+
+    weights: Tensor | None
+
+    def __init__(
+        self, *, class_weights: ClassWeights = None, label_smoothing: float = 0.0, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.class_weights = class_weights
+        self.label_smoothing = label_smoothing
+        self.register_buffer("weights", None, persistent=False)
+
+    @property
+    def label_names(self) -> Sequence[str]:
+        """The labels in the order of their numbers."""
+        return self.datamodule.label_names or ()
+
+    def model_arguments(self) -> dict[str, Any]:
+        """Return the number of labels and their names."""
+        names = dict(enumerate(self.label_names))
+        ids = {name: number for number, name in names.items()}
+        return {"num_labels": len(names), "id2label": names, "label2id": ids}
+
+    def configure_model(self) -> None:
+        """Build the model, and weigh the classes; its config remembers what `balanced` came to."""
+        built = self.model is not None
+        super().configure_model()
+        if built or self.class_weights is None:
+            return
+        assert self.model is not None
+        config, counts = self.model.config, None
+        known = getattr(config, "class_weights", None)
+        if self.class_weights == "balanced" and (self.trainer.state.fn == "fit" or known is None):
+            counts = label_counts(self.datamodule.encoded("train"), len(self.label_names))
+            known = None
+        weights = known or weights_of_classes(self.class_weights, self.label_names, counts)
+        if self.class_weights == "balanced":
+            config.class_weights = weights
+        self.weights = torch.tensor(weights, device=self.device)
+
+
+def label_counts(encoded: Any, num_labels: int) -> list[int]:
+    """Return how often each label comes in encoded rows: ids, lists of ids, or lists of 0 and 1."""
+    if "labels" not in encoded.column_names:
+        raise UserError("task.class_weights=balanced needs labelled training data.")
+    counts = np.zeros(num_labels, dtype=np.int64)
+    for batch in encoded.select_columns(["labels"]).iter(1000):
+        labels = batch["labels"]
+        if isinstance(labels[0], list) and isinstance(labels[0][0], float):
+            counts += np.asarray(labels).sum(axis=0).astype(np.int64)
+        else:
+            flat = np.concatenate([np.ravel(row) for row in labels])
+            counts += np.bincount(flat[flat >= 0], minlength=num_labels)
+    return counts.tolist()

@@ -1,0 +1,132 @@
+"""Answers found in a context."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from transformers import AutoModelForQuestionAnswering
+
+from hydralight.metrics.squad import SquadScores
+from hydralight.tasks.losses import token_cross_entropy
+from hydralight.tasks.task import Batch, Rows, Task
+
+
+class QuestionAnsweringTask(Task):
+    """Extractive question answering: the first and the last token of the answer.
+
+    The answer is the best span of all windows of a context, by the sum of its two logits; no span
+    leaves the context or is longer than `max_answer_length`.
+
+    Args:
+        version_2_with_negative: Whether there are questions without an answer (SQuAD 2.0). The
+            answer is then empty where the first token's score is above the best span's by more
+            than `null_score_diff_threshold`.
+        null_score_diff_threshold: See there.
+        max_answer_length: In tokens.
+        kwargs: Those of `Task`.
+    """
+
+    auto_class = AutoModelForQuestionAnswering
+    sample_columns = ("question", "answer", "reference")
+
+    def __init__(
+        self,
+        *,
+        version_2_with_negative: bool = False,
+        null_score_diff_threshold: float = 0.0,
+        max_answer_length: int = 30,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.version_2_with_negative = version_2_with_negative
+        self.null_score_diff_threshold = null_score_diff_threshold
+        self.max_answer_length = max_answer_length
+
+    @property
+    def metric_names(self) -> Sequence[str]:
+        """Exact match and F1; and those of either kind of question."""
+        names = ("exact_match", "f1")
+        kinds = ("", "HasAns_", "NoAns_") if self.version_2_with_negative else ("",)
+        return [kind + name for kind in kinds for name in names]
+
+    def build_metrics(self) -> dict[str, Metric]:
+        """Return SQuAD's scores."""
+        return {"squad": SquadScores()}
+
+    def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Sum, over windows, the mean cross-entropy of start and end."""
+        start, number = token_cross_entropy(outputs.start_logits, batch["start_positions"])
+        end, _ = token_cross_entropy(outputs.end_logits, batch["end_positions"])
+        return (start + end) / 2, number
+
+    def forward(self, batch: Batch) -> Any:
+        """Call the model without the positions: the loss is the task's."""
+        positions = ("start_positions", "end_positions")
+        return super().forward({n: v for n, v in batch.items() if n not in positions})
+
+    def update_metrics(self, outputs: Any, batch: Batch) -> Rows:
+        """Compare the answers with the references."""
+        rows = self.answered_rows(outputs, batch)
+        answers, references = [row["answer"] for row in rows], [row["reference"] for row in rows]
+        self.metrics["squad"].update(answers, references)  # type: ignore[operator]
+        self.update_further_metrics(answers, references)
+        return rows
+
+    def predict_step(self, batch: Batch, batch_idx: int = 0) -> Rows:
+        """Return answers, their scores, and where they are."""
+        return self.answered_rows(self(batch), batch)
+
+    def answered_rows(self, outputs: Any, batch: Batch) -> Rows:
+        """Lay out the answers; `score` is the probability among all spans (and no answer)."""
+        scores, starts, ends = spans(outputs, batch, self.max_answer_length)
+        nulls = (outputs.start_logits[:, 0] + outputs.end_logits[:, 0]).float()
+        answers: list[dict[str, Any]] = []
+        sizes = batch["windows"].tolist()
+        parts = [t.split(sizes) for t in (scores, starts, ends, nulls)]
+        for context, score, start, end, null in zip(batch["context"], *parts, strict=True):
+            best = int(score.argmax())
+            window, place = divmod(best, score[0].numel())
+            everything = score.flatten()
+            chosen, least_null = everything[best], null.min()
+            if self.version_2_with_negative:
+                everything = torch.cat([everything, least_null[None]])
+            total = everything.logsumexp(0)
+            span = [int(side[window].flatten()[place]) for side in (start, end)]
+            empty = not torch.isfinite(chosen)
+            if self.version_2_with_negative:
+                empty = empty or bool(least_null - chosen > self.null_score_diff_threshold)
+            if empty:
+                chosen, span = least_null, [0, 0]
+            score_of_all = float((chosen - total).exp()) if torch.isfinite(total) else 0.0
+            text = context[span[0] : span[1]]
+            answers.append(
+                {"answer": text, "score": score_of_all, "start": span[0], "end": span[1]}
+            )
+        columns = {name: [answer[name] for answer in answers] for name in answers[0]}
+        if "answers" in batch:
+            columns["reference"] = [list(answer["text"]) for answer in batch["answers"]]
+        return self.rows(batch, "id", "question", **columns)
+
+
+def spans(outputs: Any, batch: Batch, max_answer_length: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Score every span of context tokens.
+
+    Returns:
+        Scores (windows, lengths, tokens), minus infinity where there is no such span; and the
+        characters at which the spans start and end, of the same shape.
+    """
+    begin, stop = batch["starts"], batch["ends"]
+    width = begin.shape[1]
+    lengths = min(max_answer_length, width)
+    context = begin >= 0
+    start_logits = outputs.start_logits.float().masked_fill(~context, -torch.inf)
+    end_logits = outputs.end_logits.float().masked_fill(~context, -torch.inf)
+    # of a span of length n, the end stands n - 1 tokens behind the start
+    place = torch.arange(width, device=begin.device) + torch.arange(
+        lengths, device=begin.device
+    ).unsqueeze(1)
+    outside, place = place >= width, place.clamp(max=width - 1)
+    scores = (start_logits.unsqueeze(1) + end_logits[:, place]).masked_fill(outside, -torch.inf)
+    return scores, begin.unsqueeze(1).expand_as(scores), stop[:, place]

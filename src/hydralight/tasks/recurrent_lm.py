@@ -1,0 +1,82 @@
+"""Causal language modelling with segment-level recurrence."""
+
+from typing import Any
+
+import torch
+from transformers import Cache, DynamicCache
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from hydralight.config import UserError
+from hydralight.tasks.causal_lm import CausalLMTask
+from hydralight.tasks.task import Batch
+
+
+class RecurrentLMTask(CausalLMTask):
+    """Reads a document segment by segment, and remembers the one before (Dai et al., 2019).
+
+    The memory is a key/value cache of limited length through which no gradient flows. Any model
+    with rotary positions carries it: a text of any length is read with the same distances. The
+    segments of a batch of documents are one training batch; its activations are kept until its
+    backward pass.
+
+    Args:
+        segment_length: Tokens that are read at once.
+        memory_length: Tokens before them that can be looked back to; 0 turns the memory off.
+        kwargs: Those of `CausalLMTask`.
+    """
+
+    def __init__(
+        self, *, segment_length: int = 128, memory_length: int = 128, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        if segment_length < 2 or memory_length < 0:
+            raise UserError(
+                "task.segment_length should be 2 or more, task.memory_length 0 or more."
+            )
+        self.segment_length = segment_length
+        self.memory_length = memory_length
+
+    def configure_model(self) -> None:
+        """Build the model, and see that it can be recurrent."""
+        super().configure_model()
+        kind = self.model.config.model_type
+        if getattr(self.model.config, "rope_parameters", None) is None:
+            raise UserError(
+                f"segment-level recurrence needs rotary positions, which {kind} does not have: "
+                "take a model like llama."
+            )
+        if self.model.is_activation_checkpointing:
+            raise UserError(
+                "model.gradient_checkpointing does not go with segment-level recurrence, which "
+                "needs the model's cache: lower data.max_length or data.batch_size instead."
+            )
+
+    def forward(self, batch: Batch) -> CausalLMOutputWithPast:
+        """Return the logits (batch, length, vocabulary) of whole documents.
+
+        Padding stands at the end, where no token that counts can see it.
+        """
+        ids, memory, logits = batch["input_ids"], None, []
+        if self.memory_length:
+            memory = DynamicCache(config=self.model.config)
+        for start in range(0, ids.shape[1], self.segment_length):
+            segment = ids[:, start : start + self.segment_length]
+            positions = torch.arange(start, start + segment.shape[1], device=ids.device)
+            outputs = self.model(
+                input_ids=segment,
+                position_ids=positions.expand_as(segment),
+                past_key_values=memory,
+                use_cache=memory is not None,
+            )
+            logits.append(outputs.logits)
+            if memory is not None:
+                forget(memory, self.memory_length)
+        return CausalLMOutputWithPast(logits=torch.cat(logits, dim=1))
+
+
+def forget(memory: Cache, length: int) -> None:
+    """Keep the last tokens of a cache, without their gradients."""
+    layers: list[Any] = memory.layers
+    for layer in layers:
+        layer.keys = layer.keys[:, :, -length:].detach()
+        layer.values = layer.values[:, :, -length:].detach()
