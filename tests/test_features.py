@@ -1,0 +1,249 @@
+"""What every task can do: losses and metrics by config, more data sets, averaged weights."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from standins import row_for, tokenizer, write_jsonl
+
+import hydralight
+from hydralight.cli import start
+from hydralight.config import UserError
+from hydralight.data.text_classification import TextClassificationData
+from hydralight.tasks.losses import (
+    focal_loss,
+    label_cross_entropy,
+    token_cross_entropy,
+    weights_of_classes,
+)
+from hydralight.tasks.task import Task
+
+
+class Outputs:
+    def __init__(self, logits):
+        self.logits = logits
+
+
+class Crash(Exception):
+    pass
+
+
+# ---------------------------------------------------------------- losses
+
+
+def test_weighted_losses_are_those_of_torch():
+    torch.manual_seed(0)
+    logits, weights = torch.randn(6, 3), torch.tensor([0.5, 2.0, 4.0])
+    labels = torch.tensor([0, 1, 2, 2, -100, 1])
+    for smoothing in (0.0, 0.1):
+        loss_sum, weight = token_cross_entropy(logits, labels, smoothing, weights)
+        expected = F.cross_entropy(logits, labels, weights, label_smoothing=smoothing)
+        torch.testing.assert_close(loss_sum / weight, expected)
+    hot = torch.randint(2, (6, 3)).float()
+    loss_sum, weight = label_cross_entropy(logits, hot, class_weights=weights)
+    expected = F.binary_cross_entropy_with_logits(logits, hot, pos_weight=weights)
+    torch.testing.assert_close(loss_sum / weight, expected)
+    for targets in (labels, hot):
+        batch = {"labels": targets}
+        plain = (token_cross_entropy if targets is labels else label_cross_entropy)(logits, targets)
+        torch.testing.assert_close(focal_loss(Outputs(logits), batch, gamma=0), plain)
+        assert focal_loss(Outputs(logits), batch, gamma=2)[0] < plain[0]
+
+
+def test_weights_of_classes():
+    assert weights_of_classes("balanced", ["a", "b"], [30, 10]) == [2 / 3, 2.0]
+    assert weights_of_classes({"b": 3}, ["a", "b"], None) == [1.0, 3.0]
+    with pytest.raises(UserError, match="no label 'bb'; did you mean 'b'"):
+        weights_of_classes({"bb": 3}, ["a", "b"], None)
+    with pytest.raises(UserError, match="3 values for 2 labels"):
+        weights_of_classes([1, 2, 3], ["a", "b"], None)
+
+
+def test_balanced_weights_are_remembered_for_evaluation(recipe, tmp_path, capsys):
+    """13 rows of which 7 are of the first class; evaluation has no training data to count in."""
+    run = hydralight.train([*recipe("bert_mrpc"), "task.class_weights=balanced"])
+    expected = weights_of_classes("balanced", ["0", "1"], [7, 6])
+    assert json.loads((run.path / "model/config.json").read_text())["class_weights"] == expected
+    capsys.readouterr()
+    start("eval", [f"run={run.path}", f"data.path={tmp_path}/data/validation.jsonl"])
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["val/loss"] == pytest.approx(run.metrics["best"]["val/loss"], abs=1e-6)
+
+
+def test_loss_and_metrics_by_config(recipe):
+    short = ["trainer.max_epochs=1", "model.config={hidden_dropout_prob: 0}"]
+    plain = hydralight.train([*recipe("bert_mrpc"), *short])
+    accuracy = "torchmetrics.classification.MulticlassAccuracy, num_classes: 2, average: micro"
+    changed = hydralight.train(
+        [
+            *recipe("bert_mrpc"),
+            *short,
+            "task.loss._target_=hydralight.tasks.losses.focal_loss",
+            "+task.loss.gamma=0",
+            f"task.metrics={{mine: {{_target_: {accuracy}}}}}",
+            "optimized_metric=val/mine",
+        ]
+    )
+    # the focal loss without focus is the cross-entropy
+    torch.testing.assert_close(
+        torch.tensor(plain.history["train/loss"].dropna().to_numpy()),
+        torch.tensor(changed.history["train/loss"].dropna().to_numpy()),
+    )
+    best = changed.metrics["best"]
+    assert best["val/mine"] == pytest.approx(best["val/accuracy"])
+    focused = hydralight.train(
+        [*recipe("bert_mrpc"), *short, "task.loss._target_=hydralight.tasks.losses.focal_loss"]
+    )
+    assert focused.history["train/loss"][0] < plain.history["train/loss"][0] / 2
+
+
+def test_a_metric_that_does_not_fit_is_named(recipe):
+    wrong = "{mine: {_target_: torchmetrics.classification.MultilabelAccuracy, num_labels: 7}}"
+    with pytest.raises(UserError, match=r"^task\.metrics\.mine: "):
+        hydralight.train([*recipe("bert_mrpc"), f"task.metrics={wrong}"])
+
+
+def test_monitored_metric_that_the_data_does_not_have(recipe):
+    with pytest.raises(UserError, match="did you mean 'val/f1_macro'"):
+        hydralight.train([*recipe("bert_mrpc"), "optimized_metric=val/f1_makro"])
+    six_classes = [*recipe("distilbert_emotion"), "optimized_metric=val/f1"]
+    with pytest.raises(
+        UserError, match=r"'val/f1' .* not among the metrics of this data: .*f1_mac"
+    ):
+        hydralight.train(six_classes)
+
+
+# ---------------------------------------------------------------- more data sets
+
+
+def examples(folder, name, count, first=0):
+    rows = [row_for("bert_mrpc", first + index) for index in range(count)]
+    return write_jsonl(folder / f"{name}.jsonl", rows)
+
+
+def test_extra_sets_are_evaluated_each_by_itself(recipe, tmp_path, capsys):
+    sets = {name: examples(tmp_path, name, size, 60) for name, size in (("one", 9), ("two", 3))}
+    extra = ",".join(f"{name}: {path}" for name, path in sets.items())
+    run = hydralight.train([*recipe("bert_mrpc"), f"data.extra_eval={{{extra}}}"])
+    best = run.metrics["best"]
+    for name, path in sets.items():
+        capsys.readouterr()
+        start("eval", [f"run={run.path}", f"data.path={path}", "data.extra_eval=null"])
+        printed = json.loads(capsys.readouterr().out)
+        for metric, value in printed.items():
+            assert best[metric.replace("val/", f"val/{name}/")] == pytest.approx(value, abs=1e-6)
+    start("eval", [f"run={run.path}"])
+    assert len(run.predictions("validation")) == 7
+
+
+def key(row):
+    return json.dumps(row)
+
+
+def pairs(folder, **arguments):
+    columns = {"text": "sentence1", "text_pair": "sentence2"}
+    path = {"train": str(examples(folder, "own", 200))}
+    made = TextClassificationData(
+        tokenizer=lambda *args, **kwargs: tokenizer(), path=path, columns=columns, **arguments
+    )
+    return made.sources()
+
+
+def test_mix_draws_by_weight_and_leaves_evaluation_alone(tmp_path):
+    other = examples(tmp_path, "other", 500, first=1000)
+    plain = pairs(tmp_path)
+    mixed = pairs(tmp_path, mix={"other": {"path": str(other), "weight": 0.25}})
+    assert mixed["validation"].to_list() == plain["validation"].to_list()
+    own, drawn = (Counter(map(key, rows["train"].to_list())) for rows in (plain, mixed))
+    assert own <= drawn  # the own rows end the mix, each of them used once
+    assert (drawn - own).total() == pytest.approx(180 * 0.25 / 0.75, rel=0.25)
+    with pytest.raises(UserError, match="weights are the probabilities"):
+        pairs(tmp_path, mix={"other": {"path": str(other), "weight": 1.5}})
+    with pytest.raises(UserError, match="no 'wieght'; did you mean 'weight'"):
+        pairs(tmp_path, mix={"other": {"path": str(other), "wieght": 0.5}})
+
+
+def test_folds_validate_every_row_once(tmp_path):
+    whole = pairs(tmp_path, validation_fraction=0.0)["train"].to_list()
+    folds = [pairs(tmp_path, fold=number, num_folds=4) for number in range(4)]
+    validated = [key(row) for fold in folds for row in fold["validation"].to_list()]
+    assert sorted(validated) == sorted(map(key, whole))
+    for fold in folds:
+        both = [*fold["train"].to_list(), *fold["validation"].to_list()]
+        assert sorted(map(key, both)) == sorted(map(key, whole))
+
+
+# ---------------------------------------------------------------- averaged weights
+
+
+EMA = ["callbacks=ema", "callbacks.ema.decay=0.5", "callbacks.rich_progress=null"]
+
+
+def test_average_of_weights_is_evaluated_and_exported(recipe, monkeypatch):
+    seen = []
+
+    def record(task, outputs, batch, batch_idx):
+        seen.append({n: p.detach().clone() for n, p in task.model.named_parameters()})
+
+    monkeypatch.setattr(Task, "on_train_batch_end", record, raising=False)
+    run = hydralight.train(
+        [*recipe("bert_mrpc"), *EMA, "trainer.max_epochs=1", "optimizer.lr=0.01"]
+    )
+    average = dict(seen[0])  # the first update copies
+    for weights in seen[1:]:
+        average = {n: 0.5 * average[n] + 0.5 * weights[n] for n in average}
+    exported = load_file(run.path / "model/model.safetensors")
+    for name, weight in average.items():
+        torch.testing.assert_close(exported[name], weight, msg=name)
+    assert max((seen[-1][n] - average[n]).abs().max() for n in average) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("experiment", "more"),
+    [("bert_mrpc", EMA), ("roberta_mlm_wikitext", ["data.num_workers=2", "data.batch_size=4"])],
+    ids=["averaged weights", "masks"],
+)
+def test_resumed_run_is_the_uninterrupted_one(experiment, more, recipe, tmp_path, monkeypatch):
+    """A crash in the second epoch: averages, and masks drawn anew in each epoch, go on."""
+    overrides = [*recipe(experiment), *more, "trainer.max_epochs=2"]
+    overrides += ["callbacks.last_checkpoint.every_n_train_steps=1"]
+    whole = hydralight.train(overrides)
+
+    def crash(task, *args):
+        if task.current_epoch == 1 and task.global_step == int(whole.history["step"].max()) - 1:
+            raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Task, "on_train_batch_start", crash, raising=False)
+        with pytest.raises(Crash):
+            hydralight.train([*overrides, f"paths.log_dir={tmp_path / 'crashed'}"])
+    (crashed,) = (tmp_path / "crashed/train/runs").iterdir()
+    resumed = hydralight.train([f"resume={crashed}"])
+    assert whole.history.equals(resumed.history)
+    weights = [load_file(run.path / "model/model.safetensors") for run in (whole, resumed)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_masks_are_new_in_each_epoch_and_the_same_in_evaluation(recipe, monkeypatch):
+    seen: dict[str, list] = {"train": [], "val": []}
+
+    def recorder(rows):
+        def hook(task, batch, batch_idx, dataloader_idx=0):
+            order = np.argsort(batch["row"].numpy(), kind="stable")
+            rows.append(batch["labels"].numpy()[order].tolist())
+
+        return hook
+
+    monkeypatch.setattr(Task, "on_train_batch_start", recorder(seen["train"]), raising=False)
+    monkeypatch.setattr(Task, "on_validation_batch_start", recorder(seen["val"]), raising=False)
+    hydralight.train(
+        [*recipe("roberta_mlm_wikitext"), "trainer.max_epochs=2", "data.batch_size=100"]
+    )
+    first, second = seen["train"]
+    assert sorted(map(len, first)) == sorted(map(len, second))
+    assert first != second
+    assert seen["val"][0] == seen["val"][1]
