@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import ROOT
 from safetensors.torch import load_file
+from standins import row_for, write_jsonl
 
 import hydralight
 from hydralight.runs import Run
@@ -50,3 +51,22 @@ def test_two_processes_do_what_one_does(bart_cnn, articles, tmp_path):
 
     script("train.py", [f"resume={folder}", "trainer.max_epochs=2"])
     assert list(Run(folder).history["step"]) == [1, 2, 3, 3, 4, 5, 6, 6, 6]
+
+
+def test_two_processes_evaluate_what_one_does(recipe, tmp_path):
+    """Sets of 7 rows and of 1, which one of the processes has no share of; texts are gathered."""
+    lone = write_jsonl(tmp_path / "lone.jsonl", [row_for("bert_ner_conll2003", 50)])
+    overrides = [
+        *recipe("bert_ner_conll2003"),
+        f"data.extra_eval={{lone: {lone}}}",
+        f"data.path.train='{tmp_path / 'data/train.jsonl'}[:12]'",
+        "model.config={hidden_dropout_prob: 0, attention_probs_dropout_prob: 0}",
+        "trainer.max_epochs=1",
+        "trainer.gradient_clip_val=null",
+    ]
+    one = hydralight.train([*overrides, "data.batch_size=4"])
+    ddp = ["trainer=ddp_cpu", "data.batch_size=2", f"paths.log_dir={tmp_path / 'ddp'}"]
+    script("train.py", [*overrides, *ddp])
+    (folder,) = (tmp_path / "ddp/train/runs").iterdir()
+    np.testing.assert_allclose(one.history, Run(folder).history[one.history.columns], rtol=2e-5)
+    assert "val/lone/f1" in one.history

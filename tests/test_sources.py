@@ -370,3 +370,31 @@ def test_rename_roles_refuses(columns, sentence):
     with pytest.raises(UserError) as caught:
         rename_roles(data, columns, ["text", "summary"], "my.csv (train)")
     assert sentence in str(caught.value)
+
+
+def test_line_aligned_files(tmp_path):
+    english, german = tmp_path / "a.en", tmp_path / "a.de"
+    write(english, "one\ntwo\nthree\n")
+    write(german, "eins\nzwei\ndrei\n")
+    files = {"en": str(english), "de": f"{german}[:3]"}
+    assert load_splits({"train": files})["train"][1] == {"en": "two", "de": "zwei"}
+    write(german, "eins\nzwei\n")
+    os.utime(german, (1, 1))
+    message = refused({"train": files})
+    assert f"{english} has 3 lines and {german}[:3] has 2 lines" in message
+
+
+def test_conll_columns(tmp_path):
+    path = write(tmp_path / "a.conll", "-DOCSTART- O\n\nNew\tB-LOC\nYork\tI-LOC\n\n.\tO\n")
+    rows = [
+        {"tokens": ["New", "York"], "tags": ["B-LOC", "I-LOC"]},
+        {"tokens": ["."], "tags": ["O"]},
+    ]
+    assert load_splits(path)["train"].to_list() == rows
+    odd = write(tmp_path / "b.annotated", "New York|B-LOC\n")
+    reader = {"format": "conll", "delimiter": "|"}
+    assert load_splits(odd, reader=reader)["train"][0]["tokens"] == ["New York"]
+    message = refused(path, reader={"column_names": ["tokens", "pos", "tags"]})
+    assert message.startswith(f"Line 3 of {path} has 2 columns (New, B-LOC), and")
+    tabs = write(tmp_path / "c.conll", "New York\tB-LOC\n")
+    assert load_splits(tabs, reader={"delimiter": "\\t"})["train"][0]["tags"] == ["B-LOC"]

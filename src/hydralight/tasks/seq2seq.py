@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric, Metric
 from transformers import AutoModelForSeq2SeqLM
+from transformers.models.bart.modeling_bart import shift_tokens_right
 
 from hydralight.metrics.rouge import Rouge
 from hydralight.metrics.translation import SacreBLEU
@@ -47,7 +48,12 @@ class Seq2SeqTask(Task):
 
     def forward(self, batch: Batch) -> Any:
         """Feed the decoder the labels, shifted right."""
-        decoder = self.model.prepare_decoder_input_ids_from_labels(labels=batch["labels"])
+        model, labels = self.model, batch["labels"]
+        if hasattr(model, "prepare_decoder_input_ids_from_labels"):
+            decoder = model.prepare_decoder_input_ids_from_labels(labels=labels)
+        else:  # M2M100, NLLB
+            config = model.config
+            decoder = shift_tokens_right(labels, config.pad_token_id, config.decoder_start_token_id)
         return super().forward({**batch, "decoder_input_ids": decoder, "use_cache": False})
 
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -113,7 +119,7 @@ class TranslationTask(Seq2SeqTask):
             return values
         number = self.datamodule.processor.convert_tokens_to_ids(code)
         config: Any = self.model.config
-        if config.model_type == "mbart" and config.decoder_start_token_id is None:
+        if config.model_type == "mbart" and not getattr(config, "decoder_start_token_id", None):
             # mBART-25 begins with the code itself; its later kin with the end token, then the code
             config.decoder_start_token_id = number
             return {**values, "decoder_start_token_id": number}
