@@ -14,27 +14,38 @@ def draw_curves(run_dir: Path) -> Path | None:
         return None
     table = pd.read_csv(path)
     names = [name for name in table.columns if name not in ("step", "epoch")]
-    losses = [name for name in ("train/loss", "val/loss") if name in names]
-    panels = ([losses] if losses else []) + [[name] for name in names if name not in losses]
+    panels: dict[str, list[str]] = {}
+    for name in names:
+        panels.setdefault(panel_of(name, names), []).append(name)
     if not panels:
         return None
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(4.2 * columns, 2.9 * rows), layout="constrained")
-    for index, panel in enumerate(panels):
+    for index, (title, panel) in enumerate(panels.items()):
         axes = figure.add_subplot(rows, columns, index + 1)
         for name in panel:
             series = table[["step", name]].dropna()
             marker = "o" if name.startswith("val/") or len(series) < 3 else ""
             axes.plot(series["step"], series[name], marker=marker, markersize=4, label=name)
-        axes.set_title("loss" if len(panel) > 1 else panel[0], fontsize=10)
+        axes.set_title(title if len(panel) > 1 else panel[0], fontsize=10)
         axes.set_xlabel("step", fontsize=9)
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.3)
         if len(panel) > 1:
-            axes.legend(fontsize=8)
+            axes.legend(fontsize=8 if len(panel) < 6 else 5, ncols=1 + len(panel) // 9)
     target = run_dir / "curves.png"
     partial = run_dir / "curves.partial.png"
     figure.savefig(partial, dpi=110)
     partial.replace(target)
     return target
+
+
+def panel_of(name: str, names: list[str]) -> str:
+    """Return the panel of a value: losses share one, so do further sets' and labels' values."""
+    first, *rest = name.split("/")
+    if len(rest) > 1 and "/".join([first, *rest[1:]]) in names:
+        rest = rest[1:]  # of a set of `data.extra_eval`
+    if rest == ["loss"]:
+        return "loss"
+    return "/".join([first, rest[0], "by label"] if len(rest) > 1 else [first, *rest])

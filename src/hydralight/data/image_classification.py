@@ -18,7 +18,7 @@ from hydralight.config import UserError, did_you_mean, first_line
 from hydralight.data.classification import ClassificationData
 from hydralight.data.datamodule import Batch, Purpose
 from hydralight.data.labels import ProblemType, encode_labels
-from hydralight.data.sources import load_splits
+from hydralight.data.sources import load_splits, without_bars
 
 
 def encode_images(
@@ -86,10 +86,12 @@ class ImageClassificationData(ClassificationData):
         """Check that the files are there, and name the labels."""
         if not isinstance(dataset.features["image"], datasets.Image):
             raise UserError(f"{where}: the image is of no kind that can be read.")
-        for row, image in enumerate(dataset["image"]):
-            if image is None or (image["bytes"] is None and not Path(image["path"]).is_file()):
-                what = "is missing" if image is None else f"{image['path']} does not exist"
-                raise UserError(f"{where}, row {row + 1}: the image {what}.")
+        first = dataset[0]["image"]
+        if first is None or first["bytes"] is None:  # files, then, and no images in the data set
+            for row, image in enumerate(dataset["image"]):
+                if image is None or not Path(image["path"]).is_file():
+                    what = "is missing" if image is None else f"{image['path']} does not exist"
+                    raise UserError(f"{where}, row {row + 1}: the image {what}.")
         return super().checked(dataset, where)
 
     def predict_from(self, source: str) -> None:
@@ -121,7 +123,8 @@ class ImageClassificationData(ClassificationData):
             numbers = list(range(len(dataset)))
             encoded = Dataset.from_dict({"length": [1] * len(dataset), "row": numbers})
         images = dataset.select_columns("image")
-        return datasets.concatenate_datasets([encoded, images], axis=1)
+        with without_bars():
+            return datasets.concatenate_datasets([encoded, images], axis=1)
 
     def vary(self, row: dict[str, Any], rng: np.random.Generator, purpose: Purpose) -> None:
         """Decode, augment in training, and process the image; its path is kept."""

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningDataModule
 
 from hydralight.config import UserError, did_you_mean
 from hydralight.data.roles import Columns, check_text, rename_roles
-from hydralight.data.sources import load_splits
+from hydralight.data.sources import load_splits, without_bars
 from hydralight.data.splits import carve, fold
 
 
@@ -136,8 +136,9 @@ class SourceData(LightningDataModule):
         if len(dataset) == 0:
             raise UserError(f"{where} is empty.")
         roles = list(dict.fromkeys([*self.roles, *more]))
-        renamed = rename_roles(dataset, columns, roles, where, self.optional_roles)
-        return self.checked(renamed, where)
+        with without_bars():
+            renamed = rename_roles(dataset, columns, roles, where, self.optional_roles)
+            return self.checked(renamed, where)
 
     def _parted(self, splits: dict[str, Dataset]) -> dict[str, Dataset]:
         by = {"stratify_by": self.stratify_by, "group_by": self.group_by}

@@ -4,7 +4,8 @@ import glob
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,18 @@ def load_splits(
         if len(rows) == 0:
             raise UserError(f"The split {split} of {_spell(path)} has no rows.")
     return found
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Keep the progress bars of `datasets` for what takes long."""
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
 
 
 def _is_local(path: str) -> bool:
@@ -255,17 +268,16 @@ def _prepare(
     source: str, where: str, files: Sequence[str], kind: str, options: dict[str, Any], **kwargs: Any
 ) -> dict[str, Dataset]:
     """Let `datasets` read local files, and look for the bad line where it can't."""
-    level, bars = datasets.utils.logging.get_verbosity(), datasets.are_progress_bars_disabled()
+    level = datasets.utils.logging.get_verbosity()
     try:
         datasets.utils.logging.set_verbosity(logging.CRITICAL)
-        if not bars:
-            datasets.disable_progress_bars()
         if kind == "csv":
             # A first row that is too long makes pandas take its first field for an index.
             refuse(bad_csv_row(file, options, rows=2) for file in files)
         if kind == "conll":
             refuse(conll_columns(file, options) for file in files)
-        found = dict(datasets.load_dataset(source, **kwargs, **options))
+        with without_bars():
+            found = dict(datasets.load_dataset(source, **kwargs, **options))
     except UserError:
         raise
     except Exception as error:
@@ -275,8 +287,6 @@ def _prepare(
         raise UserError(complaint(where, cause)) from error
     finally:
         datasets.utils.logging.set_verbosity(level)
-        if not bars:
-            datasets.enable_progress_bars()
     # pandas fills up a short row with missing cells, and takes plain quotes, frequent in tsv, for
     # quoting: it then drops them and joins lines.
     if kind == "csv" and (

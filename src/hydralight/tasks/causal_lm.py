@@ -18,7 +18,6 @@ class CausalLMTask(Task):
     """Cross-entropy of the next token; continuations of prompts.
 
     Args:
-        label_smoothing: Part of the probability that is spread over the vocabulary.
         prompt_length: How many tokens of a validation text the samples begin with, half of the
             text at most.
         kwargs: Those of `Task`.
@@ -28,11 +27,8 @@ class CausalLMTask(Task):
     sample_columns = ("prompt", "prediction")
     model: Any
 
-    def __init__(
-        self, *, label_smoothing: float = 0.0, prompt_length: int = 16, **kwargs: Any
-    ) -> None:
+    def __init__(self, *, prompt_length: int = 16, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.label_smoothing = label_smoothing
         self.prompt_length = prompt_length
 
     @property

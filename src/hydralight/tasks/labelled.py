@@ -18,18 +18,14 @@ class LabelledTask(Task):
     Args:
         class_weights: What each label weighs in the loss: a list in the labels' order, a mapping
             from names (1 where not named), or `balanced`.
-        label_smoothing: Part of the probability that is spread over the labels.
         kwargs: Those of `Task`.
     """
 
     weights: Tensor | None
 
-    def __init__(
-        self, *, class_weights: ClassWeights = None, label_smoothing: float = 0.0, **kwargs: Any
-    ) -> None:
+    def __init__(self, *, class_weights: ClassWeights = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.class_weights = class_weights
-        self.label_smoothing = label_smoothing
         self.register_buffer("weights", None, persistent=False)
 
     @property

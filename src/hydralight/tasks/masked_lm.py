@@ -38,7 +38,7 @@ class MaskedLMTask(Task):
 
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum the cross-entropy over hidden tokens."""
-        return token_cross_entropy(outputs.logits, batch["labels"])
+        return token_cross_entropy(outputs.logits, batch["labels"], self.label_smoothing)
 
     def update_metrics(self, outputs: Any, batch: Batch) -> Rows:
         """Compare the hidden tokens, and return how many of each row were found."""

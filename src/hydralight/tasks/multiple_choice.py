@@ -28,7 +28,7 @@ class MultipleChoiceTask(Task):
 
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum the cross-entropy over examples."""
-        return token_cross_entropy(outputs.logits, batch["labels"])
+        return token_cross_entropy(outputs.logits, batch["labels"], self.label_smoothing)
 
     def update_metrics(self, outputs: Any, batch: Batch) -> Rows:
         """Compare the best ending with the right one."""

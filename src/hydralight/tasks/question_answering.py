@@ -57,8 +57,11 @@ class QuestionAnsweringTask(Task):
 
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum, over windows, the mean cross-entropy of start and end."""
-        start, number = token_cross_entropy(outputs.start_logits, batch["start_positions"])
-        end, _ = token_cross_entropy(outputs.end_logits, batch["end_positions"])
+        smoothing = self.label_smoothing
+        start, number = token_cross_entropy(
+            outputs.start_logits, batch["start_positions"], smoothing
+        )
+        end, _ = token_cross_entropy(outputs.end_logits, batch["end_positions"], smoothing)
         return (start + end) / 2, number
 
     def forward(self, batch: Batch) -> Any:

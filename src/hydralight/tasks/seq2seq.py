@@ -15,21 +15,12 @@ from hydralight.tasks.task import Batch, Rows, Task
 
 
 class Seq2SeqTask(Task):
-    """Token-level cross-entropy in training, generated text in evaluation.
-
-    Args:
-        label_smoothing: Part of the probability that is spread over the vocabulary.
-        kwargs: Those of `Task`.
-    """
+    """Token-level cross-entropy in training, generated text in evaluation."""
 
     auto_class = AutoModelForSeq2SeqLM
     source: ClassVar[str]
     target: ClassVar[str]
     model: Any
-
-    def __init__(self, *, label_smoothing: float = 0.0, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.label_smoothing = label_smoothing
 
     def text_metrics(self) -> dict[str, Metric]:
         """Return the metrics that are updated with predicted and reference texts."""

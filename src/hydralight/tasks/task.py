@@ -36,6 +36,7 @@ class Task(LightningModule):
         generation: Values of the generation config that replace the checkpoint's.
         loss: Replaces the task's own loss: a function of the model's outputs and the batch that
             returns `(loss_sum, weight)`.
+        label_smoothing: Part of the probability that is spread over all classes, or tokens.
         metrics: Further metrics by name, updated with what the task says of itself as `preds` and
             `target` (`update_further_metrics`).
     """
@@ -51,6 +52,7 @@ class Task(LightningModule):
         scheduler: Callable[..., Any] | None = None,
         generation: Mapping[str, Any] | None = None,
         loss: Callable[[Any, Batch], tuple[Tensor, Tensor]] | None = None,
+        label_smoothing: float = 0.0,
         metrics: Mapping[str, Metric] | None = None,
     ) -> None:
         super().__init__()
@@ -59,6 +61,7 @@ class Task(LightningModule):
         self.make_scheduler = scheduler
         self.generation = {k: v for k, v in (generation or {}).items() if v is not None}
         self.custom_loss = loss
+        self.label_smoothing = label_smoothing
         self.model: PreTrainedModel | None = None
         self.eval_loss = TargetMean()
         self.metrics = nn.ModuleDict()
