@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
+from sklearn.utils.class_weight import compute_class_weight
 from standins import row_for, tokenizer, write_jsonl
 
 import hydralight
@@ -55,19 +56,22 @@ def test_weighted_losses_are_those_of_torch():
 
 
 def test_weights_of_classes():
-    assert weights_of_classes("balanced", ["a", "b"], [30, 10]) == [2 / 3, 2.0]
-    assert weights_of_classes({"b": 3}, ["a", "b"], None) == [1.0, 3.0]
+    assert weights_of_classes({"b": 3}, ["a", "b"]) == [1.0, 3.0]
     with pytest.raises(UserError, match="no label 'bb'; did you mean 'b'"):
-        weights_of_classes({"bb": 3}, ["a", "b"], None)
+        weights_of_classes({"bb": 3}, ["a", "b"])
     with pytest.raises(UserError, match="3 values for 2 labels"):
-        weights_of_classes([1, 2, 3], ["a", "b"], None)
+        weights_of_classes([1, 2, 3], ["a", "b"])
+    for bad in ([1, -1], [0, 0], {"a": "much"}):
+        with pytest.raises(UserError, match="should be numbers, none below 0"):
+            weights_of_classes(bad, ["a", "b"])
 
 
 def test_balanced_weights_are_remembered_for_evaluation(recipe, tmp_path, capsys):
     """13 rows of which 7 are of the first class; evaluation has no training data to count in."""
     run = hydralight.train([*recipe("bert_mrpc"), "task.class_weights=balanced"])
-    expected = weights_of_classes("balanced", ["0", "1"], [7, 6])
-    assert json.loads((run.path / "model/config.json").read_text())["class_weights"] == expected
+    expected = compute_class_weight("balanced", classes=np.arange(2), y=[0] * 7 + [1] * 6)
+    config = json.loads((run.path / "model/config.json").read_text())
+    assert config["class_weights"] == pytest.approx(expected)
     capsys.readouterr()
     start("eval", [f"run={run.path}", f"data.path={tmp_path}/data/validation.jsonl"])
     printed = json.loads(capsys.readouterr().out)

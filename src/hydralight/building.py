@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
 from hydralight import models, runs
-from hydralight.config import UserError, check_root, check_targets
+from hydralight.config import UserError, check_root, check_targets, first_line
 from hydralight.data.datamodule import DataModule
 from hydralight.tasks.task import Task
 
@@ -45,7 +46,7 @@ def build(cfg: DictConfig) -> tuple[Task, DataModule, Trainer]:
 def build_task(cfg: DictConfig) -> Task:
     """Seed, and build the task around the recipes of its model, optimizer and schedule."""
     seed_everything(cfg.seed, workers=True, verbose=False)
-    return instantiate(
+    return built(
         cfg.task,
         model=instantiate(cfg.model, _convert_="object"),
         optimizer=instantiate(cfg.optimizer, _convert_="object"),
@@ -55,10 +56,27 @@ def build_task(cfg: DictConfig) -> Task:
     )
 
 
+def built(node: DictConfig, **arguments: Any) -> Any:
+    """Instantiate a node; what its parts refuse is told in a sentence.
+
+    Raises:
+        UserError: a part is built with the wrong arguments.
+    """
+    try:
+        return instantiate(node, **arguments)
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, UserError):
+            raise cause from error
+        lines = str(error).strip().splitlines()
+        where = lines[-1].removeprefix("full_key: ") if "full_key" in lines[-1] else "the config"
+        raise UserError(f"{where}: {first_line(cause or error)}.") from error
+
+
 def build_data(cfg: DictConfig) -> DataModule:
     """Build the data module around the tokenizer's recipe."""
     tokenizer = instantiate(cfg.tokenizer, _convert_="object")
-    return instantiate(cfg.data, tokenizer=tokenizer, _convert_="object")
+    return built(cfg.data, tokenizer=tokenizer, _convert_="object")
 
 
 def build_all(group: DictConfig | None) -> list[Any]:

@@ -43,6 +43,7 @@ def prepare(command: str, argv: list[str]) -> tuple[Path, str]:
     """
     run_dir = runs.named_on_command_line(command, argv)
     if run_dir is None:
+        argv[1:] = [runs.quoted_text(a) if command == "predict" else a for a in argv[1:]]
         return CONFIG_DIR, command
     argv[1:] = runs.arguments_in_run(command, run_dir, argv[1:])
     return run_dir / ".hydra", "config"
@@ -130,7 +131,8 @@ def explain(error: BaseException) -> str | None:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, UserError) or type(cause).__name__ == "MisconfigurationException":
-            return str(cause)
+            # a loader's worker sends its whole traceback
+            return str(cause).strip().split("UserError: ")[-1]
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"

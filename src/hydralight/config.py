@@ -55,9 +55,27 @@ def first_line(error: BaseException) -> str:
     return " ".join(lines[:2]).rstrip(".") or type(error).__name__
 
 
-def direction(metric: str) -> str:
-    """Say whether a metric is to be minimised ("min") or maximised ("max"), by its name."""
-    smaller_is_better = r"(loss|perplexity|error|rate|wer|cer|mse|mae|rmse|time)$"
+def direction(metric: str, *, _root_: Any = None) -> str:
+    """Say whether a metric is to be minimised ("min") or maximised ("max").
+
+    A metric of `task.metrics` knows it itself; others are told by their names.
+
+    Raises:
+        UserError: the metric cannot tell.
+    """
+    name = metric.rpartition("/")[2]
+    from hydra.utils import get_object
+
+    own = OmegaConf.select(_root_, f"task.metrics.{name}._target_") if _root_ is not None else None
+    if own is not None and allowed(str(own)):
+        higher_is_better = getattr(get_object(str(own)), "higher_is_better", None)
+        if higher_is_better is None:
+            raise UserError(
+                f"whether more of {metric} is better is not known: say "
+                "callbacks.best_model.mode=min or max."
+            )
+        return "max" if higher_is_better else "min"
+    smaller_is_better = r"(loss|perplexity|per_byte|error|rate|wer|cer|ter|mse|mae|rmse|time)$"
     return "min" if re.search(smaller_is_better, metric) else "max"
 
 
@@ -134,7 +152,9 @@ def _check_target(path: str, node: DictConfig) -> None:
     try:
         accepted, open_ended = parameters(get_object(name))
     except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"{path}._target_={name} cannot be imported ({error}).") from error
+        raise UserError(
+            f"{path}._target_={name} cannot be imported ({first_line(error)})."
+        ) from error
     for key in map(str, node):
         if key in ("_target_", "_partial_", "_recursive_", "_convert_", "_args_"):
             continue

@@ -103,7 +103,7 @@ class Scratch:
     attn_implementation: str | None = None
     gradient_checkpointing: bool = False
     freeze: Sequence[str] = ()
-    pad_vocab_to_multiple_of: int = 1
+    pad_vocab_to_multiple_of: int | None = None
 
     def __call__(self, auto_class: type, processor: Any = None, **head: Any) -> PreTrainedModel:
         """Build the model, in training mode.
@@ -124,7 +124,7 @@ class Scratch:
         check_names(config, values)
         values = {**head, **values}
         if isinstance(processor, PreTrainedTokenizerBase):
-            values = {**vocabulary(processor, config, self.pad_vocab_to_multiple_of), **values}
+            values = {**vocabulary(processor, config, self.pad_vocab_to_multiple_of or 1), **values}
         if "checkpoint" in self.config:
             config.update(values)
         else:

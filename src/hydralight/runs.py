@@ -144,10 +144,19 @@ def arguments_in_run(command: str, run_dir: Path, arguments: Sequence[str]) -> l
         "hydra/job_logging=hydralight",
     ]
     added = ("run=", "split=", "input=", "output=")  # keys that a training config does not have
-    typed = [f"++{a}" if a.startswith(added) else a for a in arguments]
+    typed = [f"++{quoted_text(a)}" if a.startswith(added) else a for a in arguments]
     before = earlier_overrides(run_dir)
     # a relaunched rank comes with arguments that have been through here already
     return [a for a in [*own, *before] if a not in typed] + typed
+
+
+def quoted_text(argument: str) -> str:
+    """Quote the value of `input=`, which is anybody's text and need not be an override's."""
+    name, _, value = argument.partition("=")
+    if name.lstrip("+") != "input" or (value[:1] + value[-1:] in ("''", '""') and len(value) > 1):
+        return argument
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'") if "'" in value else value
+    return f"{name}='{escaped}'"
 
 
 def earlier_overrides(run_dir: Path) -> list[str]:

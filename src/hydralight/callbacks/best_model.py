@@ -98,7 +98,13 @@ class BestModel(Callback):
             return
         partial = runs.fresh_folder(self.dirpath.with_name(f"{self.dirpath.name}.partial"))
         model: Any = averaged(trainer) or pl_module.model
+        generation: Any = getattr(model, "generation_config", None)
+        stop_strings = getattr(generation, "stop_strings", None)
+        if stop_strings:  # `pipeline` would refuse them without a tokenizer; our config has them
+            generation.stop_strings = None
         model.save_pretrained(partial)
+        if stop_strings:
+            generation.stop_strings = stop_strings
         trainer.datamodule.processor.save_pretrained(partial)  # type: ignore[attr-defined]
         (partial / "README.md").write_text(self.model_card(trainer.global_step, model))
         runs.replace_folder(partial, self.dirpath)

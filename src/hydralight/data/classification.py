@@ -5,6 +5,7 @@ from typing import Any
 
 from datasets import Dataset
 
+from hydralight.config import UserError
 from hydralight.data.datamodule import DataModule, Purpose
 from hydralight.data.labels import ProblemType, distinct, named_labels
 from hydralight.data.roles import check_text
@@ -36,6 +37,8 @@ class ClassificationData(DataModule):
         columns = self.columns.get("label")
         self._declared = columns if columns is None or not isinstance(columns, str) else None
         self._labels = [str(label) for label in labels] if labels else None
+        if self._labels and len(set(self._labels)) < len(self._labels):
+            raise UserError(f"data.labels names a label twice: {', '.join(self._labels)}.")
 
     @property
     def label_names(self) -> list[str] | None:  # type: ignore[override]
@@ -43,8 +46,15 @@ class ClassificationData(DataModule):
         if self.problem_type == "regression":
             return None
         if self._labels is None:
-            train = self.sources()["train"]  # which may declare them
+            train = self.sources().get("train")  # reading it may declare them
+            if train is None and not self._declared:
+                raise UserError("the labels are not known without training data: set data.labels.")
             self._labels = list(self._declared or distinct(train))
+            if len(self._labels) < 2 and self.problem_type == "single_label_classification":
+                raise UserError(
+                    f"there is only one label in the training data, {self._labels[0]!r}: name "
+                    "those that there can be in data.labels."
+                )
         return self._labels
 
     def checked(self, dataset: Dataset, where: str) -> Dataset:

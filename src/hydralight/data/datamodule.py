@@ -61,6 +61,8 @@ class DataModule(SourceData):
         super().__init__(**kwargs)
         if batch_size < 1 or (eval_batch_size or 1) < 1:
             raise UserError("data.batch_size and data.eval_batch_size should be at least 1.")
+        if num_workers < 0:
+            raise UserError("data.num_workers should be 0 or more.")
         self.make_processor = tokenizer
         self.too_long = too_long
         self.batch_size = batch_size
@@ -114,6 +116,9 @@ class DataModule(SourceData):
     def setup(self, stage: str | None) -> None:
         """Read and encode the splits that the trainer's stage needs, from the cache if there."""
         assert self.trainer is not None
+        limit = getattr(self, self.length_limit, None)
+        if limit is not None and limit < 4:
+            raise UserError(f"data.{self.length_limit}={limit} leaves nothing of an input.")
         validation = self.validation_sets if self.trainer.limit_val_batches else ()
         wanted = {
             "fit": ("train", *validation, *self.later_splits),
@@ -203,7 +208,7 @@ class DataModule(SourceData):
     def predict_from(self, source: str) -> None:
         """Take what is to be predicted from a file, standard input ("-") or a text."""
         inputs = [role for role in self.roles if role not in self.targets]
-        rows, where = read_input(source, inputs[0], self.reader)
+        rows, where = read_input(source, inputs[0], self.load, self.reader)
         rows = input_roles(rows, inputs, self.columns, where, self.optional_roles)
         self.predict_rows = self.checked(rows, where)
 
@@ -219,9 +224,10 @@ class DataModule(SourceData):
         if split not in self._encoded:
             sources = self.sources()
             if split not in sources:
+                cut = f" or set data.{split}_fraction" if split in ("validation", "test") else ""
                 raise UserError(
                     f"there is no '{split}' split (there are: {', '.join(sources)}): "
-                    f"name one in data.path or set data.{split}_fraction."
+                    f"name one in data.path{cut}."
                 )
             self.load_processor()
             self._encoded[split] = self._encode(split, sources[split])
@@ -243,7 +249,8 @@ class DataModule(SourceData):
                 desc=f"encoding {split}",
             )
         except UserError as error:
-            raise UserError(f"the {split} data, {error}.") from error
+            cut = ", as cut out of the training data" if split in self.cut else ""
+            raise UserError(f"the {split} split{cut}, {error}.") from error
         encoded, self.too_long_counts[split] = without_too_long(
             encoded,
             "truncate" if purpose == "predict" and self.too_long == "drop" else self.too_long,

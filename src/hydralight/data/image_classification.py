@@ -3,8 +3,9 @@
 import glob
 import io
 import random
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import datasets
@@ -12,12 +13,14 @@ import numpy as np
 import torch
 from datasets import Dataset
 from lightning.pytorch.utilities.seed import isolate_rng
-from PIL import Image
+from PIL import Image, ImageOps
 
 from hydralight.config import UserError, did_you_mean, first_line
 from hydralight.data.classification import ClassificationData
 from hydralight.data.datamodule import Batch, Purpose
+from hydralight.data.inputs import looks_like_a_file
 from hydralight.data.labels import ProblemType, encode_labels
+from hydralight.data.roles import is_text
 from hydralight.data.sources import load_splits, without_bars
 
 
@@ -47,6 +50,8 @@ class ImageClassificationData(ClassificationData):
         image_dir: Where the files are that a table in `path` names; its own folder unless said.
         augmentation: Called with each training image (PIL, RGB), returns another; what it draws
             from the global random streams is a function of (seed, epoch, index).
+        white: The brightest value of images with more than 8 bits, such as 4095 for 12; unless
+            said, 65535 for integers, and for fractions 1, or 255 where they exceed it.
         kwargs: Those of `ClassificationData`.
     """
 
@@ -60,27 +65,28 @@ class ImageClassificationData(ClassificationData):
         metadata: str | None = None,
         image_dir: str | None = None,
         augmentation: Callable[[Image.Image], Image.Image] | None = None,
+        white: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.metadata = metadata
         self.image_dir = image_dir
         self.augmentation = augmentation
+        self.white = white
 
     def load(self, path: Any, **kwargs: Any) -> dict[str, Dataset]:
         """Read splits; join them with the table, if there is one; find the files."""
-        name = self.columns.get("image", "image")
-        if self.metadata is None:
+        name = str(self.columns.get("image", "image"))
+        predicting = isinstance(path, Mapping) and "predict" in path
+        if self.metadata is None or predicting:
             found = super().load(path, **kwargs)
-            return {
-                split: located(rows, str(name), self.image_dir or folder_of(path, split))
-                for split, rows in found.items()
-            }
+            for split, rows in found.items():
+                column = name if name in rows.column_names else "image"
+                found[split] = located(rows, column, self.image_dir or folder_of(path, split))
+            return found
         (table,) = load_splits(self.metadata, reader=self.reader).values()
         found = super().load(path, **{**kwargs, "reader": {}})
-        return {
-            split: joined(rows, table, str(name), self.metadata) for split, rows in found.items()
-        }
+        return {split: joined(rows, table, name, self.metadata) for split, rows in found.items()}
 
     def checked(self, dataset: Dataset, where: str) -> Dataset:
         """Check that the files are there, and name the labels."""
@@ -102,15 +108,17 @@ class ImageClassificationData(ClassificationData):
             files = [file for file in sorted(path.rglob("*")) if _is_image(file)]
         elif any(sign in source for sign in "*?["):
             files = [Path(file) for file in sorted(glob.glob(source, recursive=True))]
-        elif _is_image(path):
-            files = [path] if path.exists() else []
-        else:
+        elif source == "-":
+            files = [Path(line.strip()) for line in sys.stdin if line.strip()]
+        elif looks_like_a_file(source) and not _is_image(path):
             super().predict_from(source)
             return
+        else:
+            files = [path] if path.exists() else []
         if not files:
             raise UserError(f"input={source}: there is no image there.")
         images = Dataset.from_dict({"image": [str(file) for file in files]})
-        self.predict_rows = located(images, "image", ".")
+        self.predict_rows = self.checked(located(images, "image", "."), "input")
 
     def kept_roles(self, purpose: Purpose) -> Sequence[str]:
         """Return the label; the image itself is kept beside what is cached."""
@@ -128,7 +136,7 @@ class ImageClassificationData(ClassificationData):
 
     def vary(self, row: dict[str, Any], rng: np.random.Generator, purpose: Purpose) -> None:
         """Decode, augment in training, and process the image; its path is kept."""
-        image = open_image(row["image"])
+        image = open_image(row["image"], self.white)
         if purpose == "train" and self.augmentation is not None:
             with isolate_rng(include_cuda=False):
                 seed = int(rng.integers(2**32))
@@ -147,20 +155,24 @@ class ImageClassificationData(ClassificationData):
         return batch
 
 
-def open_image(image: Mapping[str, Any]) -> Image.Image:
+def open_image(image: Mapping[str, Any], white: float | None = None) -> Image.Image:
     """Decode an image to 8-bit RGB, whatever it was: grayscale of 16 bits is scaled, not cut.
+
+    Args:
+        image: `path`, or `bytes`.
+        white: The brightest value of an image with more than 8 bits.
 
     Raises:
         UserError: it cannot be decoded; the file is named.
     """
     try:
         source = image["path"] if image["bytes"] is None else io.BytesIO(image["bytes"])
-        decoded: Image.Image = Image.open(source)
+        decoded: Image.Image = ImageOps.exif_transpose(Image.open(source))
         if decoded.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
             values: np.ndarray = np.asarray(decoded, dtype=np.float32)
-            if values.max() > 255:
-                values = values / 257  # 65535 becomes 255
-            decoded = Image.fromarray(values.clip(0, 255).round().astype(np.uint8))
+            usual = 65535.0 if decoded.mode != "F" else 1.0 if values.max() <= 1 else 255.0
+            values = (values * (255 / (white or usual))).clip(0, 255)
+            decoded = Image.fromarray(values.round().astype(np.uint8))
         return decoded.convert("RGB")
     except (OSError, ValueError, SyntaxError) as error:
         name = image["path"] or "an image of the data"
@@ -171,7 +183,7 @@ def located(rows: Dataset, column: str, folder: str) -> Dataset:
     """Turn a column of file names, relative to a folder, into images; leave images encoded."""
     if column not in rows.column_names:
         return rows  # what is missing is said where columns are named
-    if rows.features[column] == datasets.Value("string"):
+    if is_text(rows.features[column]):
         base = Path(folder).expanduser().absolute()
         paths = [None if name is None else str(base / name) for name in rows[column][:]]
         names = rows.column_names
@@ -193,12 +205,26 @@ def joined(images: Dataset, table: Dataset, column: str, where: str) -> Dataset:
             f"there are: {', '.join(table.column_names)})."
         )
     images = images.select_columns("image").cast_column("image", datasets.Image(decode=False))
-    numbers = {Path(str(name)).name: number for number, name in enumerate(table[column][:])}
-    paths = [image["path"] for image in images["image"]]
-    for path in paths:
-        if Path(path).name not in numbers:
+    numbers: dict[str, int] = {}
+    for number, name in enumerate(table[column][:]):
+        key = PurePath(str(name)).as_posix()
+        if key in numbers:
+            raise UserError(f"{where}, row {number + 1}: {name} is in row {numbers[key] + 1} too.")
+        numbers[key] = number
+    chosen: dict[int, str] = {}
+    for path in (image["path"] for image in images["image"]):
+        parts = PurePath(path).parts  # the table may name a file alone, or with folders above it
+        keys = (PurePath(*parts[start:]).as_posix() for start in range(len(parts)))
+        row = next((numbers[key] for key in keys if key in numbers), None)
+        if row is None:
             raise UserError(f"{where} has no row for {path}.")
-    rows = table.select([numbers[Path(path).name] for path in paths]).remove_columns(column)
+        if row in chosen:
+            raise UserError(
+                f"{where}, row {row + 1} stands for both {chosen[row]} and {path}: name files with "
+                "their folders."
+            )
+        chosen[row] = path
+    rows = table.select(list(chosen)).remove_columns(column)
     return datasets.concatenate_datasets([images.rename_column("image", column), rows], axis=1)
 
 

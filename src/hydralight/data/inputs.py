@@ -1,7 +1,7 @@
 """What is to be predicted: a file, standard input, or a text."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +10,19 @@ from datasets import Dataset
 from hydralight.config import UserError
 from hydralight.data.faults import suffix
 from hydralight.data.roles import Columns, rename_roles
-from hydralight.data.sources import FORMATS, load_splits
+from hydralight.data.sources import FORMATS
 
 
-def read_input(source: str, role: str, reader: Mapping[str, Any]) -> tuple[Dataset, str]:
+def read_input(
+    source: str, role: str, load: Callable[..., dict[str, Dataset]], reader: Mapping[str, Any]
+) -> tuple[Dataset, str]:
     """Return the rows of an input with their own columns, and what messages call it.
 
     Args:
         source: A file of any format that training reads; "-" for lines on standard input; or a
             text itself.
         role: What lines and texts are.
+        load: Reads a mapping from splits to files.
         reader: Options of the reader of files.
 
     Raises:
@@ -29,10 +32,12 @@ def read_input(source: str, role: str, reader: Mapping[str, Any]) -> tuple[Datas
         lines = [line for line in sys.stdin.read().splitlines() if line.strip()]
         dataset, where = Dataset.from_dict({role: lines}), "standard input"
     elif looks_like_a_file(source):
+        if not Path(source).expanduser().exists():
+            raise UserError(f"input={source}: there is no such file.")
         options = reader
         if suffix(source) in (".txt", ".text"):  # the training data may have been of another format
             options = {k: v for k, v in reader.items() if k in ("encoding", "sample_by")}
-        (dataset,) = load_splits({"predict": source}, reader=options).values()
+        (dataset,) = load({"predict": source}, reader=options).values()
         where = source
         if suffix(source) in (".txt", ".text"):
             dataset = dataset.rename_columns({"text": role} if role != "text" else {})
@@ -61,7 +66,8 @@ def input_roles(
         for role, names in columns.items()
         if role in roles and flat.issuperset([names] if isinstance(names, str) else names)
     }
-    left = [r for r in optional if r in roles and r not in there and r not in dataset.column_names]
+    # what training used is needed, what it did without is taken where it is there
+    left = [r for r in optional if r not in columns and r not in dataset.column_names]
     return rename_roles(dataset, there, [r for r in roles if r not in left], where)
 
 
@@ -72,6 +78,6 @@ def looks_like_a_file(source: str) -> bool:
             return True
     except OSError:  # too long for a name
         return False
-    if suffix(source) in FORMATS:
-        return True
-    return " " not in source and (source.startswith(("./", "/", "~")) or "." in source[-12:-1])
+    return " " not in source and (
+        suffix(source) in FORMATS or source.startswith(("./", "../", "/", "~"))
+    )

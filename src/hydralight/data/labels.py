@@ -1,11 +1,13 @@
 """Labels of examples, in the forms that files and the hub give them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from datasets import ClassLabel, Dataset, List, Value
 
 from hydralight.config import UserError, did_you_mean
+from hydralight.data.roles import is_text
 
 ProblemType = Literal[
     "single_label_classification", "multi_label_classification", "regression"
@@ -48,7 +50,7 @@ def named_labels(
         raise UserError(
             f"{where}: the label is a list: set data.problem_type=multi_label_classification."
         )
-    if problem_type == "regression" and inner.dtype == "string":
+    if problem_type == "regression" and is_text(inner):
         raise UserError(
             f"{where}: the label is text; regression needs numbers "
             "(data.problem_type=single_label_classification takes names)."
@@ -141,6 +143,9 @@ def encode_labels(
         if value is None:
             raise UserError(f"row {first_row + row + 1}: the label is missing")
     if problem_type == "regression":
+        for row, value in enumerate(values):
+            if not math.isfinite(value):
+                raise UserError(f"row {first_row + row + 1}: the label {value} is no number")
         return [float(value) for value in values]
     if problem_type == "single_label_classification":
         return [check(row, value) for row, value in enumerate(values)]
@@ -156,5 +161,5 @@ def _unknown(row: int, label: Any, ids: Mapping[str, int]) -> str:
     some = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
     return (
         f"row {row + 1}: the label {label!r} is not known{did_you_mean(str(label), known)} "
-        f"(there are: {some})"
+        f"(there are: {some}; data.labels names others)"
     )

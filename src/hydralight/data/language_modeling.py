@@ -87,11 +87,11 @@ def encode_prompts(
     ids = processor(texts, return_token_type_ids=False, verbose=False)["input_ids"]
     if end:
         ids = [without_end(processor, row) for row in ids]
-    lengths = [len(row) for row in ids]
-    too_long = [length > max_length for length in lengths]
+    too_long = [len(row) > max_length for row in ids]
     ids = [row[-max_length:] for row in ids]
-    columns = {"input_ids": ids, "text": texts, "length": lengths}
-    return {**columns, "too_long": too_long, "row": indices}
+    columns = {"input_ids": ids, "text": texts, "prompt": [True] * len(ids)}
+    lengths = [len(row) for row in ids]
+    return {**columns, "length": lengths, "too_long": too_long, "row": indices}
 
 
 def without_end(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int]:
@@ -190,7 +190,7 @@ class LanguageModelingData(DataModule):
         """Return the arguments of `encode_documents`, or of `encode_prompts`."""
         shared = {"clean": self.clean, "end": self.end}
         if purpose == "predict":
-            return {**shared, "max_length": self.max_length}
+            return {**shared, "max_length": self.block_size or self.max_length}
         return {
             **shared,
             "append": self.append,
@@ -213,7 +213,7 @@ class LanguageModelingData(DataModule):
 
     def pad(self, rows: list[dict[str, Any]]) -> Batch:
         """Pad on the right; prompts, which are to be continued, on the left."""
-        prompts = "text" in rows[0]
+        prompts = "prompt" in rows[0]
         inputs = [{"input_ids": row["input_ids"]} for row in rows]
         batch: Batch = dict(
             self.processor.pad(
@@ -225,7 +225,7 @@ class LanguageModelingData(DataModule):
             )
         )
         if prompts:
-            return {**batch, "text": [row["text"] for row in rows]}
+            return batch
         if "num_bytes" in rows[0]:
             batch["num_bytes"] = torch.tensor([row["num_bytes"] for row in rows])
         width = batch["input_ids"].shape[1]

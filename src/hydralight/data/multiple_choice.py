@@ -26,7 +26,7 @@ def encode_choices(
     contexts, endings = [], []
     for context, opening, choices in zip(rows["context"], openings, rows["endings"], strict=True):
         contexts += [context] * len(choices)
-        endings += [f"{opening} {choice}".strip() for choice in choices]
+        endings += [f"{opening or ''} {choice}".strip() for choice in choices]
     flat, longer = encode_texts(processor, contexts, endings, max_length=max_length)
     bounds = [0]
     for choices in rows["endings"]:
@@ -47,7 +47,8 @@ def encode_choices(
 
 def right_ending(label: Any, endings: list[str], index: int) -> int:
     """Return the number of the right ending, which may be written as text ("2")."""
-    number = int(label) if str(label).lstrip("-").isdigit() else -1
+    text = str(label).removesuffix(".0")  # a column of integers with a gap is read as floats
+    number = int(text) if text.isdigit() else -1
     if not 0 <= number < len(endings):
         raise UserError(
             f"row {index + 1}: the label {label!r} is no number of an ending, 0 to "

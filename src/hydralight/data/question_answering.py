@@ -1,6 +1,7 @@
 """Questions, contexts, and the answers in them."""
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import torch
@@ -32,6 +33,8 @@ def encode_windows(
     """
     answers = rows.get("answers")
     for row, context, one in zip(indices, rows["context"], answers or [], strict=False):
+        if one is None or len(one["text"]) != len(one["answer_start"]):
+            raise UserError(f"row {row + 1}: an answer lacks its text or its start")
         for text, start in zip(one["text"], one["answer_start"], strict=True):
             if context[start : start + len(text)] != text:
                 raise UserError(
@@ -40,7 +43,8 @@ def encode_windows(
                 )
     asked = [question.strip() for question in rows["question"]]
     lengths = [len(ids) for ids in processor(asked, verbose=False)["input_ids"]]
-    if max(lengths) + doc_stride + 2 > max_length:
+    more = processor.num_special_tokens_to_add(pair=True) - processor.num_special_tokens_to_add()
+    if max(lengths) + more + doc_stride >= max_length:
         row = indices[lengths.index(max(lengths))]
         raise UserError(
             f"row {row + 1}: a question of {max(lengths)} tokens leaves no room for windows: raise "
@@ -87,8 +91,9 @@ def answer_tokens(spans: list[tuple[int, int]], answers: dict[str, list]) -> tup
     """Return the first and last token of the first answer; (0, 0) where it is not all here."""
     if not answers["answer_start"]:
         return 0, 0
-    begin = answers["answer_start"][0]
-    end = begin + len(answers["text"][0])
+    text = answers["text"][0]  # tokenizers may drop the white space around it
+    begin = answers["answer_start"][0] + len(text) - len(text.lstrip())
+    end = begin + len(text.strip())
     inside = [i for i, (a, b) in enumerate(spans) if a >= 0 and a < end and b > begin]
     if not inside or spans[inside[0]][0] > begin or spans[inside[-1]][1] < end:
         return 0, 0
@@ -122,9 +127,9 @@ class QuestionAnsweringData(DataModule):
         self.max_length = max_length
         self.doc_stride = doc_stride
 
-    def load(self, path: Any, **kwargs: Any) -> dict[str, Dataset]:
-        """Read splits, and unfold SQuAD's nesting of articles, paragraphs and questions."""
-        return {split: unfold(rows) for split, rows in super().load(path, **kwargs).items()}
+    def unfold(self, dataset: Dataset) -> Dataset:
+        """Unfold SQuAD's nesting of articles, paragraphs and questions."""
+        return unfold(dataset)
 
     def checked(self, dataset: Dataset, where: str) -> Dataset:
         """Check the texts, and the form of the answers."""
@@ -187,7 +192,9 @@ def unfold(rows: Dataset) -> Dataset:
     """Flatten SQuAD's own json to a row a question; other data sets stay as they are."""
     if "data" in rows.column_names and set(rows.column_names) <= {"data", "version"}:
         entries = rows["data"][:]
-        articles = entries[0] if isinstance(entries[0], list) else entries
+        if isinstance(entries[0], list):  # a row a file
+            entries = list(chain.from_iterable(entries))
+        articles = entries
         if "paragraphs" not in articles[0]:
             return Dataset.from_list(articles)  # flat already
     elif "paragraphs" in rows.column_names:

@@ -82,6 +82,11 @@ def _gather(rows: dict[str, list], role: str, names: list[str]) -> dict[str, lis
     return {role: [list(values) for values in zip(*[rows[name] for name in names], strict=True)]}
 
 
+def is_text(feature: object) -> bool:
+    """Whether a column's feature is text, in either of Arrow's sizes."""
+    return isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string")
+
+
 def check_text(dataset: Dataset, role: str, column: object, where: str) -> None:
     """Raise a `UserError` that names the first row whose text is empty or no text."""
     values = dataset.with_format("arrow")[role][:]
@@ -109,3 +114,7 @@ def check_list(dataset: Dataset, role: str, column: object, where: str) -> None:
     row = pc.index(pc.equal(pc.fill_null(pc.list_value_length(values), 0), 0), True).as_py()
     if row >= 0:
         raise UserError(f"{where}, row {row + 1}: the {role} (column '{column}') are empty.")
+    missing = pc.index(pc.is_null(pc.list_flatten(values)), True).as_py()
+    if missing >= 0:
+        row = pc.list_parent_indices(values)[missing].as_py()
+        raise UserError(f"{where}, row {row + 1}: one of the {role} ('{column}') is missing.")

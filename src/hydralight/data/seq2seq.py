@@ -148,7 +148,11 @@ class TranslationData(Seq2SeqData):
                         )
                     continue
                 if tokenizer.convert_tokens_to_ids(code) in (None, tokenizer.unk_token_id):
-                    codes = _codes(tokenizer)
+                    codes = _codes(tokenizer) if hasattr(tokenizer, "src_lang") else []
+                    if not codes:
+                        raise UserError(
+                            f"data.{name}={code}: the tokenizer has no codes; leave it out."
+                        )
                     raise UserError(
                         f"data.{name}={code} is no language code of the tokenizer"
                         f"{did_you_mean(code, codes)} (there are: {_some(codes)})"

@@ -12,6 +12,8 @@ from hydralight.data.roles import Columns, check_text, rename_roles
 from hydralight.data.sources import load_splits, without_bars
 from hydralight.data.splits import carve, fold
 
+SPLITS = ("train", "validation", "test")
+
 
 class SourceData(LightningDataModule):
     """Where the rows come from; a subclass names the roles that its task's columns play.
@@ -70,7 +72,8 @@ class SourceData(LightningDataModule):
         self.name = name
         self.revision = revision
         self.source_splits = splits
-        self.columns = dict(columns or {})
+        # a recipe's optional column is unset by null
+        self.columns = {role: names for role, names in (columns or {}).items() if names is not None}
         self.reader = dict(reader or {})
         self.validation_fraction = validation_fraction
         self.test_fraction = test_fraction
@@ -82,6 +85,7 @@ class SourceData(LightningDataModule):
         self.extra_eval = other_sets("data.extra_eval", extra_eval, ("split",))
         self.mix = other_sets("data.mix", mix, ("split", "weight"))
         self.stopping_strategy = stopping_strategy
+        self.cut: set[str] = set()  # the splits whose rows are no longer numbered as in the source
         self._sources: dict[str, Dataset] | None = None
 
     # ------------------------------------------------------------ what a subclass may change
@@ -90,13 +94,25 @@ class SourceData(LightningDataModule):
         """Return the source's splits with its own columns; override it for data of your own."""
         if self.path is None:
             raise UserError("data.path has no value: give data.path=<hub id, file or folder>.")
+        if isinstance(self.path, list):
+            self.path = {"train": self.path}
+        for split in self.path if isinstance(self.path, Mapping) else ():
+            if split not in SPLITS:
+                raise UserError(
+                    f"data.path names the split '{split}'{did_you_mean(split, SPLITS)} (there are: "
+                    f"{', '.join(SPLITS)})"
+                )
         return self.load(
             self.path, name=self.name, revision=self.revision, splits=self.source_splits
         )
 
     def load(self, path: Any, **kwargs: Any) -> dict[str, Dataset]:
         """Read splits from files or the hub; a subclass may read other formats too."""
-        return load_splits(path, **{"reader": self.reader, **kwargs})
+        return load_splits(path, **{"reader": self.reader, "unfold": self.unfold, **kwargs})
+
+    def unfold(self, dataset: Dataset) -> Dataset:
+        """Return the rows of a format that nests them; others stay as they are."""
+        return dataset
 
     def checked(self, dataset: Dataset, where: str) -> Dataset:
         """Return rows, named by role, as `encode` takes them, and refuse those it cannot use."""
@@ -115,9 +131,12 @@ class SourceData(LightningDataModule):
             named = {}
             for split, dataset in splits.items():
                 where = self.path if not isinstance(self.path, Mapping) else self.path.get(split)
+                if isinstance(where, Mapping):
+                    where = " and ".join(map(str, where.values()))
                 columns = by if split == "train" else []
                 named[split] = self.named(dataset, self.columns, f"{where} ({split})", columns)
             parted = self._parted(named)
+            self.cut = {s for s in parted if s not in named or len(parted[s]) != len(named[s])}
             extra = set(by) - set(self.roles)
             self._sources = {
                 split: dataset.remove_columns([c for c in dataset.column_names if c in extra])
@@ -125,7 +144,7 @@ class SourceData(LightningDataModule):
             }
             for name, one in self.extra_eval.items():
                 self._sources[name] = self._other("data.extra_eval", name, one)
-            if self.mix:
+            if self.mix and "train" in self._sources:
                 self._sources["train"] = self._mixed(self._sources["train"])
         return self._sources
 
@@ -142,9 +161,7 @@ class SourceData(LightningDataModule):
 
     def _parted(self, splits: dict[str, Dataset]) -> dict[str, Dataset]:
         by = {"stratify_by": self.stratify_by, "group_by": self.group_by}
-        if self.fold is not None:
-            if "train" not in splits:
-                raise UserError("data.fold needs a train split.")
+        if self.fold is not None and "train" in splits:  # an evaluation of other data has none
             splits = fold(
                 splits, number=self.fold, num_folds=self.num_folds, seed=self.split_seed, **by
             )
@@ -172,11 +189,12 @@ class SourceData(LightningDataModule):
         return self.named(found[split], columns, f"{argument}.{name} ({one['path']})")
 
     def _mixed(self, train: Dataset) -> Dataset:
-        weights = [float(one.get("weight", 0)) for one in self.mix.values()]
-        if min(weights) <= 0 or sum(weights) >= 1:
+        weights = [one.get("weight") for one in self.mix.values()]
+        numbers = [float(w) for w in weights if isinstance(w, int | float) and w > 0]
+        if len(numbers) < len(weights) or sum(numbers) >= 1:
             raise UserError(
                 "data.mix: the weights are the probabilities of drawing from these sets: above 0 "
-                f"each, below 1 in all, not {', '.join(f'{w:g}' for w in weights)}."
+                f"each, below 1 in all, not {', '.join(map(str, weights))}."
             )
         others = [self._other("data.mix", name, one) for name, one in self.mix.items()]
         roles = train.column_names
@@ -188,7 +206,7 @@ class SourceData(LightningDataModule):
                 )
         return datasets.interleave_datasets(
             [train, *(other.select_columns(roles).cast(train.features) for other in others)],
-            probabilities=[1 - sum(weights), *weights],
+            probabilities=[1 - sum(numbers), *numbers],
             seed=self.split_seed,
             stopping_strategy=self.stopping_strategy,
         )
@@ -209,7 +227,11 @@ def other_sets(
     """Check the settings of further data sets; a path alone is its set's `path`."""
     known = ("path", "name", "revision", "columns", "reader", *more)
     checked: dict[str, dict[str, Any]] = {}
+    if sets is not None and not isinstance(sets, Mapping):
+        raise UserError(f"{argument} should name its sets: {{other: other.csv}}.")
     for name, value in (sets or {}).items():
+        if not isinstance(value, str | Mapping):
+            raise UserError(f"{argument}.{name}={value} should be a path, or {{path: …}}.")
         one = {"path": value} if isinstance(value, str) else dict(value)
         for key in one:
             if key not in known:

@@ -4,7 +4,7 @@ import glob
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ def load_splits(
     revision: str | None = None,
     splits: Mapping[str, str] | None = None,
     reader: Mapping[str, Any] | None = None,
+    unfold: Callable[[Dataset], Dataset] = lambda rows: rows,
 ) -> dict[str, Dataset]:
     """Load the splits of a data set from local files and folders, or from the hub.
 
@@ -73,6 +74,7 @@ def load_splits(
         reader: Options of the `datasets` builder that reads the local files (`sep`, `quoting`,
             `encoding`, `field`, `sample_by`, …), and `format` (csv, json, parquet, text or conll)
             for files whose suffix does not say what they hold.
+        unfold: Applied to the rows of files before they are sliced.
 
     Raises:
         UserError: A path, split or configuration is not there, or cannot be read.
@@ -88,9 +90,9 @@ def load_splits(
                 found[split] = _load_aligned(split, value, reader)
             else:
                 paths = [value] if isinstance(value, str) else value
-                found[split] = _load_split(split, paths, reader, hub)
+                found[split] = _load_split(split, paths, reader, hub, unfold)
     elif _is_local(path):
-        found = _load_local(path, reader)
+        found = _load_local(path, reader, unfold)
     else:
         found = _load_hub(path, name, revision, splits or {})
     for split, rows in found.items():
@@ -134,6 +136,7 @@ def _load_split(
     paths: Sequence[str],
     reader: dict[str, Any],
     hub: tuple[str | None, str | None, Mapping[str, str]],
+    unfold: Callable[[Dataset], Dataset],
 ) -> Dataset:
     """One split of a mapping: the rows of its paths one after another."""
     name, revision, splits = hub
@@ -142,7 +145,7 @@ def _load_split(
     parts = []
     for path in paths:
         if _is_local(path):
-            found = _load_local(path, reader)
+            found = _load_local(path, reader, unfold)
             if split not in found and len(found) > 1:
                 raise UserError(f"{path} has no split {split}; its splits are {', '.join(found)}.")
             parts.append(found[split] if split in found else next(iter(found.values())))
@@ -176,10 +179,15 @@ def _load_aligned(split: str, files: Mapping[str, str], reader: dict[str, Any]) 
     return datasets.concatenate_datasets(list(columns.values()), axis=1)
 
 
-def _load_local(path: str, reader: dict[str, Any]) -> dict[str, Dataset]:
+def _load_local(
+    path: str,
+    reader: dict[str, Any],
+    unfold: Callable[[Dataset], Dataset] = lambda rows: rows,
+) -> dict[str, Dataset]:
     bare, cut = _cut(path)
     folder = Path(bare).expanduser()
     found = _load_folder(folder, reader) if folder.is_dir() else _load_files(path, reader)
+    found = {split: unfold(rows) if len(rows) else rows for split, rows in found.items()}
     if not cut:
         return found
     for split, rows in found.items():

@@ -115,11 +115,10 @@ def fold(
         (False, True): GroupKFold,
         (True, True): StratifiedGroupKFold,
     }
-    folds = kinds[stratify_by is not None, group_by is not None](
-        num_folds, shuffle=True, random_state=seed
-    )
+    kind = kinds[stratify_by is not None, group_by is not None]
     try:
-        parts = list(folds.split(classes, classes, groups))
+        folds = kind(num_folds, shuffle=True, random_state=seed)
+        parts = list(folds.split(classes, classes, groups if group_by else None))
     except ValueError as error:
         raise UserError(f"data.num_folds={num_folds}: {error}") from error
     kept, left_out = parts[number]

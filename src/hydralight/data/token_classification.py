@@ -10,7 +10,7 @@ from transformers import DataCollatorForTokenClassification, PreTrainedTokenizer
 from hydralight.config import UserError, did_you_mean
 from hydralight.data.datamodule import Batch, DataModule, Purpose
 from hydralight.data.labels import distinct
-from hydralight.data.roles import check_list
+from hydralight.data.roles import check_list, check_text, is_text
 
 
 def encode_words(
@@ -42,13 +42,15 @@ def encode_words(
         if "tags" not in rows:
             continue
         tags, labels, previous = rows["tags"][row], [], None
+        for tag in tags:
+            if tag not in ids:
+                known = f"{did_you_mean(tag, ids)} (there are: {', '.join(ids)}; data.labels names"
+                raise UserError(
+                    f"row {indices[row] + 1}: the tag {tag!r} is not known{known} others)"
+                )
         for place in places:
             if place is None:
                 labels.append(-100)
-            elif tags[place] not in ids:
-                known = f"{did_you_mean(tags[place], ids)} (there are: {', '.join(ids)})"
-                number = indices[row] + 1
-                raise UserError(f"row {number}: the tag {tags[place]!r} is not known{known}")
             elif place != previous:
                 labels.append(ids[tags[place]])
             else:
@@ -110,14 +112,18 @@ class TokenClassificationData(DataModule):
     def label_names(self) -> list[str]:  # type: ignore[override]
         """The tags in the order of their numbers."""
         if self._labels is None:
-            there = distinct(self.sources()["train"], "tags")
+            train = self.sources().get("train")
+            if train is None:
+                raise UserError("the tags are not known without training data: set data.labels.")
+            there = distinct(train, "tags")
             begun = [name for name in self._declared if name in there or name[:2] != "B-"]
             self._labels = [*begun, *(name for name in there if name not in begun)]
         return self._labels
 
     def checked(self, dataset: Dataset, where: str) -> Dataset:
         """Check that every word has a tag; name the tags, in IOB2."""
-        if dataset.features["tokens"] == datasets.Value("string"):  # to be predicted
+        if is_text(dataset.features["tokens"]):  # to be predicted
+            check_text(dataset, "tokens", self.columns.get("tokens", "tokens"), where)
             return dataset.map(_split_words, batched=True, desc="words")
         roles = [role for role in self.roles if role in dataset.column_names]
         for role in roles:

@@ -1,5 +1,6 @@
 """Precision, recall and F1 of entities, as seqeval (and CoNLL's script before it) counts them."""
 
+import re
 from collections.abc import Sequence
 
 import torch
@@ -7,12 +8,15 @@ from seqeval.metrics.sequence_labeling import get_entities
 from torch import Tensor
 from torchmetrics import Metric
 
+_SCHEME = re.compile(r"O|[BIESLU]-.+")
+
 
 class EntityScores(Metric):
     """Micro-averaged precision, recall and F1 of whole entities, F1 by type, accuracy of tags.
 
     An entity is right where its type, first and last word are; begin and end are read as
-    `seqeval` does in its default mode (Ramshaw and Marcus, 1995).
+    `seqeval` does in its default mode (Ramshaw and Marcus, 1995). Tags without a scheme, such as
+    parts of speech, are entities of one word each.
 
     Args:
         types: The entities' types.
@@ -35,7 +39,7 @@ class EntityScores(Metric):
     ) -> None:
         """Count sentences, each the tags of its words."""
         for predicted, right in zip(predictions, references, strict=True):
-            found, there = set(get_entities(list(predicted))), set(get_entities(list(right)))
+            found, there = set(entities_of(predicted)), set(entities_of(right))
             for column, entities in enumerate((found & there, found, there)):
                 for kind, _, _ in entities:
                     self.counts[self.types.index(kind), column] += 1
@@ -61,6 +65,13 @@ def _part(part: Tensor, whole: Tensor) -> Tensor:
     return part / whole if whole > 0 else torch.zeros_like(whole)
 
 
+def entities_of(tags: Sequence[str]) -> list[tuple[str, int, int]]:
+    """Return type, first and last word of the entities in a sentence's tags."""
+    if all(_SCHEME.fullmatch(tag) for tag in tags):
+        return get_entities(list(tags))
+    return [(tag, word, word) for word, tag in enumerate(tags) if tag != "O"]
+
+
 def entity_types(tags: Sequence[str]) -> list[str]:
     """Return the types of entities that tags name."""
-    return sorted({kind for tag in tags for kind, _, _ in get_entities([tag])})
+    return sorted({kind for tag in tags for kind, _, _ in entities_of([tag])})

@@ -20,6 +20,8 @@ class Evaluate(GatheredMetric):
         UserError: it cannot be loaded.
     """
 
+    higher_is_better = None  # each has its own direction
+
     def __init__(
         self, path: str, config_name: str | None = None, compute: dict[str, Any] | None = None
     ) -> None:

@@ -14,7 +14,7 @@ class GatheredMetric(Metric):
     A subclass gives `score`. It is for metrics of a corpus that are no sum over examples.
     """
 
-    higher_is_better = True
+    higher_is_better: bool | None = True
     full_state_update = False
 
     def __init__(self) -> None:

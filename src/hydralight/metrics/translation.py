@@ -1,6 +1,7 @@
 """sacreBLEU and chrF."""
 
-from sacrebleu import corpus_bleu, corpus_chrf
+from sacrebleu import corpus_bleu
+from sacrebleu.metrics import CHRF
 
 from hydralight.metrics.gathered import GatheredMetric
 
@@ -24,4 +25,5 @@ class SacreBLEU(GatheredMetric):
         """Score texts against one reference each."""
         options = {"tokenize": self.tokenize} if self.tokenize else {}
         bleu = corpus_bleu(predictions, [references], lowercase=self.lowercase, **options)
-        return {"bleu": bleu.score, "chrf": corpus_chrf(predictions, [references]).score}
+        chrf = CHRF(lowercase=self.lowercase).corpus_score(predictions, [references])
+        return {"bleu": bleu.score, "chrf": chrf.score}

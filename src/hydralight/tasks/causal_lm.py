@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 from transformers import AutoModelForCausalLM
+from transformers.modeling_outputs import CausalLMOutput
 
+from hydralight.config import UserError
 from hydralight.metrics.perplexity import Perplexity
 from hydralight.tasks.losses import token_cross_entropy
 from hydralight.tasks.task import Batch, Rows, Task
@@ -47,14 +49,28 @@ class CausalLMTask(Task):
             return {}
         return {"max_new_tokens": 64}
 
+    def configure_model(self) -> None:
+        """Build the model, and see that it has room for what it is to generate."""
+        super().configure_model()
+        new, positions = self.model.generation_config.max_new_tokens, self.positions
+        if positions is not None and new is not None and new >= positions:
+            raise UserError(
+                f"generation.max_new_tokens={new} leaves no room for a prompt: the model takes "
+                f"{positions} tokens in all."
+            )
+
     def forward(self, batch: Batch) -> Any:
         """Call the model without a cache."""
         return super().forward({**batch, "use_cache": False})
 
+    def loss_and_weight(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Put each token beside the logits that predict it, and return the loss of that."""
+        aligned = CausalLMOutput(logits=outputs.logits[:, :-1])
+        return super().loss_and_weight(aligned, {**batch, "labels": batch["labels"][:, 1:]})
+
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum the cross-entropy over the tokens that have one before them."""
-        logits, labels = outputs.logits[:, :-1], batch["labels"][:, 1:]
-        return token_cross_entropy(logits, labels, self.label_smoothing)
+        return token_cross_entropy(outputs.logits, batch["labels"], self.label_smoothing)
 
     def update_metrics(self, outputs: Any, batch: Batch) -> Rows:
         """Count likelihoods, and return each row's mean loss and its tokens."""
@@ -80,6 +96,9 @@ class CausalLMTask(Task):
             ids, mask = ids[:, :length], mask[:, :length]
             prompts = tokenizer.batch_decode(ids, skip_special_tokens=True)
         config = self.model.generation_config
+        if self.positions is not None:  # the end of a long prompt, and what is to come
+            room = self.positions - (config.max_new_tokens or 0)
+            ids, mask = ids[:, -room:], mask[:, -room:]
         stopping = {"tokenizer": tokenizer} if config.stop_strings else {}
         with torch.no_grad():
             continued = self.model.generate(input_ids=ids, attention_mask=mask, **stopping)

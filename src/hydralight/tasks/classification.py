@@ -17,8 +17,9 @@ from torchmetrics.classification import (
 from torchmetrics.wrappers import ClasswiseWrapper
 from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
 
+from hydralight.config import UserError
 from hydralight.metrics.auroc import LabelAUROC
-from hydralight.tasks.labelled import LabelledTask
+from hydralight.tasks.labelled import LabelledTask, label_counts
 from hydralight.tasks.losses import label_cross_entropy, token_cross_entropy
 from hydralight.tasks.task import Batch, Rows
 
@@ -56,6 +57,10 @@ class ClassificationTask(LabelledTask):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if problem_type == "regression" and self.class_weights is not None:
+            raise UserError("task.class_weights are for labels, and this is a regression.")
+        if not 0 <= threshold <= 1:
+            raise UserError(f"task.threshold={threshold} should be in 0..1.")
         self.problem_type = problem_type
         self.threshold = threshold
 
@@ -69,6 +74,14 @@ class ClassificationTask(LabelledTask):
         if self.problem_type == "regression":
             return {"num_labels": 1, "problem_type": "regression"}
         return {**super().model_arguments(), "problem_type": self.problem_type}
+
+    def balanced_weights(self) -> list[float]:
+        """Return those of `LabelledTask`; of several labels, the absent by the present."""
+        if self.problem_type != "multi_label_classification":
+            return super().balanced_weights()
+        train = self.datamodule.encoded("train")
+        counts = label_counts(train, len(self.label_names))
+        return [(len(train) - count) / max(1, count) for count in counts]
 
     def build_metrics(self) -> dict[str, Metric]:
         """Return the metrics of this type of problem."""
@@ -92,7 +105,7 @@ class ClassificationTask(LabelledTask):
             "accuracy": MulticlassAccuracy(size, average="micro"),
             "f1_macro": MulticlassF1Score(size, average="macro"),
             "f1_micro": MulticlassF1Score(size, average="micro"),
-            "mcc": MulticlassMatthewsCorrCoef(size),
+            "mcc": MulticlassMatthewsCorrCoef(max(3, size)),  # of two it has another opinion
         }
         return metrics | ({"f1": BinaryF1Score()} if size == 2 else {})
 
@@ -116,10 +129,9 @@ class ClassificationTask(LabelledTask):
             logits, labels = logits.sigmoid(), labels.long()
         else:
             logits = logits.softmax(-1)
+        by_id = ("f1", "mcc") if self.problem_type == "single_label_classification" else ()
         for name, metric in self.metrics.items():
-            metric.update(
-                logits.argmax(-1) if name == "f1" and labels.ndim == 1 else logits, labels
-            )  # type: ignore[operator]
+            metric.update(logits.argmax(-1) if name in by_id else logits, labels)  # type: ignore[operator]
         self.update_further_metrics(logits, labels)
         return self.labelled_rows(outputs, batch)
 
@@ -138,7 +150,7 @@ class ClassificationTask(LabelledTask):
             scores = logits.sigmoid() if several else logits.softmax(-1)
             table = [dict(zip(names, row, strict=True)) for row in scores.tolist()]
             if several:
-                columns["label"] = [[n for n in r if r[n] >= self.threshold] for r in table]
+                columns["label"] = [[n for n in r if r[n] > self.threshold] for r in table]
             else:
                 columns["label"] = [names[number] for number in scores.argmax(-1).tolist()]
                 columns["score"] = scores.max(-1).values.tolist()

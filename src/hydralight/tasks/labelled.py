@@ -25,6 +25,8 @@ class LabelledTask(Task):
 
     def __init__(self, *, class_weights: ClassWeights = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if class_weights is not None and self.custom_loss is not None:
+            raise UserError("task.loss is a loss of its own: task.class_weights do nothing to it.")
         self.class_weights = class_weights
         self.register_buffer("weights", None, persistent=False)
 
@@ -46,15 +48,20 @@ class LabelledTask(Task):
         if built or self.class_weights is None:
             return
         assert self.model is not None
-        config, counts = self.model.config, None
+        config = self.model.config
         known = getattr(config, "class_weights", None)
         if self.class_weights == "balanced" and (self.trainer.state.fn == "fit" or known is None):
-            counts = label_counts(self.datamodule.encoded("train"), len(self.label_names))
-            known = None
-        weights = known or weights_of_classes(self.class_weights, self.label_names, counts)
+            known = self.balanced_weights()
+        weights = known if self.class_weights == "balanced" else None
+        weights = weights or weights_of_classes(self.class_weights, self.label_names)
         if self.class_weights == "balanced":
             config.class_weights = weights
         self.weights = torch.tensor(weights, device=self.device)
+
+    def balanced_weights(self) -> list[float]:
+        """Return weights that make all classes count alike, as in scikit-learn."""
+        counts = label_counts(self.datamodule.encoded("train"), len(self.label_names))
+        return [sum(counts) / (len(counts) * max(1, count)) for count in counts]
 
 
 def label_counts(encoded: Any, num_labels: int) -> list[int]:

@@ -78,7 +78,8 @@ def focal_loss(
     logits, labels = outputs.logits.float(), batch["labels"]
     if labels.shape == logits.shape:
         nll = F.binary_cross_entropy_with_logits(logits, labels.float(), reduction="none")
-        return ((1 - (-nll).exp()) ** gamma * nll).sum(), torch.tensor(nll.numel())
+        weight = torch.tensor(nll.numel(), device=nll.device)
+        return ((1 - (-nll).exp()) ** gamma * nll).sum(), weight
     flat = labels.reshape(-1)
     nll = F.cross_entropy(
         logits.reshape(-1, logits.shape[-1]), flat, ignore_index=-100, reduction="none"
@@ -86,25 +87,16 @@ def focal_loss(
     return ((1 - (-nll).exp()) ** gamma * nll).sum(), (flat != -100).sum()
 
 
-def weights_of_classes(
-    weights: ClassWeights, names: Sequence[str], counts: Sequence[int] | None
-) -> list[float] | None:
+def weights_of_classes(weights: ClassWeights, names: Sequence[str]) -> list[float]:
     """Return a weight for each class, in order.
 
     Args:
-        weights: A list in that order; by name, 1 where not named; or `balanced`, which weighs every
-            class alike, as in scikit-learn.
+        weights: A list in that order; or by name, 1 where not named.
         names: The classes.
-        counts: How often each comes in the training data, for `balanced`.
 
     Raises:
         UserError: the weights do not go with the classes.
     """
-    if weights is None:
-        return None
-    if weights == "balanced":
-        assert counts is not None
-        return [sum(counts) / (len(counts) * max(1, count)) for count in counts]
     if isinstance(weights, str):
         raise UserError(f"task.class_weights={weights} should be balanced, or a list or mapping.")
     if isinstance(weights, Mapping):
@@ -114,11 +106,16 @@ def weights_of_classes(
                     f"task.class_weights: there is no label '{name}'"
                     f"{did_you_mean(str(name), names)} (there are: {', '.join(names)})"
                 )
-        by_name = {str(name): float(weight) for name, weight in weights.items()}
-        return [by_name.get(name, 1.0) for name in names]
-    if len(weights) != len(names):
+        by_name = {str(name): weight for name, weight in weights.items()}
+        weights = [by_name.get(name, 1.0) for name in names]
+    if weights is None or len(weights) != len(names):
         raise UserError(
-            f"task.class_weights has {len(weights)} values for {len(names)} labels: "
+            f"task.class_weights has {len(weights or ())} values for {len(names)} labels: "
             f"{', '.join(names)}."
+        )
+    numbers = [isinstance(weight, int | float) and weight >= 0 for weight in weights]
+    if not all(numbers) or not any(weights):
+        raise UserError(
+            f"task.class_weights={list(weights)} should be numbers, none below 0 and not all 0."
         )
     return [float(weight) for weight in weights]

@@ -9,7 +9,6 @@ from torchmetrics import Metric
 from transformers import AutoModelForQuestionAnswering
 
 from hydralight.metrics.squad import SquadScores
-from hydralight.tasks.losses import token_cross_entropy
 from hydralight.tasks.task import Batch, Rows, Task
 
 
@@ -57,12 +56,16 @@ class QuestionAnsweringTask(Task):
 
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum, over windows, the mean cross-entropy of start and end."""
-        smoothing = self.label_smoothing
-        start, number = token_cross_entropy(
-            outputs.start_logits, batch["start_positions"], smoothing
-        )
-        end, _ = token_cross_entropy(outputs.end_logits, batch["end_positions"], smoothing)
-        return (start + end) / 2, number
+        mask, smoothing = batch["attention_mask"] == 0, self.label_smoothing
+        losses = []
+        for side in ("start", "end"):
+            logits = getattr(outputs, f"{side}_logits").float()
+            # padding is no place for an answer, and must not change the loss of the others
+            scores = logits.masked_fill(mask, -torch.inf).log_softmax(-1)
+            right = scores.gather(1, batch[f"{side}_positions"].unsqueeze(1))
+            others = scores.masked_fill(mask, 0).sum(dim=1) / (~mask).sum(dim=1)
+            losses.append(-((1 - smoothing) * right.sum() + smoothing * others.sum()))
+        return (losses[0] + losses[1]) / 2, torch.tensor(len(mask), device=mask.device)
 
     def forward(self, batch: Batch) -> Any:
         """Call the model without the positions: the loss is the task's."""

@@ -63,11 +63,24 @@ class Task(LightningModule):
         self.custom_loss = loss
         self.label_smoothing = label_smoothing
         self.model: PreTrainedModel | None = None
+        if not 0 <= label_smoothing < 1:
+            raise UserError(f"task.label_smoothing={label_smoothing} should be in 0..1.")
+        if loss is not None and label_smoothing:
+            raise UserError(
+                "task.loss is a loss of its own: task.label_smoothing does nothing to it."
+            )
         self.eval_loss = TargetMean()
         self.metrics = nn.ModuleDict()
-        self.further_metrics = nn.ModuleDict(metrics or {})
+        self.further_metrics = nn.ModuleDict()
+        for name, metric in (metrics or {}).items():
+            if not isinstance(metric, Metric):
+                raise UserError(f"task.metrics.{name} should be {{_target_: a metric}}.")
+            if "." in name or hasattr(self.further_metrics, name):
+                raise UserError(f"task.metrics.{name}: a metric cannot have this name.")
+            self.further_metrics[name] = metric
         self.step_metrics: dict[str, Tensor | float] = {}
         self._window: Tensor | None = None  # loss sum and weight since the last optimizer step
+        self.positions: int | None = None  # of the model, where they are limited
         self._evaluated: list[dict[str, Tensor]] = []  # the values of each set, as it ends
 
     # ------------------------------------------------------------ what a subclass says
@@ -123,15 +136,15 @@ class Task(LightningModule):
     def _check_positions(self, model: PreTrainedModel) -> None:
         """See that the model's positions are enough for the data."""
         positions = getattr(model.config, "max_position_embeddings", None)
-        if positions is None:
-            return
         for name, module in model.named_modules():
             # RoBERTa and its kin count positions from behind the padding's
-            if name.endswith("position_embeddings") and getattr(module, "padding_idx", None):
-                positions -= module.padding_idx + 1
+            if positions and name.endswith("position_embeddings"):
+                padding = getattr(module, "padding_idx", None)
+                positions -= 0 if padding is None else padding + 1
                 break
+        self.positions = positions
         longest = self.datamodule.longest()
-        if longest > positions:
+        if positions is not None and longest > positions:
             raise UserError(
                 f"the data has inputs of {longest} tokens, and the model takes {positions}: set "
                 f"data.{self.datamodule.length_limit}={positions}."
@@ -143,7 +156,14 @@ class Task(LightningModule):
         values = {**self.default_generation(), **self.generation}
         if "max_new_tokens" in values:
             config.max_length = None
+        if values.get("do_sample") is False:
+            for name in ("temperature", "top_k", "top_p"):
+                values[name] = None  # they say how to sample
         unknown = config.update(**values)
+        try:
+            config.validate(strict=True)
+        except ValueError as error:
+            raise UserError(f"generation: {first_line(error)}.") from error
         if unknown:
             key = next(iter(unknown))
             raise UserError(
@@ -164,7 +184,17 @@ class Task(LightningModule):
 
     def loss_and_weight(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the configured loss's sum and weight for a batch."""
-        return (self.custom_loss or self.loss)(outputs, batch)
+        if self.custom_loss is None:
+            return self.loss(outputs, batch)
+        try:
+            loss_sum, weight = self.custom_loss(outputs, batch)
+            return loss_sum, weight.to(loss_sum.device)
+        except Exception as error:
+            name = getattr(self.custom_loss, "func", self.custom_loss).__name__
+            raise UserError(
+                f"task.loss: {name} does not go with this task, or does not return a sum and a "
+                f"weight as tensors ({type(error).__name__}: {first_line(error)})."
+            ) from error
 
     def on_fit_start(self) -> None:
         """Fix the constant that keeps the loss in range: a batch's capacity for targets."""
@@ -259,7 +289,7 @@ class Task(LightningModule):
         for name, metric in self.further_metrics.items():
             try:
                 metric.update(preds, target)  # type: ignore[operator]
-            except (ValueError, TypeError, RuntimeError) as error:
+            except Exception as error:
                 raise UserError(f"task.metrics.{name}: {first_line(error)}.") from error
 
     def on_validation_epoch_end(self) -> None:
@@ -288,9 +318,19 @@ class Task(LightningModule):
     def compute_metrics(self) -> dict[str, Tensor]:
         """Return the metrics' values by name, those of many values under their own names."""
         values: dict[str, Tensor] = {}
-        for name, metric in [*self.metrics.items(), *self.further_metrics.items()]:
+        for name, metric in self.metrics.items():
             value = metric.compute()  # type: ignore[operator]
             values |= value if isinstance(value, dict) else {name: value}
+        for name, metric in self.further_metrics.items():
+            value = metric.compute()  # type: ignore[operator]
+            several = value if isinstance(value, dict) else {name: value}
+            for key, one in several.items():
+                if torch.as_tensor(one).numel() != 1:
+                    raise UserError(f"task.metrics.{name} has more than one value: not a number.")
+                own = key in values or key == "loss"
+                if own and not isinstance(value, dict):
+                    raise UserError(f"task.metrics.{name}: the task has a metric of that name.")
+                values[f"{name}/{key}" if own else key] = torch.as_tensor(one)
         return values
 
     def _compute(self) -> dict[str, Tensor]:

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from seqeval.metrics.sequence_labeling import get_entities
 from torch import Tensor
 from torchmetrics import Metric
 from transformers import AutoModelForTokenClassification
 
-from hydralight.metrics.entities import EntityScores, entity_types
+from hydralight.metrics.entities import EntityScores, entities_of, entity_types
 from hydralight.tasks.labelled import LabelledTask
 from hydralight.tasks.losses import token_cross_entropy
 from hydralight.tasks.task import Batch, Rows
@@ -69,7 +68,7 @@ class TokenClassificationTask(LabelledTask):
         entities = [
             [
                 {"type": kind, "start": start, "end": end, "text": " ".join(words[start : end + 1])}
-                for kind, start, end in get_entities(mine)
+                for kind, start, end in entities_of(mine)
             ]
             for mine, words in zip(tags, batch["tokens"], strict=True)
         ]
