@@ -354,8 +354,8 @@ def test_two_processes_score_as_one(script, tmp_path):
 
     def work(rank):
         if torch.distributed.is_initialized():  # by a run of this test session, before the fork
-        torch.distributed.destroy_process_group()
-    torch.distributed.init_process_group(
+            torch.distributed.destroy_process_group()
+        torch.distributed.init_process_group(
             "gloo", init_method=f"file://{tmp_path / 'store'}", rank=rank, world_size=2
         )
         torch.save(scores([slice(0, 5), slice(5, 7)][rank]), tmp_path / f"{rank}.pt")
