@@ -69,7 +69,6 @@ class DataModule(SourceData):
         self.eval_batch_size = eval_batch_size or batch_size
         self.num_workers = num_workers
         self.seed = seed
-        self.validation_split = "validation"
         self.later_splits: tuple[str, ...] = ()  # evaluated after training; a lack is told before
         self.predict_rows: Dataset | None = None
         self.consumed = 0  # training batches before this process began

@@ -12,8 +12,6 @@ from hydralight.data.roles import Columns, check_text, rename_roles
 from hydralight.data.sources import load_splits, without_bars
 from hydralight.data.splits import carve, fold
 
-SPLITS = ("train", "validation", "test")
-
 
 class SourceData(LightningDataModule):
     """Where the rows come from; a subclass names the roles that its task's columns play.
@@ -86,6 +84,7 @@ class SourceData(LightningDataModule):
         self.mix = other_sets("data.mix", mix, ("split", "weight"))
         self.stopping_strategy = stopping_strategy
         self.cut: set[str] = set()  # the splits whose rows are no longer numbered as in the source
+        self.validation_split = "validation"
         self._sources: dict[str, Dataset] | None = None
 
     # ------------------------------------------------------------ what a subclass may change
@@ -96,11 +95,12 @@ class SourceData(LightningDataModule):
             raise UserError("data.path has no value: give data.path=<hub id, file or folder>.")
         if isinstance(self.path, list):
             self.path = {"train": self.path}
+        known = ("train", "validation", "test", self.validation_split)
         for split in self.path if isinstance(self.path, Mapping) else ():
-            if split not in SPLITS:
+            if split not in known:
                 raise UserError(
-                    f"data.path names the split '{split}'{did_you_mean(split, SPLITS)} (there are: "
-                    f"{', '.join(SPLITS)})"
+                    f"data.path names the split '{split}'{did_you_mean(split, known)} (there are: "
+                    f"{', '.join(dict.fromkeys(known))})"
                 )
         return self.load(
             self.path, name=self.name, revision=self.revision, splits=self.source_splits

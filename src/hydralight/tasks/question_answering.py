@@ -107,6 +107,9 @@ class QuestionAnsweringTask(Task):
                 chosen, span = least_null, [0, 0]
             score_of_all = float((chosen - total).exp()) if torch.isfinite(total) else 0.0
             text = context[span[0] : span[1]]
+            span[0] += len(text) - len(text.lstrip())  # some tokens hold the space before them
+            text = text.strip()
+            span[1] = span[0] + len(text)
             answers.append(
                 {"answer": text, "score": score_of_all, "start": span[0], "end": span[1]}
             )
