@@ -40,7 +40,12 @@ def named_labels(
     several = isinstance(feature, List)
     inner = feature.feature if several else feature
     if not isinstance(inner, ClassLabel | Value):
-        raise UserError(f"{where}: the label is of no kind that can be read: {feature}.")
+        kinds = [type(label).__name__ for label in dataset["label"][:]]
+        other = next((row for row, kind in enumerate(kinds) if kind != kinds[0]), 0)
+        raise UserError(
+            f"{where}: labels are texts, numbers or lists of them, all of one kind; that of row 1 "
+            f"is {kinds[0]}, that of row {other + 1} {kinds[other]}."
+        )
     if problem_type == "multi_label_classification":
         if not several and delimiter is None:
             raise UserError(

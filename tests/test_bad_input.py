@@ -1,0 +1,174 @@
+"""Bad rows and settings of each task: one sentence that names what is wrong."""
+
+import json
+import sys
+
+import pytest
+from conftest import ROOT
+from omegaconf import OmegaConf
+from standins import images, write_jsonl
+
+import hydralight
+from hydralight.cli import main, start
+from hydralight.config import UserError, direction
+from hydralight.data.image_classification import ImageClassificationData
+
+SQUAD = {"text": ["dragon"], "answer_start": [3]}
+ROWS = [
+    # recipe, file, change of its third row, what is said
+    ("bert_mrpc", "validation", {"label": 2}, "row 3: the label '2' is not known"),
+    ("bert_mrpc", "train", {"label": None}, "the train split, row 3: the label is missing"),
+    ("bert_mrpc", "train", {"sentence2": ""}, r"train\.jsonl \(train\), row 3: the text_pair"),
+    ("bert_stsb", "train", {"label": "NaN"}, "that of row 1 is float, that of row 3 NoneType"),
+    ("distilbert_emotion", "train", {"label": [1]}, "that of row 1 is int, that of row 3 list"),
+    ("bert_ner_conll2003", "train", {"tokens": []}, r"row 3: the tokens .* are empty"),
+    ("bert_ner_conll2003", "train", {"tokens": ["a", None]}, r"row 3: one of the tokens"),
+    ("bert_ner_conll2003", "train", {"ner_tags": ["O"]}, "row 3: there are 8 tokens and 1 tags"),
+    (
+        *("bert_ner_conll2003", "validation", {"ner_tags": ["O"] * 7 + ["B-LOK"]}),
+        "row 3: the tag 'B-LOK' is not known; did you mean 'B-LOC'",
+    ),
+    ("bert_squad", "train", {"answers": SQUAD}, "row 3: the answer 'dragon' is not in the context"),
+    ("bert_squad", "train", {"answers": None}, "row 3: an answer lacks its text or its start"),
+    ("bert_squad", "train", {"question": "why " * 40}, "row 3: a question of .* tokens leaves"),
+    ("bert_swag", "train", {"label": 4}, "row 3: the label 4 is no number of an ending, 0 to 3"),
+    ("bert_swag", "train", {"ending2": None}, "row 3: one of the endings"),
+]
+SETTINGS = [
+    (
+        *(
+            "bert_mrpc",
+            ["data.problem_type=multi_label_classification", "optimized_metric=val/loss"],
+        ),
+        "data.label_delimiter parts",
+    ),
+    ("bert_mrpc", ["data.labels=[0,1,1]"], "names a label twice"),
+    ("bert_mrpc", ["data.max_length=0"], "data.max_length=0 leaves nothing"),
+    ("bert_mrpc", ["data.num_workers=-1"], "data.num_workers should be 0 or more"),
+    ("bert_mrpc", ["task.class_weights={2: 1}"], "no label '2'"),
+    ("bert_mrpc", ["task.label_smoothing=2"], "should be in 0..1"),
+    ("bert_mrpc", ["task.metrics={cal: 5}"], r"task\.metrics\.cal should be"),
+    ("bert_mrpc", ["data.fold=5"], r"data\.fold=5 should be in 0\.\.4"),
+    ("bert_mrpc", ["data.fold=0", "data.num_folds=1"], "data.num_folds=1"),
+    ("bert_mrpc", ["data.extra_eval=[a.csv]"], "should name its sets"),
+    ("bert_mrpc", ["data.extra_eval={test: a.csv}"], "a split has that name"),
+    ("bert_mrpc", ["+data.path.validaton=a.csv"], "did you mean 'validation'"),
+    ("bert_stsb", ["task.class_weights=balanced"], "this is a regression"),
+    ("bert_squad", ["task.loss._target_=hydralight.tasks.losses.focal_loss"], "does not go with"),
+    ("bert_squad", ["data.doc_stride=32"], "should be below data.max_length"),
+    ("distilgpt2_sonnets", ["data.clean=[lowr]"], "no step 'lowr'; did you mean 'lower'"),
+    ("distilgpt2_sonnets", ["generation.max_new_tokens=128"], "leaves no room for a prompt"),
+    ("roberta_mlm_wikitext", ["data.mlm_probability=0"], "should be above 0"),
+    ("transformer_xl_reviews", ["task.segment_length=1"], "should be 2 or more"),
+    ("transformer_xl_reviews", ["model.gradient_checkpointing=true"], "does not go with segment"),
+    ("vit_cxr14", ["data.label_delimiter=x", "data.labels=[a,b]"], "is not known"),
+    (
+        "bert_mrpc",
+        ["task.loss._target_=hydralight.tasks.losses.focal_loss", "task.class_weights=balanced"],
+        "a loss of its own",
+    ),
+]
+
+
+def change(folder, split, changes):
+    path = folder / f"{split}.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[2] |= changes
+    write_jsonl(path, rows)
+
+
+@pytest.mark.parametrize(("experiment", "split", "changes", "sentence"), ROWS)
+def test_rows(experiment, split, changes, sentence, recipe, tmp_path):
+    overrides = recipe(experiment)
+    change(tmp_path / "data", split, changes)
+    with pytest.raises(UserError, match=sentence):
+        hydralight.train(overrides)
+    assert not list((tmp_path / "logs").rglob("*.*"))
+
+
+@pytest.mark.parametrize(("experiment", "settings", "sentence"), SETTINGS)
+def test_settings(experiment, settings, sentence, recipe, tmp_path):
+    with pytest.raises(UserError, match=sentence):
+        hydralight.train([*recipe(experiment), *settings])
+    assert not list((tmp_path / "logs").rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_corrupt_image(num_workers, recipe, tmp_path, monkeypatch, capsys):
+    """Through the command line's own handler: a worker of the loader sends its whole traceback."""
+    overrides = recipe("vit_cxr14")
+    image = tmp_path / "data/train/2.png"
+    image.write_bytes(image.read_bytes()[:40])
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    monkeypatch.setattr(sys, "argv", ["train.py", *overrides, f"data.num_workers={num_workers}"])
+    with pytest.raises(SystemExit) as caught:
+        main("train")
+    assert caught.value.code == 1
+    (sentence,) = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+    assert sentence.startswith(f"error: {image} cannot be read as an image")
+
+
+def test_files_named_by_a_table(tmp_path):
+    """A table of two folders' files of the same names; then one that leaves a file out."""
+    folder = tmp_path / "images"
+    for kind in ("cat", "dog"):
+        (images(folder / kind, 4) / "metadata.jsonl").unlink()
+    lines = [f"{kind}/{number}.png,{kind}" for kind in ("cat", "dog") for number in range(4)]
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(["file,kind", *lines]))
+
+    def labels(**arguments):
+        data = ImageClassificationData(
+            tokenizer=None,
+            path=str(folder),
+            columns={"image": "file", "label": "kind"},
+            validation_fraction=0.0,
+            **arguments,
+        )
+        return data.sources()["train"]
+
+    rows = labels(metadata=str(table))
+    pairs = zip(rows["image"], rows["label"], strict=True)
+    assert all(f"/{label}/" in image["path"] for image, label in pairs)
+    table.write_text("\n".join(["file,kind", *lines[1:]]))
+    with pytest.raises(UserError, match=r"table\.csv has no row for .*cat/0\.png"):
+        labels(metadata=str(table))
+    table.write_text("\n".join(["file,kind", "0.png,x", "1.png,y", "2.png,x", "3.png,y"]))
+    with pytest.raises(UserError, match=r"stands for both .*cat/0\.png and .*dog/0\.png"):
+        labels(metadata=str(table))
+
+
+def test_prompts_of_a_batch_are_continued_as_each_alone(recipe, tmp_path):
+    short = ["trainer.max_epochs=1", "generation.do_sample=false"]
+    run = hydralight.train([*recipe("distilgpt2_sonnets"), *short])
+    prompts = ["the storm", "then seven people came near the old bridge", "a"]
+    (tmp_path / "prompts.txt").write_text("\n".join(prompts))
+
+    def continued(source):
+        start("predict", [f"run={run.path}", f"input={source}", f"output={tmp_path / 'out'}"])
+        return [json.loads(line)["prediction"] for line in (tmp_path / "out").open()]
+
+    together = continued(tmp_path / "prompts.txt")
+    assert together == [continued(prompt)[0] for prompt in prompts]
+
+
+@pytest.mark.parametrize("text", ["hello, [MASK]: it's (really) {odd}", "v1.2", "a,b", "x=1"])
+def test_any_text_is_an_input(text, recipe, tmp_path):
+    run = hydralight.train([*recipe("distilbert_emotion"), "trainer.max_epochs=1"])
+    start("predict", [f"run={run.path}", f"input={text}", f"output={tmp_path / 'out'}"])
+    assert json.loads((tmp_path / "out").read_text())["text"] == text
+
+
+def test_direction_of_a_metric():
+    def best(metric, target):
+        root = OmegaConf.create({"task": {"metrics": {"mine": {"_target_": target}}}})
+        return direction(metric, _root_=root)
+
+    assert direction("val/bits_per_byte") == direction("val/other/loss") == "min"
+    assert direction("val/rougeL") == "max"
+    calibration = "torchmetrics.classification.MulticlassCalibrationError"
+    assert best("val/mine", calibration) == "min"
+    assert best("val/mine", "torchmetrics.classification.MulticlassAccuracy") == "max"
+    with pytest.raises(UserError, match="whether more of val/mine is better is not known"):
+        best("val/mine", "hydralight.metrics.evaluate.Evaluate")
