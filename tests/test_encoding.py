@@ -18,14 +18,10 @@ from transformers import PreTrainedTokenizerFast
 
 from hydralight.config import UserError
 from hydralight.data.augmentation import RandomResizedCropAndFlip
+from hydralight.data.documents import encode_documents, encode_prompts
 from hydralight.data.image_classification import ImageClassificationData, open_image
 from hydralight.data.labels import distinct, encode_labels, named_labels
-from hydralight.data.language_modeling import (
-    CausalLMData,
-    MaskedLMData,
-    encode_documents,
-    encode_prompts,
-)
+from hydralight.data.language_modeling import CausalLMData, MaskedLMData
 from hydralight.data.multiple_choice import MultipleChoiceData, encode_choices
 from hydralight.data.question_answering import QuestionAnsweringData, encode_windows
 from hydralight.data.roles import rename_roles
