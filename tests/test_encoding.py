@@ -438,8 +438,9 @@ def test_best_spans_are_those_of_a_search_one_by_one(version_2, threshold, longe
                 if null - best > threshold:
                     best, first, last = null, 0, 0
                     empty += 1
-            assert (answer["start"], answer["end"]) == (first, last)
-            assert answer["answer"] == CONTEXT[first:last]
+            text = CONTEXT[first:last].strip()  # some tokens hold the space before them
+            assert answer["answer"] == text == CONTEXT[answer["start"] : answer["end"]]
+            assert first <= answer["start"] <= answer["end"] <= last or not text
             probability = np.exp(best) / np.exp(scores).sum()
             assert answer["score"] == pytest.approx(probability, rel=1e-4)
     assert 0 < empty < 12 if version_2 else empty == 0
