@@ -334,7 +334,8 @@ def test_evaluate_refuses(tmp_path):
         Evaluate(str(tmp_path / "nothing.py"))
 
 
-def test_two_processes_score_as_one(script, tmp_path):
+def scores_of(script, rows):
+    """The scores of some of seven examples that are the same in each process."""
     rng = np.random.default_rng(5)
     tags = ["O", "B-LOC", "I-LOC"]
     right = sentences(rng, tags, 7)
@@ -343,34 +344,25 @@ def test_two_processes_score_as_one(script, tmp_path):
     lines = [" ".join(rng.choice(WORDS, 6)) for _ in range(7)]
     cut = [line[:-3] if i % 2 else line for i, line in enumerate(lines)]
     ids, other = torch.tensor([0, 1, 1, 2, 2, 2, 3]), torch.tensor([0, 2, 1, 2, 0, 2, 3])
+    return [
+        fed(EntityScores(["LOC"]), tagged[rows], right[rows], size=2),
+        fed(SquadScores(), answers[rows], references[rows], size=2),
+        fed(SacreBLEU(), cut[rows], lines[rows], size=2),
+        fed(Evaluate(script, "ids"), ids[rows], other[rows], size=2),
+    ]
 
-    def scores(rows):
-        return [
-            fed(EntityScores(["LOC"]), tagged[rows], right[rows], size=2),
-            fed(SquadScores(), answers[rows], references[rows], size=2),
-            fed(SacreBLEU(), cut[rows], lines[rows], size=2),
-            fed(Evaluate(script, "ids"), ids[rows], other[rows], size=2),
-        ]
 
-    def work(rank):
-        if torch.distributed.is_initialized():  # by a run of this test session, before the fork
-            torch.distributed.destroy_process_group()
-        torch.distributed.init_process_group(
-            "gloo", init_method=f"file://{tmp_path / 'store'}", rank=rank, world_size=2
-        )
-        torch.save(scores([slice(0, 5), slice(5, 7)][rank]), tmp_path / f"{rank}.pt")
-        torch.distributed.destroy_process_group()
-
-    # forked: that takes no imports, and the functions need no pickling
-    processes = torch.multiprocessing.start_processes(
-        work, nprocs=2, join=False, start_method="fork"
+def score_a_share(rank, script, folder):
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=2
     )
-    try:
-        assert processes.join(timeout=60) or processes.join(timeout=60), "not done in time"
-    finally:
-        for process in processes.processes:
-            process.kill()
-    alone = scores(slice(0, 7))
+    torch.save(scores_of(script, [slice(0, 5), slice(5, 7)][rank]), folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_score_as_one(script, tmp_path):
+    torch.multiprocessing.spawn(score_a_share, (script, tmp_path), nprocs=2)
+    alone = scores_of(script, slice(0, 7))
     assert alone[3] == pytest.approx({"same": 5 / 7, "kinds": 4})
     for rank in range(2):
         for found, expected in zip(torch.load(tmp_path / f"{rank}.pt"), alone, strict=True):
