@@ -1,15 +1,13 @@
 """Bad rows and settings of each task: one sentence that names what is wrong."""
 
 import json
-import sys
 
 import pytest
-from conftest import ROOT
 from omegaconf import OmegaConf
 from standins import images, write_jsonl
 
 import hydralight
-from hydralight.cli import main, start
+from hydralight.cli import start
 from hydralight.config import UserError, direction
 from hydralight.data.image_classification import ImageClassificationData
 
@@ -91,22 +89,6 @@ def test_settings(experiment, settings, sentence, recipe, tmp_path):
     with pytest.raises(UserError, match=sentence):
         hydralight.train([*recipe(experiment), *settings])
     assert not list((tmp_path / "logs").rglob("*.ckpt"))
-
-
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_corrupt_image(num_workers, recipe, tmp_path, monkeypatch, capsys):
-    """Through the command line's own handler: a worker of the loader sends its whole traceback."""
-    overrides = recipe("vit_cxr14")
-    image = tmp_path / "data/train/2.png"
-    image.write_bytes(image.read_bytes()[:40])
-    monkeypatch.chdir(ROOT)
-    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-    monkeypatch.setattr(sys, "argv", ["train.py", *overrides, f"data.num_workers={num_workers}"])
-    with pytest.raises(SystemExit) as caught:
-        main("train")
-    assert caught.value.code == 1
-    (sentence,) = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
-    assert sentence.startswith(f"error: {image} cannot be read as an image")
 
 
 def test_files_named_by_a_table(tmp_path):

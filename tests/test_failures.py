@@ -123,6 +123,15 @@ def test_data_and_checkpoint(refused, tmp_path, tiny_bart, articles, argument, s
     assert sentence in refused("train.py", *arguments, argument)
 
 
+def test_corrupt_image(refused, recipe, tmp_path):
+    """A worker of the loader sends its whole traceback."""
+    overrides = recipe("vit_cxr14")
+    image = tmp_path / "data/validation/2.png"
+    image.write_bytes(image.read_bytes()[:40])
+    sentence = refused("train.py", *overrides, "data.num_workers=2", "check=true")
+    assert sentence.startswith(f"error: {image} cannot be read as an image")
+
+
 def test_no_network(refused, tiny_bart):
     """A closed port of this machine stands for a hub that cannot be reached."""
     closed = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}
