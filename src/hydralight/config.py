@@ -1,6 +1,7 @@
 """The configuration's rules: which code it may name, and whether its keys and types are right."""
 
 import difflib
+import hashlib
 import inspect
 import re
 import types
@@ -79,9 +80,17 @@ def direction(metric: str, *, _root_: Any = None) -> str:
     return "min" if re.search(smaller_is_better, metric) else "max"
 
 
+def run_id(run_dir: str) -> str:
+    """Return an id for W&B that is the same whenever a run directory goes on."""
+    path = Path(run_dir)
+    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
+    return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', path.name)[:40]}-{digest}"
+
+
 def register_resolvers() -> None:
-    """Make `${direction:<metric>}` known to OmegaConf."""
+    """Make `${direction:<metric>}` and `${run_id:<run dir>}` known to OmegaConf."""
     OmegaConf.register_resolver("direction", direction, replace=True)
+    OmegaConf.register_resolver("run_id", run_id, replace=True)
 
 
 def allowed(target: str) -> bool:

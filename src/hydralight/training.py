@@ -4,6 +4,7 @@ import logging
 import sys
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -11,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from hydralight import runs
 from hydralight.building import build, prepare
-from hydralight.config import UserError, did_you_mean
+from hydralight.callbacks.preemption import EXIT_CODE
+from hydralight.config import UserError, did_you_mean, first_line
 from hydralight.data.datamodule import DataModule
 from hydralight.environment import record_start, redact, redacted_keys
 from hydralight.evaluation import test_best
@@ -49,8 +51,8 @@ def train(cfg: DictConfig, run_dir: Path) -> float | None:
     log_config(cfg, trainer)
     try:
         trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    except SystemExit:  # Lightning's answer to Ctrl-C
-        if not trainer.interrupted:
+    except SystemExit as error:  # also Lightning's answer to Ctrl-C
+        if error.code == EXIT_CODE or not trainer.interrupted:
             raise
         log.warning("interrupted; to go on: python train.py resume=%s", run_dir)
         sys.exit(130)
@@ -75,12 +77,12 @@ def resume_checkpoint(cfg: DictConfig, run_dir: Path) -> Path:
     Raises:
         UserError: there is none, or the run has nothing left to do, or needs a secret again.
     """
-    path = run_dir / "checkpoints" / "last.ckpt"
-    if not path.is_file():
+    folder = run_dir / "checkpoints"
+    if not (folder / "last.ckpt").is_file():
         raise UserError(f"{run_dir} has no checkpoints/last.ckpt: there is nothing to resume from.")
     for name in redacted_keys(cfg):
         raise UserError(f"{name} was redacted in the run's config: give it again as {name}=….")
-    state = torch.load(path, weights_only=True, mmap=True)
+    path, state = intact_checkpoint(folder)
     step = state["global_step"]
     place = next(v for v in state.values() if isinstance(v, dict) and "consumed" in v)
     epochs = place["consumed"] // place["batches_per_epoch"]
@@ -96,6 +98,27 @@ def resume_checkpoint(cfg: DictConfig, run_dir: Path) -> Path:
             f"it, give for example trainer.max_epochs={epochs + 1}."
         )
     return path
+
+
+def intact_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Return the newest checkpoint that can be read whole, and what it holds.
+
+    Raises:
+        UserError: there is none.
+    """
+    damaged: list[str] = []
+    for path in [folder / "last.ckpt", *sorted(folder.glob("step-*.ckpt"), reverse=True)]:
+        try:
+            state = torch.load(path, weights_only=True, map_location="cpu")
+            if not {"exact_resume", "global_step", "state_dict"} <= state.keys():
+                raise ValueError("it is no full checkpoint of a run")
+        except Exception as error:
+            damaged.append(f"{path} is damaged ({first_line(error)})")
+            continue
+        for message in damaged:
+            log.warning("%s: resuming from %s, of step %d", message, path, state["global_step"])
+        return path, state
+    raise UserError(f"{'; '.join(damaged)}: there is no other checkpoint to resume from.")
 
 
 def check_checkpoint_is_read(cfg: DictConfig) -> None:

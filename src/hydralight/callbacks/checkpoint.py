@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from hydralight.callbacks.schedule import evaluation_is_due
-from hydralight.config import UserError
+from hydralight.config import UserError, first_line
 
 
 class LastCheckpoint(Checkpoint):
@@ -55,10 +55,26 @@ class LastCheckpoint(Checkpoint):
             self._saved_step = step
             self.save(trainer)
 
+    def save_now(self, trainer: Trainer) -> None:
+        """Write a checkpoint of this step, unless there is one."""
+        if self._saved_step != trainer.global_step:
+            self._saved_step = trainer.global_step
+            self.save(trainer)
+
     def save(self, trainer: Trainer) -> None:
         """Write `last.ckpt` (under another name first), and remove the oldest of the others."""
         path = self.dirpath / f"step-{trainer.global_step:08d}.ckpt"
-        trainer.save_checkpoint(path)
+        partial = path.with_suffix(".partial")
+        try:
+            trainer.save_checkpoint(partial)
+        except (OSError, RuntimeError) as error:  # torch's writer raises the latter
+            partial.unlink(missing_ok=True)
+            raise UserError(
+                f"the checkpoint of step {trainer.global_step} cannot be written "
+                f"({first_line(error)}); the one before is intact: make room, and resume the run."
+            ) from error
+        if trainer.is_global_zero:
+            partial.replace(path)
         if not trainer.is_global_zero:
             return
         link = self.dirpath / "last.ckpt.partial"

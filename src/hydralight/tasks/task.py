@@ -1,8 +1,10 @@
 """The base LightningModule: losses as sums and weights, and evaluation by streaming metrics."""
 
 import inspect
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch import LightningModule
@@ -15,6 +17,8 @@ from transformers import PreTrainedModel
 from hydralight import optim
 from hydralight.config import UserError, did_you_mean, first_line
 from hydralight.metrics.loss import TargetMean
+
+log = logging.getLogger(__name__)
 
 Batch = dict[str, Any]
 Rows = list[dict[str, Any]]
@@ -37,6 +41,9 @@ class Task(LightningModule):
         loss: Replaces the task's own loss: a function of the model's outputs and the batch that
             returns `(loss_sum, weight)`.
         label_smoothing: Part of the probability that is spread over all classes, or tokens.
+        non_finite: What a loss or gradient that is NaN or infinite does: `stop` the run, or `skip`
+            the optimizer step; `train/skipped` counts these. (Infinite gradients of 16-mixed are
+            its scaler's business.)
         metrics: Further metrics by name, updated with what the task says of itself as `preds` and
             `target` (`update_further_metrics`).
     """
@@ -53,6 +60,7 @@ class Task(LightningModule):
         generation: Mapping[str, Any] | None = None,
         loss: Callable[[Any, Batch], tuple[Tensor, Tensor]] | None = None,
         label_smoothing: float = 0.0,
+        non_finite: Literal["stop", "skip"] = "stop",
         metrics: Mapping[str, Metric] | None = None,
     ) -> None:
         super().__init__()
@@ -79,7 +87,10 @@ class Task(LightningModule):
                 raise UserError(f"task.metrics.{name}: a metric cannot have this name.")
             self.further_metrics[name] = metric
         self.step_metrics: dict[str, Tensor | float] = {}
+        self.non_finite = non_finite
+        self.skipped = 0  # optimizer steps
         self._window: Tensor | None = None  # loss sum and weight since the last optimizer step
+        self._parts: list[tuple[Tensor, Tensor]] = []  # the same time's loss sums and rows
         self.positions: int | None = None  # of the model, where they are limited
         self._evaluated: list[dict[str, Tensor]] = []  # the values of each set, as it ends
 
@@ -205,6 +216,7 @@ class Task(LightningModule):
         loss_sum, weight = self.loss_and_weight(self(batch), batch)
         window = torch.stack([loss_sum.detach().float(), weight.float()])
         self._window = window if self._window is None else self._window + window
+        self._parts.append((loss_sum.detach(), batch["row"]))
         return loss_sum / self._capacity
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
@@ -223,6 +235,7 @@ class Task(LightningModule):
             "train/loss": loss_sum / weight,
             "lr": optimizer.param_groups[0]["lr"],
         }
+        self._loss_sum = loss_sum
 
     def configure_gradient_clipping(
         self,
@@ -230,15 +243,50 @@ class Task(LightningModule):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Record the gradient norm, and clip by it where the trainer says so."""
+        """Record the gradient norm, see that it is a number, and clip by it where asked."""
+        parts, self._parts = self._parts, []
         if gradient_clip_algorithm == "value":
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
             return
         parameters = [p for p in self.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])  # type: ignore[misc]
         self.step_metrics["train/grad_norm"] = norm
+        scaled = self.trainer.precision == "16-mixed"
+        if not torch.isfinite(self._loss_sum if scaled else self._loss_sum + norm):
+            self._refuse_step(parts)
+            return
+        if self.skipped:
+            self.step_metrics["train/skipped"] = self.skipped
         if gradient_clip_val:
             torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
+
+    def _refuse_step(self, parts: list[tuple[Tensor, Tensor]]) -> None:
+        """Stop the run, or leave out this step: without gradients, an optimizer changes nothing."""
+        step = self.trainer.global_step + 1
+        bad = [row for loss_sum, rows in parts if not torch.isfinite(loss_sum) for row in rows]
+        rows = f"rows {', '.join(str(int(row)) for row in bad)}" if bad else "no row of its own"
+        if self.non_finite == "stop":
+            checkpoint = Path(self.trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+            last = f"; the last checkpoint is {checkpoint}" if checkpoint.is_file() else ""
+            raise UserError(
+                f"the loss or its gradient is not finite at step {step} (in the loss of {rows} of "
+                f"the training data, counted from 0){last}. task.non_finite=skip leaves such steps "
+                "out."
+            )
+        self.skipped += 1
+        self.step_metrics["train/skipped"] = self.skipped
+        log.warning("step %d is left out: its loss or gradient is not finite (%s)", step, rows)
+        if self.trainer.precision != "16-mixed":  # where the scaler leaves it out
+            for parameter in self.parameters():
+                parameter.grad = None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the count of steps that were left out."""
+        checkpoint["skipped"] = self.skipped
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.skipped = checkpoint["skipped"]
 
     def configure_optimizers(self, num_training_steps: int | None = None) -> OptimizerLRScheduler:
         """Build the optimizer, without weight decay on biases and norms, and its schedule.
