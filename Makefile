@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint format clean
+.PHONY: help train test soak lint format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -23,6 +23,9 @@ train: $(READY) ## Train the quickstart; make train ARGS="experiment=bart_cnn" f
 
 test: $(READY) ## Run the tests; make test ARGS="-k resume" for some of them
 	@$(BIN)/python -m pytest $(ARGS)
+
+soak: $(READY) ## Kill runs again and again, and compare what they come to (half an hour)
+	@$(BIN)/python -m pytest -m soak $(ARGS)
 
 lint: $(READY) ## Check style and types
 	@$(BIN)/ruff check .

@@ -138,7 +138,8 @@ def check_monitors(trainer: Trainer, task: Task, data: DataModule) -> None:
     names = ["loss", *task.metric_names, *task.further_metrics]
     known = [f"val/{name}" for name in names]
     known += [f"val/{one}/{name}" for one in data.extra_eval for name in names]
-    known += [f"val/{name}" for name in ("*",) if task.further_metrics]  # of many values, perhaps
+    if task.further_metrics:  # one of several values names them itself
+        known.append("val/*")
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         monitor = getattr(callback, "monitor", None)
         if monitor is not None and not any(fnmatch(monitor, name) for name in known):
