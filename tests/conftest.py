@@ -1,8 +1,9 @@
 """Tiny checkpoints and files; everything is offline, and the caches are the test session's own."""
 
 import os
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -20,6 +21,20 @@ from hydralight.config import CONFIG_DIR, register_resolvers
 register_resolvers()
 ROOT = CONFIG_DIR.parent
 EXPERIMENTS = sorted(path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def no_trace_of_ddp() -> Iterator[None]:
+    """Lightning leaves a process group and its variables behind, which later runs would join."""
+    before = dict(os.environ)
+    yield
+    if "torch" in sys.modules:
+        import torch
+
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="session")
