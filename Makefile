@@ -24,7 +24,7 @@ train: $(READY) ## Train the quickstart; make train ARGS="experiment=bart_cnn" f
 test: $(READY) ## Run the tests; make test ARGS="-k resume" for some of them
 	@$(BIN)/python -m pytest $(ARGS)
 
-soak: $(READY) ## Kill runs again and again, and compare what they come to (half an hour)
+soak: $(READY) ## Kill runs again and again, and compare what they come to (takes long)
 	@$(BIN)/python -m pytest -m soak $(ARGS)
 
 lint: $(READY) ## Check style and types

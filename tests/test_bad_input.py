@@ -135,7 +135,9 @@ def test_prompts_of_a_batch_are_continued_as_each_alone(recipe, tmp_path):
     assert together == [continued(prompt)[0] for prompt in prompts]
 
 
-@pytest.mark.parametrize("text", ["hello, [MASK]: it's (really) {odd}", "v1.2", "a,b", "x=1"])
+@pytest.mark.parametrize(
+    "text", ["hello, [MASK]: it's (really) {odd}", "v1.2", "a,b", "x=1", "it's ${5} \\' \\"]
+)
 def test_any_text_is_an_input(text, recipe, tmp_path):
     run = hydralight.train([*recipe("distilbert_emotion"), "trainer.max_epochs=1"])
     start("predict", [f"run={run.path}", f"input={text}", f"output={tmp_path / 'out'}"])

@@ -176,14 +176,34 @@ def test_unknown_tags(max_length):
         tagged(max_length, tags=tags)
 
 
-def test_words_without_a_piece_are_outside():
-    data = module(TokenClassificationData, wordpiece())
+def test_bytes_without_a_space_before_words_are_refused():
+    data = module(TokenClassificationData)
+    prepared = wordpiece()
+    prepared.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    assert data.prepared(prepared) is prepared
+    prepared.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    with pytest.raises(UserError, match=r"\+tokenizer.options=\{add_prefix_space: true\}"):
+        data.prepared(prepared)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_words_without_a_piece_are_outside(side):
+    tokenizer = wordpiece()
+    tokenizer.padding_side = side
+    data = module(TokenClassificationData, tokenizer)
     rows = rows_of({**tagged(max_length=6), **SENTENCES})  # [CLS] storm ##y ##s in [SEP]
     batch = data.collate(rows)
-    assert batch["labels"].tolist() == [[-100, 1, -100, -100, 0, -100], [-100, 1, *[-100] * 4]]
-    assert batch["word_ids"].tolist() == [[-1, 0, 0, 0, 2, -1], [-1, 0, *[-1] * 4]]
+    pad = 3  # tokens of padding of the second sentence
+    second = slice(0, 3) if side == "right" else slice(pad, None)
+    assert batch["labels"][0].tolist() == [-100, 1, -100, -100, 0, -100]
+    assert batch["labels"][1, second].tolist() == [-100, 1, -100]
+    assert batch["word_ids"][0].tolist() == [-1, 0, 0, 0, 2, -1]
+    assert batch["word_ids"][1, second].tolist() == [-1, 0, -1]
+    assert (batch["word_ids"][1] == -1).sum() == pad + 2
     # every piece that is no word's first, and the padding, is given another tag
-    predicted = torch.tensor([[2, 3, 2, 2, 1, 2], [2, 3, 2, 2, 2, 2]])
+    predicted = torch.full((2, 6), 2)
+    predicted[0, 1], predicted[0, 4] = 3, 1
+    predicted[1, second.start + 1] = 3
     outputs = SimpleNamespace(logits=torch.nn.functional.one_hot(predicted, len(NAMES)).float())
     tags = task_of(TokenClassificationTask, NAMES).tags(outputs, batch)
     assert tags == [["B-PER", "O", "B-LOC", "O"], ["B-PER", "O"]]

@@ -49,10 +49,11 @@ def broken_at(monkeypatch, number, value=float("nan")):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_loss_that_is_no_number_stops_the_run(steps, monkeypatch, value):
+@pytest.mark.parametrize("clip", ["norm", "value"])
+def test_a_loss_that_is_no_number_stops_the_run(steps, monkeypatch, value, clip):
     rows = broken_at(monkeypatch, 3, value)
     with pytest.raises(UserError) as caught:
-        hydralight.train(steps)
+        hydralight.train([*steps, f"+trainer.gradient_clip_algorithm={clip}"])
     assert "not finite at step 3 (in the loss of rows " + ", ".join(map(str, rows)) in str(
         caught.value
     )

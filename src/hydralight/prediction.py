@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import datasets
 from omegaconf import DictConfig
 
 from hydralight.building import (
@@ -16,6 +15,7 @@ from hydralight.building import (
 )
 from hydralight.callbacks.predictions import write_json_lines
 from hydralight.config import UserError
+from hydralight.data.sources import without_bars
 from hydralight.environment import record_start
 from hydralight.tasks.task import Rows
 
@@ -37,10 +37,11 @@ def predict(cfg: DictConfig, run_dir: Path) -> Rows:
         raise UserError(f"output={output} is a folder: name a file in it.")
     cfg.trainer = {**cfg.trainer, "devices": 1, "strategy": "auto"}
     task, data = build_task(cfg), build_data(cfg)
-    datasets.disable_progress_bars()
-    data.predict_from(str(cfg.input))
+    with without_bars():
+        data.predict_from(str(cfg.input))
     trainer = build_trainer(cfg, progress_bar(cfg) if output is not None else [], logger=False)
-    batches = trainer.predict(task, datamodule=data) or []
+    with without_bars():
+        batches = trainer.predict(task, datamodule=data) or []
     rows: Rows = [row for batch in batches for row in batch]
     if output is not None:
         write_json_lines(Path(str(output)).expanduser(), rows)

@@ -1,6 +1,7 @@
 """The run directory: where runs are, what is written about them, and how they are read."""
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from functools import cached_property
@@ -155,8 +156,10 @@ def quoted_text(argument: str) -> str:
     name, _, value = argument.partition("=")
     if name.lstrip("+") != "input" or (value[:1] + value[-1:] in ("''", '""') and len(value) > 1):
         return argument
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'") if "'" in value else value
-    return f"{name}='{escaped}'"
+    value = value.replace("${", "\\${")  # no interpolation
+    # backslashes before a quote, and at the end, would escape it
+    value = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value)
+    return f"{name}='{value}'"
 
 
 def earlier_overrides(run_dir: Path) -> list[str]:

@@ -52,8 +52,7 @@ class LastCheckpoint(Checkpoint):
         else:
             due = last or evaluation_is_due(trainer)
         if due:
-            self._saved_step = step
-            self.save(trainer)
+            self.save_now(trainer)
 
     def save_now(self, trainer: Trainer) -> None:
         """Write a checkpoint of this step, unless there is one."""
@@ -73,10 +72,9 @@ class LastCheckpoint(Checkpoint):
                 f"the checkpoint of step {trainer.global_step} cannot be written "
                 f"({first_line(error)}); the one before is intact: make room, and resume the run."
             ) from error
-        if trainer.is_global_zero:
-            partial.replace(path)
         if not trainer.is_global_zero:
             return
+        partial.replace(path)
         link = self.dirpath / "last.ckpt.partial"
         link.unlink(missing_ok=True)
         try:

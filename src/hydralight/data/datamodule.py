@@ -197,12 +197,17 @@ class DataModule(SourceData):
         if not hasattr(self, "processor"):
             train = (self._sources or {}).get("train")
             key = "" if train is None else train._fingerprint
-            self.processor = self.make_processor(
+            made = self.make_processor(
                 self.texts, cache_key=key, cache_dir=cache_folder("tokenizers")
             )
+            self.processor = self.prepared(made)
             # its state changes with use, so that it is identified now
             self._processor_id = processor_id(self.processor)
         return self.processor
+
+    def prepared(self, processor: Any) -> Any:
+        """Return a tokenizer or image processor ready for the task, or refuse it."""
+        return processor
 
     def predict_from(self, source: str) -> None:
         """Take what is to be predicted from a file, standard input ("-") or a text."""

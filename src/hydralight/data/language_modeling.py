@@ -72,12 +72,11 @@ class LanguageModelingData(DataModule):
         for text in super().texts():
             yield cleaned(text, self.clean)
 
-    def load_processor(self) -> PreTrainedTokenizerBase:
-        """Load or train the tokenizer; where it has no padding token, its end token pads."""
-        tokenizer = super().load_processor()
-        if self.end and self.append is None and tokenizer.eos_token_id is None:
+    def prepared(self, processor: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+        """Refuse a tokenizer without an end token where that ends the texts."""
+        if self.end and self.append is None and processor.eos_token_id is None:
             raise UserError("the tokenizer has no end token: say what ends a text in data.append.")
-        return tokenizer
+        return processor
 
     def encode_arguments(self, purpose: Purpose) -> dict[str, Any]:
         """Return the arguments of `encode_documents`, or of `encode_prompts`."""
@@ -169,17 +168,16 @@ class MaskedLMData(LanguageModelingData):
         self.mlm_probability = mlm_probability
         self.whole_word_mask = whole_word_mask
 
-    def load_processor(self) -> PreTrainedTokenizerBase:
-        """Load or train the tokenizer, which has to have a mask token."""
-        tokenizer = super().load_processor()
-        if tokenizer.mask_token_id is None:
+    def prepared(self, processor: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+        """Refuse a tokenizer without a mask token, or one that cannot tell words."""
+        if processor.mask_token_id is None:
             raise UserError(
                 "the tokenizer has no mask token: masked language modelling needs a checkpoint "
                 "with one, such as BERT's or RoBERTa's."
             )
-        if self.whole_word_mask and not tokenizer.is_fast:
+        if self.whole_word_mask and not processor.is_fast:
             raise UserError("data.whole_word_mask needs a fast tokenizer (a tokenizer.json).")
-        return tokenizer
+        return super().prepared(processor)
 
     def extra_columns(self, purpose: Purpose) -> list[str]:
         """Return `word_ids` for whole words."""

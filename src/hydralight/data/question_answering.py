@@ -140,15 +140,14 @@ class QuestionAnsweringData(DataModule):
             raise UserError(f"{where}: answers are {{text: [...], answer_start: [...]}}.")
         return dataset
 
-    def load_processor(self) -> PreTrainedTokenizerBase:
-        """Load the tokenizer, which has to be a fast one: only these tell characters."""
-        tokenizer = super().load_processor()
-        if not tokenizer.is_fast:
+    def prepared(self, processor: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+        """Refuse a slow tokenizer, which cannot tell which characters a token stands for."""
+        if not processor.is_fast:
             raise UserError(
-                f"{type(tokenizer).__name__} cannot tell which characters a token stands for: use "
+                f"{type(processor).__name__} cannot tell which characters a token stands for: use "
                 "a checkpoint with a fast tokenizer (a tokenizer.json)."
             )
-        return tokenizer
+        return processor
 
     def encode_arguments(self, purpose: Purpose) -> dict[str, Any]:
         """Return the arguments of `encode_windows`."""

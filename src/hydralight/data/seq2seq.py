@@ -124,46 +124,32 @@ class TranslationData(Seq2SeqData):
         self.source_lang = source_lang
         self.target_lang = target_lang
 
-    def load_processor(self) -> PreTrainedTokenizerBase:
-        """Load the tokenizer, and tell it the languages.
+    def prepared(self, processor: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+        """Tell the tokenizer the languages.
 
         Raises:
             UserError: it has no such language code, or needs one.
         """
-        if hasattr(self, "processor"):
-            return self.processor
-        make = self.make_processor
-
-        def with_languages(*args: Any, **kwargs: Any) -> PreTrainedTokenizerBase:
-            tokenizer = make(*args, **kwargs)
-            for name, code in (
-                ("source_lang", self.source_lang),
-                ("target_lang", self.target_lang),
-            ):
-                if code is None:
-                    if hasattr(tokenizer, "src_lang"):
-                        raise UserError(
-                            f"data.{name} has no value, and this tokenizer writes the languages' "
-                            f"codes into the text: name one of {_some(_codes(tokenizer))}."
-                        )
-                    continue
-                if tokenizer.convert_tokens_to_ids(code) in (None, tokenizer.unk_token_id):
-                    codes = _codes(tokenizer) if hasattr(tokenizer, "src_lang") else []
-                    if not codes:
-                        raise UserError(
-                            f"data.{name}={code}: the tokenizer has no codes; leave it out."
-                        )
-                    raise UserError(
-                        f"data.{name}={code} is no language code of the tokenizer"
-                        f"{did_you_mean(code, codes)} (there are: {_some(codes)})"
-                    )
-            if hasattr(tokenizer, "src_lang"):
-                tokenizer.tgt_lang = self.target_lang
-                tokenizer.src_lang = self.source_lang
-            return tokenizer
-
-        self.make_processor = with_languages
-        return super().load_processor()
+        coded = hasattr(processor, "src_lang")
+        codes = _codes(processor) if coded else []
+        for name in ("source_lang", "target_lang"):
+            code = getattr(self, name)
+            if code is None and coded:
+                raise UserError(
+                    f"data.{name} has no value, and this tokenizer writes the languages' codes "
+                    f"into the text: name one of {_some(codes)}."
+                )
+            if code is not None and not coded:
+                raise UserError(f"data.{name}={code}: the tokenizer has no codes; leave it out.")
+            if code is not None and code not in codes:
+                raise UserError(
+                    f"data.{name}={code} is no language code of the tokenizer"
+                    f"{did_you_mean(code, codes)} (there are: {_some(codes)})"
+                )
+        if coded:
+            processor.tgt_lang = self.target_lang
+            processor.src_lang = self.source_lang
+        return processor
 
 
 def _codes(tokenizer: PreTrainedTokenizerBase) -> list[str]:

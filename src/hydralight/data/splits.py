@@ -7,7 +7,6 @@ import datasets
 import numpy as np
 import pandas as pd
 from datasets import Dataset
-from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
 from hydralight.config import UserError, did_you_mean
 from hydralight.data.faults import count
@@ -98,6 +97,9 @@ def fold(
     Raises:
         UserError: The folds or columns cannot be had.
     """
+    # half a second of imports, for folds alone
+    from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
+
     if not 0 <= number < num_folds:
         raise UserError(f"data.fold={number} should be in 0..{num_folds - 1} (data.num_folds).")
     train = splits["train"]

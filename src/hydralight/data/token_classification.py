@@ -1,10 +1,11 @@
 """Sentences as words, and a tag for each word."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import datasets
 from datasets import Dataset
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import DataCollatorForTokenClassification, PreTrainedTokenizerBase
 
 from hydralight.config import UserError, did_you_mean
@@ -148,15 +149,20 @@ class TokenClassificationData(DataModule):
         except UserError as error:
             raise UserError(f"{where}, {error}") from error
 
-    def load_processor(self) -> PreTrainedTokenizerBase:
-        """Load the tokenizer, which has to be a fast one: only these tell words from pieces."""
-        tokenizer = super().load_processor()
-        if not tokenizer.is_fast:
+    def prepared(self, processor: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+        """Refuse a slow tokenizer, which cannot tell which word a token comes from."""
+        if not processor.is_fast:
             raise UserError(
-                f"{type(tokenizer).__name__} cannot tell which word a token comes from: use a "
+                f"{type(processor).__name__} cannot tell which word a token comes from: use a "
                 "checkpoint with a fast tokenizer (a tokenizer.json)."
             )
-        return tokenizer
+        pieces = processor.backend_tokenizer.pre_tokenizer
+        if isinstance(pieces, ByteLevel) and not pieces.add_prefix_space:
+            raise UserError(
+                "the tokenizer has to put a space before each word: "
+                "+tokenizer.options={add_prefix_space: true}."
+            )
+        return processor
 
     def encode_arguments(self, purpose: Purpose) -> dict[str, Any]:
         """Return the arguments of `encode_words`."""
@@ -168,15 +174,16 @@ class TokenClassificationData(DataModule):
 
     def pad(self, rows: list[dict[str, Any]]) -> Batch:
         """Pad inputs with the tokenizer's padding token, labels with -100."""
-        words = [{"input_ids": row.pop("word_ids")} for row in rows]
-        pad: Callable[..., Any] = DataCollatorForTokenClassification(
+        words = [row.pop("word_ids") for row in rows]
+        pad: Any = DataCollatorForTokenClassification(
             self.processor, pad_to_multiple_of=self.pad_to_multiple_of
         )
         batch = dict(pad(rows))
         width = batch["input_ids"].shape[1]
-        batch["word_ids"] = batch["input_ids"].new_tensor(
-            [w["input_ids"] + [-1] * (width - len(w["input_ids"])) for w in words]
-        )
+        filling = [[-1] * (width - len(one)) for one in words]
+        left = self.processor.padding_side == "left"
+        pairs = zip(filling, words, strict=True) if left else zip(words, filling, strict=True)
+        batch["word_ids"] = batch["input_ids"].new_tensor([a + b for a, b in pairs])
         return batch
 
     @property

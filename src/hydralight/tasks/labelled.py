@@ -23,7 +23,7 @@ class LabelledTask(Task):
 
     weights: Tensor | None
 
-    def __init__(self, *, class_weights: ClassWeights = None, **kwargs: Any) -> None:
+    def __init__(self, *, class_weights: ClassWeights | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if class_weights is not None and self.custom_loss is not None:
             raise UserError("task.loss is a loss of its own: task.class_weights do nothing to it.")
@@ -49,13 +49,13 @@ class LabelledTask(Task):
             return
         assert self.model is not None
         config = self.model.config
-        known = getattr(config, "class_weights", None)
-        if self.class_weights == "balanced" and (self.trainer.state.fn == "fit" or known is None):
-            known = self.balanced_weights()
-        weights = known if self.class_weights == "balanced" else None
-        weights = weights or weights_of_classes(self.class_weights, self.label_names)
         if self.class_weights == "balanced":
+            weights = getattr(config, "class_weights", None)
+            if self.trainer.state.fn == "fit" or weights is None:
+                weights = self.balanced_weights()
             config.class_weights = weights
+        else:
+            weights = weights_of_classes(self.class_weights, self.label_names)
         self.weights = torch.tensor(weights, device=self.device)
 
     def balanced_weights(self) -> list[float]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hydralight.config import UserError, did_you_mean
 
-ClassWeights = Sequence[float] | Mapping[str, float] | Literal["balanced"] | None
+ClassWeights = Sequence[float] | Mapping[str, float] | Literal["balanced"]
 
 
 def token_cross_entropy(
@@ -108,9 +108,9 @@ def weights_of_classes(weights: ClassWeights, names: Sequence[str]) -> list[floa
                 )
         by_name = {str(name): weight for name, weight in weights.items()}
         weights = [by_name.get(name, 1.0) for name in names]
-    if weights is None or len(weights) != len(names):
+    if len(weights) != len(names):
         raise UserError(
-            f"task.class_weights has {len(weights or ())} values for {len(names)} labels: "
+            f"task.class_weights has {len(weights)} values for {len(names)} labels: "
             f"{', '.join(names)}."
         )
     numbers = [isinstance(weight, int | float) and weight >= 0 for weight in weights]

@@ -245,9 +245,6 @@ class Task(LightningModule):
     ) -> None:
         """Record the gradient norm, see that it is a number, and clip by it where asked."""
         parts, self._parts = self._parts, []
-        if gradient_clip_algorithm == "value":
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-            return
         parameters = [p for p in self.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])  # type: ignore[misc]
         self.step_metrics["train/grad_norm"] = norm
@@ -257,7 +254,9 @@ class Task(LightningModule):
             return
         if self.skipped:
             self.step_metrics["train/skipped"] = self.skipped
-        if gradient_clip_val:
+        if gradient_clip_algorithm == "value":
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val:
             torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
 
     def _refuse_step(self, parts: list[tuple[Tensor, Tensor]]) -> None:
@@ -286,7 +285,7 @@ class Task(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on counting."""
-        self.skipped = checkpoint["skipped"]
+        self.skipped = checkpoint.get("skipped", 0)  # older runs did not count
 
     def configure_optimizers(self, num_training_steps: int | None = None) -> OptimizerLRScheduler:
         """Build the optimizer, without weight decay on biases and norms, and its schedule.
