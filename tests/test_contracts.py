@@ -107,6 +107,36 @@ def test_order_goes_on_from_any_position():
     assert list(resumed) == whole[2]
 
 
+def test_batches_of_like_lengths():
+    lengths = np.random.default_rng(0).integers(5, 500, 1003)
+    sampler = EpochBatchSampler(1003, 8, seed=2, lengths=lengths)
+    first, second = indices(sampler), indices(sampler)
+    for epoch in (first, second):
+        assert sorted(i for batch in epoch for i in batch) == list(range(1003))
+        assert len(epoch[-1]) == 3
+        assert lengths.argmax() in epoch[0]
+    together = lambda epoch: {frozenset(batch) for batch in epoch}  # noqa: E731
+    assert len(together(first) & together(second)) < 3
+
+    def padded(epoch):
+        return sum(len(batch) * lengths[batch].max() for batch in epoch) / lengths.sum()
+
+    plain = indices(EpochBatchSampler(1003, 8, seed=2))
+    assert padded(plain) > 1.6
+    assert padded(first) < 1.1
+    longest = [lengths[batch].max() for batch in first[1:-1]]
+    assert abs(np.corrcoef(longest, range(len(longest)))[0, 1]) < 0.2  # not from long to short
+
+    resumed = EpochBatchSampler(1003, 8, seed=2, lengths=lengths, epoch=1, position=60)
+    assert indices(resumed) == second[60:]
+    ranks = [
+        indices(EpochBatchSampler(1003, 4, seed=2, lengths=lengths, rank=rank, world_size=2))
+        for rank in range(2)
+    ]
+    steps = [sorted(one + other) for one, other in zip(*ranks, strict=True)]
+    assert steps == [sorted(batch) for batch in first]
+
+
 @pytest.mark.parametrize("num_rows", [8, 9, 11, 16, 17])
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_ranks_share_the_global_batches(num_rows, world_size):

@@ -1,4 +1,4 @@
-"""Failures at the user's door, through the real command line: one sentence, exit code 1."""
+"""Failures at the user's door: one sentence, exit code 1, nothing half-written."""
 
 import json
 import os
@@ -8,13 +8,16 @@ import sys
 import pytest
 from conftest import ROOT, article, write_jsonl
 
+import hydralight
+from hydralight.config import UserError
+
 
 @pytest.fixture
 def refused(tmp_path):
-    """Run a script that has to fail; return its sentence."""
+    """Run a script that has to fail, through the command line; return its sentence."""
 
     def run(script, *arguments, **environment):
-        before = sorted(tmp_path.rglob("*"))
+        before = files(tmp_path)
         done = subprocess.run(
             [sys.executable, script, f"paths.log_dir={tmp_path / 'logs'}", *arguments],
             cwd=ROOT,
@@ -28,12 +31,28 @@ def refused(tmp_path):
         assert "Traceback" not in done.stderr
         sentence = done.stderr.strip().splitlines()[-1]
         assert sentence.startswith("error: ")
-        # nothing half-written: no run directory, no other file
-        left = [path for path in tmp_path.rglob("*") if path.is_file() and path not in before]
-        assert left == []
+        assert files(tmp_path) == before
         return sentence
 
     return run
+
+
+@pytest.fixture
+def refused_here(tmp_path):
+    """The same in this process, which saves the imports."""
+
+    def run(*arguments):
+        before = files(tmp_path)
+        with pytest.raises(UserError) as caught:
+            hydralight.train([f"paths.log_dir={tmp_path / 'logs'}", *arguments])
+        assert files(tmp_path) == before
+        return str(caught.value)
+
+    return run
+
+
+def files(folder):
+    return {path for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize(
@@ -76,10 +95,10 @@ def test_mistyped_key_imports_nothing_heavy():
         ("+optimzer.lr=3", "no key 'optimzer'; did you mean 'optimizer'?"),
     ],
 )
-def test_arguments_before_data(refused, argument, sentence):
+def test_arguments_before_data(refused_here, argument, sentence):
     # the data and the checkpoint are not there either: they have not been looked at yet
     arguments = ["experiment=bart_cnn", "checkpoint=./nowhere", "data.path=./nowhere.csv"]
-    assert sentence in refused("train.py", *arguments, argument)
+    assert sentence in refused_here(*arguments, argument)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +117,7 @@ def test_arguments_before_data(refused, argument, sentence):
         ("+generation.num_beam=3", "no 'num_beam'; did you mean 'num_beams'?"),
     ],
 )
-def test_data_and_checkpoint(refused, tmp_path, tiny_bart, articles, argument, sentence):
+def test_data_and_checkpoint(refused_here, tmp_path, tiny_bart, articles, argument, sentence):
     rows = [article(i) for i in range(3)]
     (tmp_path / "empty").mkdir()
     (tmp_path / "none.jsonl").write_text("")
@@ -120,7 +139,7 @@ def test_data_and_checkpoint(refused, tmp_path, tiny_bart, articles, argument, s
         arguments[-1] = f"data.path={tmp_path / 'long.jsonl'}"
     for name, path in names.items():
         argument = argument.replace(f"{{{name}}}", str(path))
-    assert sentence in refused("train.py", *arguments, argument)
+    assert sentence in refused_here(*arguments, argument)
 
 
 def test_corrupt_image(refused, recipe, tmp_path):

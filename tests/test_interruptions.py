@@ -6,9 +6,11 @@ import subprocess
 import sys
 import time
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
+import wandb
 from conftest import ROOT
 from safetensors.torch import load_file
 
@@ -163,7 +165,24 @@ def test_sigterm_saves_and_asks_to_be_requeued(steps, tmp_path):
     assert logged == list(range(1, 4 * (step // 4 + 2) + 1))
 
 
-def test_wandb_goes_on_under_the_same_id(tmp_path):
-    assert run_id(str(tmp_path / "a")) == run_id(str(tmp_path / "x/../a"))
-    assert run_id(str(tmp_path / "a")) != run_id(str(tmp_path / "b"))
-    assert set(run_id(str(tmp_path / "é:#/1"))) <= set("abcdefghijklmnopqrstuvwxyz0123456789-_")
+def test_wandb_goes_on_under_the_same_id(steps, monkeypatch):
+    logged = []
+
+    def log(run, metrics, *args, **kwargs):
+        if "train/loss" in metrics:
+            logged.append((run.id, metrics["trainer/global_step"]))
+        return original(run, metrics, *args, **kwargs)
+
+    original = wandb.Run.log
+    monkeypatch.setattr(wandb.Run, "log", log)
+    broken_at(monkeypatch, 6)
+    with pytest.raises(UserError) as stopped:
+        hydralight.train([*steps, "logger=wandb"])
+    assert wandb.run is None
+    (folder,) = {Path(word).parents[1] for word in str(stopped.value).split() if ".ckpt" in word}
+    hydralight.train([f"resume={folder}"])
+    assert wandb.run is None
+    assert logged == [(run_id(str(folder)), step) for step in range(1, 9)]
+    assert run_id(str(folder)) == run_id(str(folder / "x/../../" / folder.name))
+    assert run_id(str(folder)) != run_id(str(folder.parent))
+    assert set(run_id(str(folder / "é:#/1"))) <= set("abcdefghijklmnopqrstuvwxyz0123456789-_")

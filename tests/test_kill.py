@@ -6,24 +6,40 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import ROOT
+from killed import MOMENTS
 
 from hydralight.runs import Run
 
-COMBINATIONS = {
-    "pairs": ("bert_mrpc", []),
-    "masks, 2 workers": ("roberta_mlm_wikitext", ["data.num_workers=2"]),
-    "words, 2 processes": ("bert_ner_conll2003", ["trainer=ddp_cpu", "data.batch_size=2"]),
-}
+EPOCHS = (
+    8  # of 7 batches, or of 4 with two processes; each window of two is a step and a checkpoint
+)
 
 
-def command(overrides):
+def overrides_of(recipe, experiment, workers, processes, grouped):
+    """Dropout is on; 13 rows, so that the last window is short, and 7 to evaluate."""
+    overrides = [
+        *recipe(experiment),
+        "data.batch_size=2",
+        f"data.num_workers={workers}",
+        f"data.group_by_length={str(grouped).lower()}",
+        f"trainer.max_epochs={EPOCHS}",
+        "trainer.accumulate_grad_batches=2",
+        "callbacks.samples=null",
+        "callbacks.last_checkpoint.every_n_train_steps=1",
+        "optimizer.lr=1e-3",
+    ]
+    return overrides + ["trainer=ddp_cpu"] * (processes == 2)
+
+
+def started(script, overrides):
     return subprocess.Popen(
-        [sys.executable, "train.py", *overrides],
+        [sys.executable, *script, *overrides],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -33,57 +49,39 @@ def command(overrides):
 
 
 def finished(overrides) -> None:
-    process = command(overrides)
+    process = started(["train.py"], overrides)
     _, said = process.communicate(timeout=180)
     assert process.returncode == 0, said
 
 
-def killed(overrides, folder: Path, wait: float) -> bool:
-    """Kill a run some time after its next checkpoint; say whether it was still at work."""
+def killed_at(moment, overrides) -> None:
+    process = started(["tests/killed.py", *map(str, moment)], overrides)
+    _, said = process.communicate(timeout=180)
+    assert process.returncode == -signal.SIGKILL, said
+
+
+def killed_after(wait: float, overrides, folder: Path) -> None:
+    """Kill a run some time after its next checkpoint."""
     checkpoint = folder / "checkpoints/last.ckpt"
     before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-    process = command(overrides)
+    process = started(["train.py"], overrides)
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
-        # a checkpoint is replaced while it is looked for
-        try:
-            if checkpoint.stat().st_mtime_ns > before:
-                break
-        except FileNotFoundError:
-            pass
+        if checkpoint.exists() and checkpoint.stat().st_mtime_ns > before:
+            break
         time.sleep(0.01)
     time.sleep(wait)
     at_work = process.poll() is None
     if at_work:
         os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    return at_work
+    _, said = process.communicate()
+    assert at_work, said
 
 
-def kill_and_compare(combination, kills, recipe, tmp_path, seed):
-    experiment, more = COMBINATIONS[combination]
-    overrides = [
-        *recipe(experiment),
-        *more,
-        "trainer.max_epochs=12",
-        "trainer.accumulate_grad_batches=2",
-        "callbacks.samples=null",
-        "callbacks.last_checkpoint.every_n_train_steps=1",
-        "optimizer.lr=1e-3",
-    ]
-    whole, other = tmp_path / "whole", tmp_path / "other"
-    finished([*overrides, f"hydra.run.dir={whole}"])
-    rng, times = random.Random(seed), 0
-    typed = [*overrides, f"hydra.run.dir={other}"]
-    for _ in range(kills):
-        if not killed(typed, other, rng.uniform(0, 0.4)):
-            break
-        times += 1
-        typed = [f"resume={other}"]
-    assert times > 0, "it was never killed at work"
-    if Run(other).metrics.get("status") != "finished":
-        finished([f"resume={other}"])
+def assert_same(whole: Path, other: Path) -> None:
+    """Compare the logs, the metrics, the weights and the optimizer's state, bit by bit."""
     assert Run(whole).history.equals(Run(other).history)
+    assert Run(whole).metrics == Run(other).metrics
     states = [
         torch.load(folder / "checkpoints/last.ckpt", weights_only=True) for folder in (whole, other)
     ]
@@ -93,17 +91,58 @@ def kill_and_compare(combination, kills, recipe, tmp_path, seed):
     for number, values in moments[0].items():
         for name, value in values.items():
             assert torch.equal(value, moments[1][number][name]), (number, name)
-    assert Run(whole).metrics == Run(other).metrics
 
 
-@pytest.mark.parametrize("combination", COMBINATIONS)
-def test_killed_twice(combination, recipe, tmp_path):
-    kill_and_compare(combination, 2, recipe, tmp_path, seed=len(combination))
+@pytest.mark.parametrize(
+    ("experiment", "workers", "processes", "grouped", "moments"),
+    [
+        ("bert_mrpc", 0, 1, True, [("batch", 9), ("checkpoint", 3)]),  # 9: in a window
+        ("roberta_mlm_wikitext", 2, 1, False, [("validation", 3), ("between epochs", 3)]),
+        ("bert_ner_conll2003", 0, 2, True, [("export", 1), ("checkpoint's name", 4)]),
+    ],
+    ids=["pairs", "masks, 2 workers", "words, 2 processes"],
+)
+def test_killed_twice(experiment, workers, processes, grouped, moments, recipe, tmp_path):
+    overrides = overrides_of(recipe, experiment, workers, processes, grouped)
+    whole, other = tmp_path / "whole", tmp_path / "logs/train/runs/other"
+    finished([*overrides, f"hydra.run.dir={whole}"])
+    killed_at(moments[0], [*overrides, f"hydra.run.dir={other}"])
+    latest = ["resume=latest", f"paths.log_dir={tmp_path / 'logs'}"]
+    killed_at(moments[1], latest)
+    finished(latest)
+    assert_same(whole, other)
+
+
+TASKS = {"plain": "bert_ner_conll2003", "masks": "roberta_mlm_wikitext"}
+COMBINATIONS = list(product(TASKS, (0, 2), (1, 2), (False, True)))
+NAMES = [f"{t}, {w} workers, {p} processes, grouped {g}" for t, w, p, g in COMBINATIONS]
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("combination", COMBINATIONS)
-def test_killed_often(combination, seed, recipe, tmp_path):
-    """18 runs of three kills each: make soak."""
-    kill_and_compare(combination, 3, recipe, tmp_path, seed)
+@pytest.mark.parametrize("combination", COMBINATIONS, ids=NAMES)
+def test_killed_often(combination, recipe, tmp_path):
+    """Four kills at random times in each of 16 combinations."""
+    task, *rest = combination
+    overrides = overrides_of(recipe, TASKS[task], *rest)
+    overrides.append("trainer.max_epochs=40")
+    whole, other = tmp_path / "whole", tmp_path / "other"
+    finished([*overrides, f"hydra.run.dir={whole}"])
+    rng = random.Random(COMBINATIONS.index(combination))
+    typed = [*overrides, f"hydra.run.dir={other}"]
+    for _ in range(4):
+        killed_after(rng.uniform(0, 0.4), typed, other)
+        typed = [f"resume={other}"]
+    finished(typed)
+    assert_same(whole, other)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("number", [3, 4])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_at_each_moment(moment, number, recipe, tmp_path):
+    overrides = overrides_of(recipe, "roberta_mlm_wikitext", 0, 1, True)
+    whole, other = tmp_path / "whole", tmp_path / "other"
+    finished([*overrides, f"hydra.run.dir={whole}"])
+    killed_at((moment, number), [*overrides, f"hydra.run.dir={other}"])
+    finished([f"resume={other}"])
+    assert_same(whole, other)

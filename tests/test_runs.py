@@ -210,6 +210,7 @@ def test_an_extension_outlives_an_interruption(bart_cnn, monkeypatch):
             hydralight.train([f"resume={run.path}", "trainer.max_epochs=2"])
     resumed = hydralight.train([f"resume={run.path}"])
     assert resumed.metrics["last"]["step"] == 8
+    assert "\n# bart_cnn\n" in (resumed.path / "model/README.md").read_text()
 
 
 def test_resumes_add_up(bart_cnn, monkeypatch):

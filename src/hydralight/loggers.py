@@ -1,8 +1,10 @@
-"""The run's own logger: one CSV file that survives a resume."""
+"""The run's own logger, one CSV file that survives a resume; and the end of a W&B run."""
 
 import csv
+import sys
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,25 @@ def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         columns = list(reader.fieldnames or [])
         rows = [row for row in reader if None not in row.values() and None not in row]
     return columns, rows
+
+
+@contextmanager
+def wandb_run_ends() -> Iterator[None]:
+    """End the W&B run that begins in here, so that what this process trains next is another.
+
+    A run that the user has begun stays open, and gets the values.
+    """
+
+    def current() -> Any:
+        return getattr(sys.modules.get("wandb"), "run", None)
+
+    before, exit_code = current(), 1
+    try:
+        yield
+        exit_code = 0
+    finally:
+        if before is None and current() is not None:
+            current().finish(exit_code=exit_code)
 
 
 def _number(value: float | Tensor) -> float | int:

@@ -143,12 +143,20 @@ def arguments_in_run(command: str, run_dir: Path, arguments: Sequence[str]) -> l
         f"hydra.job.name={command}",
         f"hydra.searchpath=['file://{CONFIG_DIR}']",
         "hydra/job_logging=hydralight",
+        f"+hydra.runtime.choices.experiment={experiment_of(run_dir)}",
     ]
     added = ("run=", "split=", "input=", "output=")  # keys that a training config does not have
     typed = [f"++{quoted_text(a)}" if a.startswith(added) else a for a in arguments]
     before = earlier_overrides(run_dir)
     # a relaunched rank comes with arguments that have been through here already
     return [a for a in [*own, *before] if a not in typed] + typed
+
+
+def experiment_of(run_dir: Path) -> str:
+    """Return the name of the recipe that a run was composed from, or "null"."""
+    path = run_dir / ".hydra" / "hydra.yaml"
+    own = OmegaConf.load(path) if path.is_file() else OmegaConf.create()
+    return OmegaConf.select(own, "hydra.runtime.choices.experiment") or "null"
 
 
 def quoted_text(argument: str) -> str:

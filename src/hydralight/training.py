@@ -17,6 +17,7 @@ from hydralight.config import UserError, did_you_mean, first_line
 from hydralight.data.datamodule import DataModule
 from hydralight.environment import record_start, redact, redacted_keys
 from hydralight.evaluation import test_best
+from hydralight.loggers import wandb_run_ends
 from hydralight.models import read_config
 from hydralight.preflight import preflight
 from hydralight.tasks.task import Task
@@ -48,6 +49,19 @@ def train(cfg: DictConfig, run_dir: Path) -> float | None:
     if trainer.is_global_zero and not fast_dev_run:
         record_start(run_dir, cfg)
         runs.restore_folder(run_dir / "model")
+    with wandb_run_ends():
+        return fit(cfg, run_dir, task, data, trainer, checkpoint)
+
+
+def fit(
+    cfg: DictConfig,
+    run_dir: Path,
+    task: Task,
+    data: DataModule,
+    trainer: Trainer,
+    checkpoint: Path | None,
+) -> float | None:
+    """Train what has been built, and test it where asked."""
     log_config(cfg, trainer)
     try:
         trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
@@ -56,7 +70,7 @@ def train(cfg: DictConfig, run_dir: Path) -> float | None:
             raise
         log.warning("interrupted; to go on: python train.py resume=%s", run_dir)
         sys.exit(130)
-    if fast_dev_run:
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
         runs.remove_if_unused(run_dir)
         return None
     if cfg.test:

@@ -36,6 +36,8 @@ class DataModule(SourceData):
         too_long: What happens to an example that is longer than the maximum.
         batch_size: Examples of a batch per device.
         eval_batch_size: The same in evaluation and prediction; `batch_size` unless said.
+        group_by_length: Whether a training batch is of examples of like lengths, which saves
+            padding.
         num_workers: Worker processes of each loader.
         seed: Of the training order.
         kwargs: Those of `SourceData`.
@@ -54,6 +56,7 @@ class DataModule(SourceData):
         too_long: Literal["truncate", "drop", "refuse"] = "truncate",
         batch_size: int = 8,
         eval_batch_size: int | None = None,
+        group_by_length: bool = False,
         num_workers: int = 0,
         seed: int = 42,
         **kwargs: Any,
@@ -67,6 +70,7 @@ class DataModule(SourceData):
         self.too_long = too_long
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size or batch_size
+        self.group_by_length = group_by_length
         self.num_workers = num_workers
         self.seed = seed
         self.later_splits: tuple[str, ...] = ()  # evaluated after training; a lack is told before
@@ -175,6 +179,8 @@ class DataModule(SourceData):
             "consumed": self.trainer.fit_loop.epoch_loop.batch_progress.total.ready,
             "batches_per_epoch": int(self.trainer.num_training_batches),
             "global_batch_size": self.batch_size * self.trainer.world_size,
+            "seed": self.seed,
+            "group_by_length": self.group_by_length,
         }
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
@@ -187,6 +193,12 @@ class DataModule(SourceData):
                 f"all devices, and now there are {size}: resume with the same data.batch_size "
                 "and number of devices."
             )
+        for name in ("seed", "group_by_length"):
+            if getattr(self, name) != state_dict[name]:
+                raise UserError(
+                    f"the run was trained with data.{name}={state_dict[name]}, and another value "
+                    "would change the order of its data: resume without it."
+                )
         self.consumed = state_dict["consumed"]
         self._batches_per_epoch = state_dict["batches_per_epoch"]
 
@@ -295,11 +307,14 @@ class DataModule(SourceData):
 
     def _sampler(self, split: str, batch_size: int, shuffle: bool) -> EpochBatchSampler:
         assert self.trainer is not None
+        rows = self._encoded[split]
+        grouped = shuffle and self.group_by_length
         return EpochBatchSampler(
-            len(self._encoded[split]),
+            len(rows),
             batch_size,
             seed=self.seed,
             shuffle=shuffle,
+            lengths=rows.with_format("numpy")["length"][:] if grouped else None,
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
         )

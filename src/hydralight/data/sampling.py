@@ -24,6 +24,7 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
         batch_size: Rows of a batch on one rank.
         seed: Of the shuffle; epoch e draws from (seed, e).
         shuffle: Off for evaluation.
+        lengths: Of each row; where given, a shuffled epoch's global batches are of like lengths.
         rank: This process.
         world_size: All processes.
         epoch: The epoch of the first iteration.
@@ -37,6 +38,7 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
         *,
         seed: int = 0,
         shuffle: bool = True,
+        lengths: np.ndarray | None = None,
         rank: int = 0,
         world_size: int = 1,
         epoch: int = 0,
@@ -46,6 +48,7 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
         self.batch_size = batch_size
         self.seed = seed
         self.shuffle = shuffle
+        self.lengths = lengths
         self.rank = rank
         self.world_size = world_size
         self.epoch = epoch
@@ -72,7 +75,11 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
         """Return the row indices of an epoch, in order."""
         if not self.shuffle:
             return np.arange(self.num_rows)
-        return np.random.default_rng([self.seed, epoch]).permutation(self.num_rows)
+        rng = np.random.default_rng([self.seed, epoch])
+        order = rng.permutation(self.num_rows)
+        if self.lengths is None:
+            return order
+        return grouped_by_length(order, self.lengths, self.batch_size * self.world_size, rng)
 
     def _bounds(self) -> list[int]:
         """Where the global batches begin and end in the epoch's order."""
@@ -88,6 +95,33 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
                 bounds.pop(-2)
                 bounds[-1] = self.num_rows - left
         return bounds
+
+
+def grouped_by_length(
+    order: np.ndarray, lengths: np.ndarray, batch_size: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Return a shuffled order, rearranged so that each batch has rows of like lengths.
+
+    As HF's `LengthGroupedSampler`, it sorts within groups of 50 batches, so that who comes with
+    whom changes from epoch to epoch; unlike there, the batches are shuffled then. The batch with
+    the longest row comes first, so that memory fails early; the short one stays last.
+
+    Args:
+        order: Row indices, shuffled.
+        lengths: Of each row, by index.
+        batch_size: Rows of a (global) batch.
+        rng: What shuffles the batches.
+    """
+    groups = np.arange(len(order)) // (50 * batch_size)
+    # by group, and in it from long to short; what is equally long stays shuffled
+    order = order[np.lexsort((-lengths[order], groups))]
+    whole = len(order) // batch_size * batch_size
+    batches = order[:whole].reshape(-1, batch_size)
+    batches = batches[rng.permutation(len(batches))]
+    if len(batches):
+        longest = lengths[batches[:, 0]].argmax()
+        batches[[0, longest]] = batches[[longest, 0]]
+    return np.concatenate([batches.ravel(), order[whole:]])
 
 
 class EpochRows(Dataset[dict[str, Any]]):
