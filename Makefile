@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help train test soak lint format clean
+.PHONY: help train test soak trajectories lint format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -22,10 +22,13 @@ train: $(READY) ## Train the quickstart; make train ARGS="experiment=bart_cnn" f
 	@$(BIN)/python train.py $(ARGS)
 
 test: $(READY) ## Run the tests; make test ARGS="-k resume" for some of them
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
 
 soak: $(READY) ## Kill runs again and again, and compare what they come to (takes long)
 	@$(BIN)/python -m pytest -m soak $(ARGS)
+
+trajectories: $(READY) ## Record the losses that tests compare with; only where they are meant to change
+	@$(BIN)/python tests/record_trajectories.py
 
 lint: $(READY) ## Check style and types
 	@$(BIN)/ruff check .
