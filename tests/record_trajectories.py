@@ -13,8 +13,10 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+import torch
 from standins import checkpoint, overrides_for
 
+from hydralight.building import quiet_libraries
 from hydralight.environment import environment
 from hydralight.runs import Run
 
@@ -38,7 +40,12 @@ def place() -> dict[str, object]:
     """What the numbers depend on, beside the code."""
     here = environment()
     packages = {name: v for name, v in here["packages"].items() if name != "hydralight"}
-    return {"processor": here["processor"], "python": here["python"], "packages": packages}
+    return {
+        "processor": here["processor"],
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "python": here["python"],
+        "packages": packages,
+    }
 
 
 def losses(experiment: str, folder: Path) -> list[float]:
@@ -71,6 +78,7 @@ def main() -> None:
     state = environment()["git"]
     if state is None or state["dirty"]:
         sys.exit("error: the tree has changes: commit them, and record then.")
+    quiet_libraries()
     FOLDER.mkdir(exist_ok=True)
     for task, experiment in EXPERIMENTS.items():
         with tempfile.TemporaryDirectory() as folder:
