@@ -81,6 +81,35 @@ def test_a_step_that_is_no_number_is_skipped_and_counted(steps, monkeypatch):
     )
 
 
+def test_what_has_no_targets_weighs_nothing(recipe, monkeypatch):
+    """Rare masks: some micro-batches have none, and some steps."""
+    weights = []
+
+    def loss(task, outputs, batch):
+        loss_sum, weight = original(task, outputs, batch)
+        if task.training:
+            weights.append(float(weight))
+        return loss_sum, weight
+
+    original = Task.loss_and_weight
+    monkeypatch.setattr(Task, "loss_and_weight", loss)
+    run = hydralight.train(
+        [
+            *recipe("roberta_mlm_wikitext"),
+            *("data.mlm_probability=0.05", "data.batch_size=1", "data.block_size=16"),
+            *("trainer.accumulate_grad_batches=2", "trainer.max_epochs=-1", "trainer.max_steps=20"),
+            *("+trainer.limit_val_batches=0", "callbacks.samples=null"),
+        ]
+    )
+    windows = list(zip(weights[::2], weights[1::2], strict=True))
+    assert {(a > 0) + (b > 0) for a, b in windows} == {0, 1, 2}
+    history = run.history.dropna(subset=["lr"])
+    assert history["train/loss"].notna().tolist() == [a + b > 0 for a, b in windows]
+    norms = history["train/grad_norm"].tolist()
+    assert [norm > 0 for norm in norms] == [a + b > 0 for a, b in windows]
+    assert all(weight.isfinite().all() for weight in run.model.parameters())
+
+
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(steps, caplog):
     whole = hydralight.train(steps)
     folder = whole.path / "checkpoints"

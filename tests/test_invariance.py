@@ -70,6 +70,10 @@ def difference(one, other):
     return {**found, "weights": max(float((w - v).abs().max()) for w, v in pairs)}
 
 
+def shown(found):
+    return ", ".join(f"{kind} {value:.1e}" for kind, value in found.items())
+
+
 def train_a_share(rank, port, jobs, folder):
     """One of two processes, as a launcher starts them; all runs in one process save imports."""
     environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
@@ -112,6 +116,7 @@ def test_two_processes_and_one(recipe, single, checkpoints, tmp_path):
     for name in jobs:
         together = torch.load(tmp_path / f"{name}.pt", weights_only=False)
         found = difference(alone[name.split(",")[0]], together)
+        print(f"{name}: {shown(found)}")
         assert max(found.values()) < 1e-5, (name, found)
 
 
@@ -120,6 +125,7 @@ def test_micro_batches(experiment, single, monkeypatch):
     whole, parts = (single(experiment, split) for split in ALONE.values())
     assert len(whole["history"].dropna(subset=["train/loss"])) == 4
     found = difference(whole, parts)
+    print(f"{experiment}, 1 x 2 x 4: {shown(found)}")
     assert max(found.values()) < 1e-5, found
 
     # the negative control: means of micro-batches, as they usually are
@@ -140,4 +146,5 @@ def test_micro_batches(experiment, single, monkeypatch):
     monkeypatch.setattr(Task, "training_step", mean)
     monkeypatch.setattr(Task, "on_before_optimizer_step", unscaled)
     found = difference(*(single(experiment, split) for split in ALONE.values()))
+    print(f"{experiment}, negative control: {shown(found)}")
     assert found["norm"] > 0.05, found

@@ -108,10 +108,16 @@ def test_parity_with_trainer(experiment, recipe, tmp_path, monkeypatch):
     ours, theirs = history["train/loss"].to_numpy(), np.array(trainer.losses)
     assert len(ours) == len(theirs) == STEPS
     assert np.ptp(ours) > 0.01
-    assert np.abs(ours - theirs).max() < 1e-5
-    assert abs((ours - theirs).mean()) < 1e-6
+    apart = ours - theirs
+    print(f"{experiment}: loss max {np.abs(apart).max():.1e}, mean {apart.mean():+.1e}")
+    assert np.abs(apart).max() < 1e-5
+    assert abs(apart.mean()) < 1e-6
     np.testing.assert_allclose(history["lr"], rates.values, rtol=1e-6)
-    for name, weight in trainer.model.named_parameters():
-        if "k_proj.bias" in name or "key.bias" in name:
-            continue  # its true gradient is 0, and Adam makes steps of the rounding
-        torch.testing.assert_close(seen["ours"][name], weight, rtol=0, atol=1e-5, msg=name)
+    weights = {
+        name: float((seen["ours"][name] - weight).abs().max())
+        for name, weight in trainer.model.named_parameters()
+        # its true gradient is 0, and Adam makes steps of the rounding
+        if "k_proj.bias" not in name and "key.bias" not in name
+    }
+    print(f"{experiment}: weights {max(weights.values()):.1e}")
+    assert max(weights.values()) < 1e-5, weights
