@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 import hydralight
 from hydralight.cli import start
 from hydralight.config import WHITELIST, UserError, allowed, check_targets
+from hydralight.sweeps.space import distribution, split
 
 
 def composed(overrides, name="train"):
@@ -63,7 +64,7 @@ def test_evaluation_reproduces_the_best(experiment, recipe, capsys):
 
 
 GROUPS = ["task", "model", "tokenizer", "generation", "data", "optimizer", "scheduler"]
-GROUPS += ["trainer", "callbacks", "logger", "debug"]
+GROUPS += ["trainer", "callbacks", "logger", "debug", "hparams_search"]
 
 
 @pytest.mark.parametrize(("group", "choice"), [(g, c) for g in GROUPS for c in choices(g)])
@@ -86,6 +87,19 @@ def test_recipes_compose_in_every_script(script, experiment):
     check_targets(cfg)
     header = (CONFIG_DIR / "experiment" / f"{experiment}.yaml").read_text()
     assert f"python train.py experiment={experiment}" in header or experiment == "quickstart"
+
+
+@pytest.mark.parametrize("search", choices("hparams_search"))
+def test_searches_name_what_there_is(search):
+    experiment = search if search in EXPERIMENTS else "bert_mrpc"
+    cfg = composed([f"experiment={experiment}", f"hparams_search={search}"])
+    _, swept = split([], cfg.hparams_search.get("params") or {})
+    for override in swept:
+        group, _, key = override.get_key_element().rpartition(".")
+        assert key in (OmegaConf.select(cfg, group) if group else cfg)
+        assert distribution(override)
+    header = (CONFIG_DIR / "hparams_search" / f"{search}.yaml").read_text()
+    assert f"hparams_search={search}" in header or search == "base"
 
 
 @pytest.mark.parametrize(

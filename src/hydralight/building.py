@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from hydralight import models, runs
 from hydralight.config import UserError, check_root, check_targets, first_line
 from hydralight.data.datamodule import DataModule
+from hydralight.sweeps.trial import PRUNING
 from hydralight.tasks.task import Task
 
 
@@ -39,7 +40,12 @@ def build(cfg: DictConfig) -> tuple[Task, DataModule, Trainer]:
     if cfg.trainer.get("fast_dev_run"):  # then nothing is to be written
         trainer = build_trainer(cfg, progress_bar(cfg), logger=False)
     else:
-        trainer = build_trainer(cfg, build_all(cfg.callbacks), logger=build_all(cfg.logger))
+        callbacks = build_all(cfg.callbacks)
+        if PRUNING in os.environ:
+            from hydralight.sweeps.pruning import pruning_of
+
+            callbacks += pruning_of(cfg)
+        trainer = build_trainer(cfg, callbacks, logger=build_all(cfg.logger))
     return build_task(cfg), build_data(cfg), trainer
 
 

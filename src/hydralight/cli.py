@@ -1,8 +1,9 @@
 """The command line: Hydra composes, one function of ours runs, and failures are one sentence."""
 
 import os
-import re
 import sys
+import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,13 @@ import hydra
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
 from hydra.types import RunMode
 from hydra.utils import execution_whitelist
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from hydralight import runs
-from hydralight.config import CONFIG_DIR, WHITELIST, UserError, did_you_mean, register_resolvers
+from hydralight.config import CONFIG_DIR, WHITELIST, UserError, first_line, register_resolvers
+from hydralight.errors import explain
 
 
 def main(command: str) -> None:
@@ -41,6 +41,14 @@ def prepare(command: str, argv: list[str]) -> tuple[Path, str]:
     For `resume=` and `run=` that is the run's own unresolved config; the arguments in `argv`
     (behind the program's name) are then replaced by those that merge onto it.
     """
+    sweep_dir = runs.named_sweep(argv) if command == "train" else None
+    if sweep_dir is not None:
+        argv[1:] = runs.arguments_in_sweep(sweep_dir, argv[1:])
+        return CONFIG_DIR, command
+    searches = any(argument.startswith("hparams_search=") for argument in argv)
+    flags = ("-m", "--multirun", "-c", "--cfg", "--help", "hydra.mode=")
+    if searches and not any(argument.startswith(flags) for argument in argv[1:]):
+        raise UserError(f"hparams_search is for sweeps: python {command}.py -m …")
     run_dir = runs.named_on_command_line(command, argv)
     if run_dir is None:
         argv[1:] = [runs.quoted_text(a) if command == "predict" else a for a in argv[1:]]
@@ -58,11 +66,14 @@ def start(command: str, overrides: Sequence[str]) -> Path | None:
     register_resolvers()
     argv = [command, *overrides]
     config_dir, config_name = prepare(command, argv)
-    run_dirs = []
+    run_dirs, raised = [], []
 
-    def job(cfg: DictConfig) -> Any:
+    def job(cfg: DictConfig) -> None:
         run_dirs.append(Path(HydraConfig.get().runtime.output_dir))
-        return run(command, cfg, run_dirs[0])
+        try:
+            run(command, cfg, run_dirs[0])
+        except Exception as error:  # Hydra would print the overrides, secrets included
+            raised.append(error)
 
     try:
         with (
@@ -71,8 +82,9 @@ def start(command: str, overrides: Sequence[str]) -> Path | None:
         ):
             application = GlobalHydra.instance().hydra
             assert application is not None
-            result = application.run(config_name, job, argv[1:], with_log_configuration=False)
-            _ = result.return_value  # raises what the job has raised
+            application.run(config_name, job, argv[1:], with_log_configuration=False)
+        if raised:
+            raise raised[0]
     except Exception as error:
         sentence = explain(error)
         if sentence is None or isinstance(error, UserError):
@@ -93,8 +105,11 @@ def exit_with(error: Exception, show_traceback: bool) -> None:
 def _job(command: str, show_traceback: bool) -> Any:
     def job(cfg: DictConfig) -> Any:
         os.environ.pop("HYDRA_FULL_ERROR", None)  # not for the processes that a job starts
+        run_dir = Path(HydraConfig.get().runtime.output_dir)
         try:
-            return run(command, cfg, Path(HydraConfig.get().runtime.output_dir))
+            if command == "train" and HydraConfig.get().mode == RunMode.MULTIRUN:
+                return trial(cfg, run_dir)
+            return run(command, cfg, run_dir)
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise  # an exit would end the whole sweep
@@ -103,6 +118,62 @@ def _job(command: str, show_traceback: bool) -> Any:
             os.environ["HYDRA_FULL_ERROR"] = "1"
 
     return job
+
+
+def report(argv: list[str]) -> None:
+    """Make the tables and pictures of a run's or a sweep's directory again."""
+    register_resolvers()
+    try:
+        if len(argv) != 2 or argv[1] in ("-h", "--help"):
+            raise UserError("name one directory: python report.py <run or sweep directory>.")
+        folder = Path(argv[1]).expanduser().resolve()
+        if not folder.is_dir():
+            raise UserError(f"there is no directory {argv[1]}.")
+        if (folder / "metrics.csv").is_file():
+            from hydralight.curves import draw_curves
+
+            print(draw_curves(folder))
+            return
+        from hydralight.sweeps.report import report as report_sweep
+
+        report_sweep(folder)
+        print(folder / "sweep.md")
+    except Exception as error:
+        exit_with(error, os.environ.get("HYDRA_FULL_ERROR") == "1")
+
+
+def trial(cfg: DictConfig, run_dir: Path) -> Any:
+    """Run one job of a sweep in a process of its own, as `train.py` with its overrides."""
+    from hydralight.sweeps.trial import arguments_of, run_trial
+
+    arguments, environment = arguments_of(cfg, run_dir)
+    return run_trial(train_trial, arguments, run_dir, environment, cfg.optimized_metric)
+
+
+def train_trial(run_dir: Path, arguments: Sequence[str]) -> Any:
+    """Train in this process, and return an outcome whatever happens."""
+    from hydralight.sweeps.trial import take_one_gpu
+
+    script = Path(sys.argv[0]).resolve()
+    if CONFIG_DIR.parent not in script.parents:  # a launcher's own
+        script = CONFIG_DIR.parent / "train.py"
+    sys.argv = [str(script), *arguments]  # DDP starts its other ranks by them
+    take_one_gpu()
+    started = time.monotonic()
+    outcome: dict[str, Any] = {"state": "complete"}
+    try:
+        start("train", arguments)
+    except Exception as error:
+        traceback.print_exc()
+        if type(error).__name__ == "TrialPruned":
+            outcome |= {"state": "pruned", "step": error.args[0]}
+        else:
+            reason = explain(error) or f"{type(error).__name__}: {first_line(error)}"
+            outcome |= {"state": "failed", "reason": reason}
+    best = runs.read_metrics(run_dir).get("best", {})
+    outcome["metrics"] = {name: value for name, value in best.items() if name != "step"}
+    outcome["metrics"]["seconds"] = round(time.monotonic() - started, 3)
+    return outcome
 
 
 def run(command: str, cfg: DictConfig, run_dir: Path) -> Any:
@@ -124,73 +195,3 @@ def run(command: str, cfg: DictConfig, run_dir: Path) -> Any:
         if not (cfg.get("run") or cfg.get("resume")):  # then it is not of this process's making
             runs.remove_if_unused(run_dir)
         raise
-
-
-def explain(error: BaseException) -> str | None:
-    """Put an exception into the one sentence a user is shown, or None where it is our own bug."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, UserError) or type(cause).__name__ == "MisconfigurationException":
-            # a loader's worker sends its whole traceback
-            return str(cause).strip().split("UserError: ")[-1]
-        cause = cause.__cause__ or cause.__context__
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    if isinstance(error, ValueError) and "/lightning/" in _raised_in(error):
-        return " ".join(str(error).split())
-    if type(error).__module__.startswith("wandb."):
-        return f"W&B: {error} (or keep the run here: logger.wandb.offline=true)"
-    if isinstance(error, OverrideParseException):
-        return (
-            f"'{error.override}' is not a valid override; a value with brackets, colons, commas, "
-            "spaces or signs in it needs quotes of its own, as in 'data.path=\"my.csv[:100]\"'"
-        )
-    if isinstance(error, ConfigCompositionException):
-        return _composition_error(error)
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        return " ".join(str(error).split())
-    return None
-
-
-def _composition_error(error: ConfigCompositionException) -> str:
-    missing = getattr(error, "missing_cfg_file", None)
-    if missing is not None:
-        group, _, choice = missing.rpartition("/")
-        options = sorted(getattr(error, "options", None) or ())
-        if not group:
-            return _first_line(str(error))
-        near = did_you_mean(choice, options)
-        return f"there is no '{choice}' in configs/{group}{near} (there are: {', '.join(options)})"
-    unmatched = re.match(
-        r"Could not override '([^'@]+)'.*\nNo match in the defaults list", str(error)
-    )
-    if unmatched:
-        group = unmatched[1]
-        return (
-            f"a run's own config takes {group}.<key>=<value>, or a whole group as +{group}=<name>"
-        )
-    cause = error.__cause__
-    if isinstance(cause, OmegaConfBaseException) and cause.full_key:
-        parent = cause.parent_node
-        where = f"'{cause.full_key}'"
-        if cause.key is not None and parent is not None and hasattr(parent, "keys"):
-            known = [str(key) for key in parent]
-            key = str(cause.key)
-            if key not in known:
-                at = f" in '{parent._get_full_key(None)}'" if parent._get_full_key(None) else ""
-                near = did_you_mean(key, known)
-                return f"there is no key '{key}'{at}{near} (to add one, write +{cause.full_key}=…)"
-        return f"{where}: {_first_line(str(cause))}"
-    return " ".join(str(error).split())
-
-
-def _raised_in(error: BaseException) -> str:
-    """Return the file whose code raised an exception."""
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    return "" if traceback is None else traceback.tb_frame.f_code.co_filename
-
-
-def _first_line(text: str) -> str:
-    return text.strip().split("\n")[0]

@@ -33,6 +33,8 @@ WHITELIST = (
     "lightning.pytorch.profilers.*",
     "lightning.pytorch.strategies.*",
     "lightning.pytorch.Trainer",
+    "optuna.pruners.*",
+    "optuna.samplers.*",
     "torch.optim.*",
     "torchmetrics.*",
     "torchvision.transforms.*",

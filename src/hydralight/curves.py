@@ -21,7 +21,11 @@ def draw_curves(run_dir: Path) -> Path | None:
         return None
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(4.2 * columns, 2.9 * rows), layout="constrained")
+    width, height = 4.2 * columns, 2.9 * rows
+    figure = Figure(figsize=(width, height))
+    # in inches, as a layout engine's second drawing takes as long as the first
+    figure.subplots_adjust(0.6 / width, 0.5 / height, 1 - 0.15 / width, 1 - 0.35 / height)
+    figure.subplots_adjust(wspace=0.7 / 3.5, hspace=0.85 / 2.05)
     for index, (title, panel) in enumerate(panels.items()):
         axes = figure.add_subplot(rows, columns, index + 1)
         for name in panel:

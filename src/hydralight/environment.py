@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from hydralight.config import CONFIG_DIR
-from hydralight.runs import write_text
+from hydralight.runs import REDACTED, write_text
 
 PACKAGES: tuple[str, ...] = (
     "hydralight",
@@ -37,18 +37,11 @@ SECRET_KEY = re.compile(
 SECRET_VALUE = re.compile(
     r"\b(hf_[A-Za-z0-9]{30,}|sk-[\w-]{20,}|gh[pousr]_[A-Za-z0-9]{30,})\b|(?<=//)[^/@\s]+:[^/@\s]+(?=@)"
 )
-REDACTED = "<redacted>"
 
 
 def record_start(run_dir: Path, cfg: DictConfig) -> None:
     """Write the resolved config and the environment, and redact secrets in Hydra's files."""
-    for path in [*sorted((run_dir / ".hydra").glob("*.yaml")), run_dir.parent / "multirun.yaml"]:
-        if not path.is_file():
-            continue
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-        redacted = redact(content)
-        if redacted != content:
-            write_text(path, OmegaConf.to_yaml(OmegaConf.create(redacted)))
+    redact_files(run_dir)
     resolved = redact(OmegaConf.to_container(cfg, resolve=True))
     write_text(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(resolved)))
     if cfg.resume:
@@ -60,6 +53,17 @@ def record_start(run_dir: Path, cfg: DictConfig) -> None:
     else:
         content = environment()
     write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def redact_files(run_dir: Path) -> None:
+    """Redact secrets in what Hydra has written about a run, and about its sweep."""
+    for path in [*sorted((run_dir / ".hydra").glob("*.yaml")), run_dir.parent / "multirun.yaml"]:
+        if not path.is_file():
+            continue
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        redacted = redact(content)
+        if redacted != content:
+            write_text(path, OmegaConf.to_yaml(OmegaConf.create(redacted)))
 
 
 def record_overrides(run_dir: Path) -> None:

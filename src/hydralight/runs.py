@@ -12,6 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from hydralight.config import CONFIG_DIR, UserError
 
+REDACTED = "<redacted>"  # in the place of a secret
+
 if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -102,6 +104,40 @@ def named_on_command_line(command: str, argv: list[str]) -> Path | None:
             argv[index] = f"{key}={path}"
             return path
     return None
+
+
+def named_sweep(argv: Sequence[str]) -> Path | None:
+    """Return the sweep that `sweep=` names.
+
+    Raises:
+        UserError: there is none.
+    """
+    for argument in argv[1:]:
+        name, _, value = argument.partition("=")
+        if name == "sweep" and value not in ("", "null"):
+            path = Path(value.strip("\"'")).expanduser().absolute()
+            if not (path / "sweep.json").is_file():
+                raise UserError(f"there is no sweep at {value}: it has no sweep.json.")
+            return path
+    return None
+
+
+def arguments_in_sweep(sweep_dir: Path, arguments: Sequence[str]) -> list[str]:
+    """Return the arguments that go on with a sweep: what began it, and what is typed now."""
+    begun = json.loads((sweep_dir / "sweep.json").read_text())
+    typed = [a for a in arguments if not a.startswith(("sweep=", "-m", "--multirun"))]
+    anew = {_key(argument) for argument in typed} | {"hydra.sweep.dir", "hydra.mode"}
+    kept = [argument for argument in begun if _key(argument) not in anew]
+    for argument in kept:
+        if REDACTED in argument:
+            key = _key(argument)
+            raise UserError(f"{key} was redacted in the sweep's record: give it again as {key}=….")
+    quoted = str(sweep_dir).replace("'", "\\'")
+    return ["--multirun", *kept, *typed, f"hydra.sweep.dir='{quoted}'"]
+
+
+def _key(argument: str) -> str:
+    return argument.partition("=")[0].lstrip("+~")
 
 
 def existing_run(value: str) -> Path:
@@ -202,7 +238,8 @@ def update_metrics(run_dir: Path, **values: Any) -> None:
 
 def remove_if_unused(run_dir: Path) -> None:
     """Remove the directory of a run that failed before it came to anything."""
-    begun = ("metrics.json", "metrics.csv", "checkpoints", "model", "predictions", "samples")
+    begun = ["metrics.json", "metrics.csv", "checkpoints", "model", "predictions", "samples"]
+    begun.append("output.log")  # of a trial, whose end is reported
     if not any((run_dir / name).exists() for name in begun) and (run_dir / ".hydra").is_dir():
         shutil.rmtree(run_dir, ignore_errors=True)
 

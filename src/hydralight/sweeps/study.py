@@ -1,0 +1,171 @@
+"""The study of a sweep: which trials there were, and what is to be tried next."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, BruteForceSampler, GridSampler, QMCSampler
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from hydralight.config import UserError
+from hydralight.sweeps.space import OWN, Point
+from hydralight.sweeps.trial import Outcome, read_outcome, write_outcome
+
+Direction = Literal["minimize", "maximize"]
+INTERRUPTED, RETRY = "interrupted", "retry_of"
+
+
+class SweepStudy:
+    """An Optuna study in a sweep's directory, which goes on where it was left.
+
+    A trial is finished when it is complete, pruned, or failed by itself. One that was interrupted
+    is recorded as failed, and tried again; it does not count.
+
+    Args:
+        folder: The sweep's directory.
+        storage: Optuna's storage; a SQLite file in the directory unless said.
+        objectives: Names of the metrics.
+        directions: "minimize" or "maximize", for each.
+        sampler: Node of the sampler; None for a grid.
+        points: What a grid tries, in order; None for a search.
+        space: Distributions by key.
+
+    Raises:
+        UserError: the sweep was begun with another space or other objectives.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        storage: str | None,
+        objectives: Sequence[str],
+        directions: Sequence[Direction],
+        sampler: DictConfig | None,
+        points: Sequence[Point] | None,
+        space: Mapping[str, BaseDistribution],
+    ) -> None:
+        self.folder = folder
+        self.objectives = list(objectives)
+        self.points = points
+        self.space = dict(space)
+        storage = storage or storage_in(folder)
+        self.study = optuna.create_study(
+            study_name=study_name(folder, storage),
+            storage=storage,
+            directions=list(directions),
+            load_if_exists=True,
+        )
+        self._check_it_is_the_same(directions)
+        self._recover()
+        self.study.sampler = self._sampler(sampler)
+
+    def _check_it_is_the_same(self, directions: Sequence[Direction]) -> None:
+        now = {
+            "objectives": self.objectives,
+            "directions": list(directions),
+            "space": {key: repr(distribution) for key, distribution in self.space.items()},
+        }
+        begun = self.study.user_attrs
+        for name, value in now.items():
+            if begun.get(name, value) != value:
+                raise UserError(
+                    f"the sweep in {self.folder} was begun with other {name} ({begun[name]}, and "
+                    f"now {value}): go on with the same, or begin another sweep."
+                )
+            self.study.set_user_attr(name, value)
+
+    def _recover(self) -> None:
+        """Settle what was running when the sweep was ended."""
+        for frozen in self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+            trial = Trial(self.study, frozen._trial_id)
+            outcome = read_outcome(self.folder / str(frozen.number))
+            if outcome is not None:
+                self.tell(trial, outcome)
+            else:
+                self.interrupt(trial)
+
+    def interrupt(self, trial: Trial) -> None:
+        """Record that a trial did not come to an end of its own; it is tried again."""
+        trial.set_user_attr(INTERRUPTED, True)
+        self.study.tell(trial, state=TrialState.FAIL)
+
+    def _sampler(self, node: DictConfig | None) -> BaseSampler:
+        if node is None:
+            return optuna.samplers.RandomSampler(seed=0)  # every point is given
+        known = len(self.study.get_trials(deepcopy=False))
+        sampler: BaseSampler = instantiate(node, _convert_="object")
+        sequences = (QMCSampler, GridSampler, BruteForceSampler)  # the study says where they are
+        if known and node.get("seed") is not None and not isinstance(sampler, sequences):
+            # on with new proposals, not again with its first
+            sampler = instantiate(node, seed=node.seed + known, _convert_="object")
+        return sampler
+
+    # ------------------------------------------------------------ ask and tell
+
+    def ask(self) -> Trial:
+        """Return the next trial: one that was interrupted, a grid's next point, or a proposal."""
+        trials = self.study.get_trials(deepcopy=False)
+        if not any(trial.state == TrialState.WAITING for trial in trials):
+            retried = {trial.user_attrs.get(RETRY) for trial in trials}
+            again = [t for t in trials if t.user_attrs.get(INTERRUPTED) and t.number not in retried]
+            if again:
+                self.study.enqueue_trial(_given(again[0]), user_attrs={RETRY: again[0].number})
+            elif self.points is not None:
+                done = [_given(trial) for trial in trials]
+                self.study.enqueue_trial(next(p for p in self.points if p not in done))
+        return self.study.ask(self.space)
+
+    def tell(self, trial: Trial, outcome: Outcome) -> Outcome:
+        """Record what a trial came to; without its objectives, it has failed."""
+        metrics = outcome.get("metrics", {})
+        own = outcome.get("optimized_metric", "")
+        names = [own if name == OWN else name for name in self.objectives]
+        values = [metrics.get(name) for name in names]
+        if outcome["state"] == "complete":
+            for name, value in zip(names, values, strict=True):
+                if value is None or value != value:
+                    there = f"is not among its metrics ({', '.join(metrics)})"
+                    why = there if value is None else "is not a number"
+                    outcome = {**outcome, "state": "failed", "reason": f"{name} {why}"}
+            if outcome["state"] == "failed":
+                write_outcome(self.folder / str(trial.number), outcome)
+        for name in ("reason", "seconds", "metrics", "step"):
+            if name in outcome:
+                trial.set_user_attr(name, outcome[name])  # type: ignore[literal-required]
+        if outcome["state"] == "complete":
+            self.study.tell(trial, values)  # type: ignore[arg-type]
+        elif outcome["state"] == "pruned":
+            self.study.tell(trial, state=TrialState.PRUNED)
+        else:
+            self.study.tell(trial, state=TrialState.FAIL)
+        return outcome
+
+    @property
+    def finished(self) -> list[FrozenTrial]:
+        """The trials that count."""
+        return [trial for trial in self.study.get_trials(deepcopy=False) if is_finished(trial)]
+
+
+def is_finished(trial: FrozenTrial) -> bool:
+    """Whether a trial has come to an end of its own."""
+    return trial.state.is_finished() and not trial.user_attrs.get(INTERRUPTED)
+
+
+def storage_in(folder: Path) -> str:
+    """Return the URL of the study in a sweep's directory."""
+    return f"sqlite:///{folder.resolve() / 'study.db'}"
+
+
+def study_name(folder: Path, storage: str) -> str:
+    """Return the name of a sweep's study; one in its own directory keeps it when that is moved."""
+    names = optuna.get_all_study_names(storage) if storage == storage_in(folder) else []
+    return names[0] if names else folder.name
+
+
+def _given(trial: FrozenTrial) -> dict[str, Any]:
+    """Return the parameters of a trial, also of one that was ended before it had taken them."""
+    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
