@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 
@@ -17,8 +18,10 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import HydraContext
 from hydra.utils import execution_whitelist
 from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -202,9 +205,11 @@ def test_another_sweep_in_the_same_directory_is_refused(tmp_path):
 
 
 def test_a_grid_goes_on_with_the_points_that_are_left(tmp_path):
-    assert asked(grid_in(tmp_path), 2) == GRID[:2]
-    grid_in(tmp_path).ask()  # and interrupted
-    assert asked(grid_in(tmp_path), 2) == GRID[2:]
+    (tmp_path / "old").mkdir()
+    assert asked(grid_in(tmp_path / "old"), 2) == GRID[:2]
+    grid_in(tmp_path / "old").ask()  # and interrupted
+    (tmp_path / "old").rename(tmp_path / "new")
+    assert asked(grid_in(tmp_path / "new"), 2) == GRID[2:]
 
 
 def test_a_grid_misses_no_point_whenever_it_is_killed(tmp_path):
@@ -230,8 +235,8 @@ def test_a_grid_misses_no_point_whenever_it_is_killed(tmp_path):
 class Launcher:
     """Stands in for Hydra's: a function of a trial's overrides says what it comes to."""
 
-    def __init__(self, outcome, config):
-        self.outcome, self.config, self.launched = outcome, config, []
+    def __init__(self, outcome, config, loader):
+        self.outcome, self.config, self.loader, self.launched = outcome, config, loader, []
         self.folder = Path(config.hydra.sweep.dir)
 
     def launch(self, jobs, initial_job_idx):
@@ -240,6 +245,7 @@ class Launcher:
         return [self.run(number, job) for number, job in numbered]
 
     def run(self, number, job):
+        self.loader.load_sweep_config(self.config, job)
         folder = self.folder / str(number)
         (folder / ".hydra").mkdir(parents=True)
         (folder / ".hydra/overrides.yaml").write_text(json.dumps(job))
@@ -262,11 +268,13 @@ def sweep(tmp_path, monkeypatch):
         own = [f"hydra.sweep.dir={folder}", "hydra.mode=MULTIRUN"]
         with initialize_config_dir(str(CONFIG_DIR)):
             config = compose("train", [*fixed, *own], return_hydra_config=True)
-        launcher = Launcher(outcome, config)
+            loader = GlobalHydra.instance().config_loader()
+        launcher = Launcher(outcome, config, loader)
         plugins = Plugins.instance()
         monkeypatch.setattr(plugins, "instantiate_launcher", lambda **_: launcher)
         sweeper = StudySweeper()
-        sweeper.setup(hydra_context=None, task_function=None, config=config)
+        context = HydraContext(config_loader=loader, callbacks=None)
+        sweeper.setup(hydra_context=context, task_function=None, config=config)
         try:
             sweeper.sweep(typed)
         except SystemExit as stop:
@@ -306,7 +314,9 @@ def test_a_search_goes_on_to_the_same_total(n_jobs, sweep, tmp_path):
     numbers = iter(range(9))
 
     def interrupted(job):
-        if next(numbers) == 3:
+        if next(numbers) == 3:  # when it has trained, but not said so
+            run = {"status": "finished", "best": {"val/f1": 1.0, "step": 1}}
+            (tmp_path / "sweep/3/metrics.json").write_text(json.dumps(run))
             raise KeyboardInterrupt
         return of_lr(job)
 
@@ -361,6 +371,31 @@ def test_a_sweep_in_which_all_fail_says_so(sweep, tmp_path):
     with pytest.raises(UserError, match=r"no trial has come to a value: .*sweep\.md"):
         sweep(lambda job: failed, LRS)
     assert (tmp_path / "sweep/sweep.md").read_text().count("the disk is full") == 3
+
+
+def test_values_that_make_no_config_fail_beside_others(sweep, tmp_path):
+    """They are launched together, and the first one is done by then."""
+    names = ["linear", "none_of_them", "cosine", "constant"]
+    typed = [f"scheduler={','.join(names)}", "+hparams_search.n_jobs=4"]
+    sweep(lambda job: complete(len(job["scheduler"]) / 16), *typed)
+    study = study_of(tmp_path / "sweep")
+    came = {trial.params["scheduler"]: trial.values for trial in finished(study)}
+    assert came == {"linear": [0.375], "none_of_them": None, "cosine": [0.375], "constant": [0.5]}
+    assert len(finished(study)) == 4
+    assert [t.params["scheduler"] for t in study.trials].count("linear") == 1
+    table = pd.read_csv(tmp_path / "sweep/sweep.csv").set_index("scheduler")
+    assert "there is no 'none_of_them' in configs/scheduler" in table["reason"]["none_of_them"]
+    assert sorted(table["state"]) == ["complete", "complete", "complete", "failed"]
+
+
+@pytest.mark.parametrize("trial", ["check=true", "debug=fdr"])
+def test_a_preflight_leaves_a_finished_sweep_alone(trial, sweep, tmp_path):
+    sweep(of_lr, LRS)
+    files = [path for path in (tmp_path / "sweep").rglob("*") if path.is_file()]
+    before = {path: path.read_bytes() for path in files}
+    with suppress(UserError):
+        sweep(of_lr, LRS, trial)
+    assert {path: path.read_bytes() for path in files if path.exists()} == before
 
 
 def test_one_sweep_at_a_time_is_at_work_in_a_directory(sweep):
@@ -596,6 +631,7 @@ def test_a_grid_from_end_to_end(mrpc, tmp_path):
     swept([f"sweep={folder}"], tmp_path)
     assert {path: path.stat().st_mtime_ns for path in folder.glob("[0-9]*/trial.json")} == before
     assert len([path for path in folder.iterdir() if path.name.isdigit()]) == 6
+    assert list((tmp_path / "logs/train/multiruns").iterdir()) == [folder]
 
     rows = (folder / "sweep.csv").read_text()
     (folder / "sweep.csv").unlink()
@@ -659,7 +695,7 @@ def test_a_hopeless_trial_is_pruned_and_no_secret_is_written(mrpc, tmp_path):
     """After its first evaluation; of three trials, of which one fails."""
     pruner = ["hparams_search.pruner._target_=optuna.pruners.ThresholdPruner"]
     pruner += ["+hparams_search.pruner.upper=5", "hparams_search=base"]
-    grid = ["hparams_search.sampler=null", "optimizer.lr=1e3,1e-4,-1"]
+    grid = ["hparams_search.sampler=null", "optimizer.lr=1e3,1e-4,high"]
     own = ["trainer.max_epochs=2", "data.batch_size=4"]  # 4 steps an epoch
     token = "hf_" + "b2" * 16
     own += [f"tags=[{token}]", "+callbacks.best_model.card.api_key=hunter2"]
@@ -677,7 +713,7 @@ def test_a_hopeless_trial_is_pruned_and_no_secret_is_written(mrpc, tmp_path):
         assert trial.intermediate_values == pytest.approx(dict(evaluated))
         assert max(history["step"]) == steps[-1]
     assert hopeless.intermediate_values[4] > 5
-    assert "Invalid learning rate: -1" in wrong.user_attrs["reason"]
+    assert "optimizer.lr=high" in wrong.user_attrs["reason"]
     assert (folder / "best").resolve() == folder / "1"
     files = [path for path in folder.rglob("*") if path.is_file()]
     texts = {str(path.relative_to(folder)): path.read_text(errors="ignore") for path in files}
