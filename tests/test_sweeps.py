@@ -237,7 +237,6 @@ class Launcher:
 
     def __init__(self, outcome, config, loader):
         self.outcome, self.config, self.loader, self.launched = outcome, config, loader, []
-        self.folder = Path(config.hydra.sweep.dir)
 
     def launch(self, jobs, initial_job_idx):
         numbered = list(enumerate(jobs, initial_job_idx))
@@ -246,8 +245,8 @@ class Launcher:
 
     def run(self, number, job):
         self.loader.load_sweep_config(self.config, job)
-        folder = self.folder / str(number)
-        (folder / ".hydra").mkdir(parents=True)
+        folder = Path(self.config.hydra.sweep.dir) / str(number)
+        (folder / ".hydra").mkdir(parents=True, exist_ok=True)
         (folder / ".hydra/overrides.yaml").write_text(json.dumps(job))
         OmegaConf.save(
             OmegaConf.masked_copy(self.config, "optimized_metric"), folder / ".hydra/config.yaml"
@@ -389,13 +388,17 @@ def test_values_that_make_no_config_fail_beside_others(sweep, tmp_path):
 
 
 @pytest.mark.parametrize("trial", ["check=true", "debug=fdr"])
-def test_a_preflight_leaves_a_finished_sweep_alone(trial, sweep, tmp_path):
+def test_a_preflight_leaves_nothing_and_a_finished_sweep_alone(trial, sweep, tmp_path):
+    assert sweep(of_lr, LRS, trial).launched
+    assert not (tmp_path / "sweep").exists()
     sweep(of_lr, LRS)
     files = [path for path in (tmp_path / "sweep").rglob("*") if path.is_file()]
     before = {path: path.read_bytes() for path in files}
     with suppress(UserError):
         sweep(of_lr, LRS, trial)
-    assert {path: path.read_bytes() for path in files if path.exists()} == before
+    after = {path: path.read_bytes() for path in files if path.exists()}
+    assert after.keys() == before.keys()
+    assert after == before
 
 
 def test_one_sweep_at_a_time_is_at_work_in_a_directory(sweep):
