@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from hydralight.config import UserError, check_targets, did_you_mean, direction, first_line
@@ -24,7 +25,7 @@ from hydralight.environment import redact
 from hydralight.errors import explain
 from hydralight.runs import write_text
 from hydralight.sweeps import space
-from hydralight.sweeps.trial import Outcome, write_outcome
+from hydralight.sweeps.trial import Outcome, read_outcome, write_outcome
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
@@ -206,44 +207,59 @@ class StudySweeper(Sweeper):
     def settle_uncomposed(
         self, study: "SweepStudy", trials: Sequence["Trial"], jobs: Sequence[Sequence[str]]
     ) -> None:
-        """Fail those of a launch whose values make no config; the others are tried again.
+        """Fail those of a launch whose values make no config.
+
+        Of the others, those that came before are done, and the rest is tried again.
 
         Raises:
             HydraException: it is not that.
         """
-        faults: list[Exception | None] = []
-        for job in jobs:
-            try:
-                self.context.config_loader.load_sweep_config(self.whole, list(job))
-                faults.append(None)
-            except (HydraException, OmegaConfBaseException) as error:
-                faults.append(error)
+        faults = [self.fault_of(job) for job in jobs]
         if not any(faults):
             raise
         for trial, job, fault in zip(trials, jobs, faults, strict=True):
-            if fault is None:
+            run_dir = study.folder / str(trial.number)
+            if fault is not None:
+                reason = explain(fault) or first_line(fault)
+                write_outcome(run_dir, {"state": "failed", "reason": reason, "metrics": {}}, job)
+            outcome = read_outcome(run_dir)
+            if outcome is None:
                 study.interrupt(trial)
-                continue
-            outcome: Outcome = {
-                "state": "failed",
-                "reason": explain(fault) or first_line(fault),
-                "metrics": {},
-            }
-            write_outcome(study.folder / str(trial.number), outcome, job)
-            self.say(trial, study.tell(trial, outcome), study.objectives)
+            else:
+                self.say(trial, study.tell(trial, outcome), study.objectives)
+
+    def fault_of(self, job: Sequence[str]) -> Exception | None:
+        """Return why a job's overrides make no config, if they make none."""
+        try:
+            self.context.config_loader.load_sweep_config(self.whole, list(job))
+        except (HydraException, OmegaConfBaseException) as error:
+            return error
+        return None
 
     def try_all(self, folder: Path, fixed: Sequence[str], swept: Sequence[Any]) -> None:
-        """Launch every combination of a trial that trains nothing, and leave what failed alone."""
+        """Launch every combination of a trial that trains nothing; only what failed is left.
+
+        Raises:
+            UserError: not all of them are fine.
+        """
+        scratch = folder / "check"  # the directory may be that of a finished sweep
+        shutil.rmtree(scratch, ignore_errors=True)
+        quoted = str(scratch).replace("'", "\\'")
+        with read_write(self.whole.hydra):
+            self.whole.hydra.sweep.dir = str(scratch)
+            self.whole.hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")
         points = space.grid(swept)
         jobs = [[*fixed, *space.overrides_of(point)] for point in points]
         outcomes = [outcome_of(job) for job in self.launcher.launch(jobs, initial_job_idx=0)]
         for number, (point, outcome) in enumerate(zip(points, outcomes, strict=True)):
             log.info("%s: %s", " ".join(space.overrides_of(point)), outcome.get("reason", "fine"))
             if outcome["state"] != "failed":
-                shutil.rmtree(folder / str(number), ignore_errors=True)
+                shutil.rmtree(scratch / str(number))
         if any(outcome["state"] == "failed" for outcome in outcomes):
-            raise UserError(f"not all of them are fine: {folder} has what they said.")
-        shutil.rmtree(folder, ignore_errors=True)
+            raise UserError(f"not all of them are fine: {scratch} has what they said.")
+        shutil.rmtree(scratch)
+        with suppress(OSError):  # it holds a sweep
+            folder.rmdir()
 
     def say_what_is_done(self, study: "SweepStudy", total: int) -> None:
         """Log where the sweep stands."""

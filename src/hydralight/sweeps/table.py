@@ -40,13 +40,15 @@ def table_of(folder: Path) -> tuple[pd.DataFrame, list[str], list[str]]:
     metrics: list[str] = []
     typed: list[dict[str, Any]] = []
     row: dict[str, Any]
+    ours = (folder / "study.json").is_file()
     for path in trial_dirs(folder):
         name = int(path.name) if path.name.isdigit() else path.name
         outcome = read_outcome(path)
         if outcome is None:
             values = _logged(path)
             status = read_metrics(path).get("status", "finished" if values else "")
-            row = {"state": "complete" if status == "finished" else "interrupted"}
+            done = status == "finished" and not ours  # ours says so itself
+            row = {"state": "complete" if done else "interrupted"}
         else:
             values = outcome.get("metrics", {})
             row = {**outcome}
@@ -56,7 +58,7 @@ def table_of(folder: Path) -> tuple[pd.DataFrame, list[str], list[str]]:
         typed.append(_overrides(path))
     keys = list(dict.fromkeys(key for overrides in typed for key in overrides))
     swept = [key for key in keys if len({str(overrides.get(key)) for overrides in typed}) > 1]
-    if (folder / "study.json").is_file():
+    if ours:
         known = json.loads((folder / "study.json").read_text())["swept"]
         swept = [key.lstrip("+~") for key in known]
     for row, overrides in zip(rows, typed, strict=True):
