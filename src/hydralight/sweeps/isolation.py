@@ -55,21 +55,23 @@ def call(
     here, there = context.Pipe(duplex=False)
     variables = {**os.environ, **environment}
     process = context.Process(target=_begin, args=(there, function, args, variables, output))
-    process.start()
-    there.close()
     try:
+        process.start()
+        there.close()
         wait([here, process.sentinel])  # the pipe alone stays open in what the process forked
         if here.poll():
             return here.recv()
     except EOFError:
         pass
     except BaseException:  # Ctrl-C, which does not reach another group
-        _end(process)
+        if process.pid is not None:  # else it ends by itself, as nobody knows it
+            _end(process)
         raise
     finally:
-        process.join(PATIENCE)
-        _signal_group(process, signal.SIGKILL)
-        process.join()
+        if process.pid is not None:
+            process.join(PATIENCE)
+            _signal_group(process, signal.SIGKILL)
+            process.join()
         here.close()
     code = process.exitcode or 0
     if code < 0:
