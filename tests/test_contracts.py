@@ -7,7 +7,7 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 
 import hydralight
-from hydralight.data.sampling import EpochBatchSampler, EpochRows
+from hydralight.data.sampling import EpochBatchSampler, EpochRows, TokenBudgetSampler
 from hydralight.tasks.losses import token_cross_entropy
 from hydralight.tasks.task import Task
 
@@ -137,6 +137,43 @@ def test_batches_of_like_lengths():
     assert steps == [sorted(batch) for batch in first]
 
 
+@pytest.mark.parametrize(
+    ("num_rows", "world_size", "max_tokens"),
+    [(1003, 1, 2048), (1003, 2, 1024), (17, 3, 600), (500, 1, 512), (4, 2, 4000)],
+)
+def test_batches_of_a_token_budget(num_rows, world_size, max_tokens):
+    lengths = np.random.default_rng(num_rows).integers(5, 513, num_rows)
+
+    def ranks(epoch, position=0):
+        samplers = [
+            TokenBudgetSampler(lengths, max_tokens, seed=2, rank=rank, world_size=world_size)
+            for rank in range(world_size)
+        ]
+        for sampler in samplers:
+            sampler.epoch, sampler.position = epoch, position
+        batches = [indices(sampler) for sampler in samplers]
+        assert {len(part) + position for part in batches} == {len(sampler) for sampler in samplers}
+        return batches
+
+    epochs = [ranks(epoch) for epoch in range(3)]
+    assert len({len(part) for parts in epochs for part in parts}) == 1
+    for parts in epochs:
+        rows = sorted(row for part in parts for batch in part for row in batch)
+        assert len(rows) == len(set(rows)) > num_rows - world_size
+        sizes = [len(batch) * lengths[batch].max() for part in parts for batch in part]
+        assert max(sizes) <= max_tokens
+        if num_rows > 100:
+            assert len(rows) == num_rows
+            assert lengths.max() in [lengths[part[0]].max() for part in parts]
+            assert sum(sizes) < 1.1 * lengths.sum()
+    together = [{frozenset(b) for b in parts[0] if len(b) > 3} for parts in epochs]
+    if num_rows > 100:
+        assert len(together[0] & together[1]) < len(together[0]) / 4
+        longest = [lengths[batch].max() for batch in epochs[0][0][1:]]
+        assert abs(np.corrcoef(longest, range(len(longest)))[0, 1]) < 0.2
+    assert ranks(1, position=1) == [part[1:] for part in epochs[1]]
+
+
 @pytest.mark.parametrize("num_rows", [8, 9, 11, 16, 17])
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_ranks_share_the_global_batches(num_rows, world_size):
@@ -153,7 +190,7 @@ def test_ranks_share_the_global_batches(num_rows, world_size):
         assert steps == [sorted(batch) for batch in alone]
 
 
-def test_training_shuffles_and_evaluation_does_not(bart_cnn, monkeypatch):
+def test_training_shuffles_and_evaluation_goes_from_long_to_short(bart_cnn, monkeypatch):
     seen: dict[str, list] = {"train": [], "val": []}
     monkeypatch.setattr(Task, "on_train_batch_start", recorder(seen["train"]), raising=False)
     monkeypatch.setattr(Task, "on_validation_batch_start", recorder(seen["val"]), raising=False)
@@ -162,12 +199,35 @@ def test_training_shuffles_and_evaluation_does_not(bart_cnn, monkeypatch):
     assert sorted(rows[:13]) == sorted(rows[13:]) == list(range(13))
     assert rows[:13] != rows[13:]
     assert rows[:13] != list(range(13))
-    assert seen["val"][:2] == seen["val"][2:] == [[0, 1, 2, 3], [4, 5, 6]]
+    first, second, *again = seen["val"]
+    assert again == [first, second]
+    assert sorted(first + second) == list(range(7))
+    monkeypatch.setattr(Task, "on_validation_batch_start", recorder(seen["val"], size_of))
+    del seen["val"][:]
+    hydralight.train([*bart_cnn, "trainer.max_epochs=1"])
+    sizes = [size for batch in seen["val"] for size in batch]
+    assert sizes == sorted(sizes, reverse=True) != sorted(sizes)
 
 
-def recorder(rows):
+def test_a_part_of_an_evaluation_is_the_first_of_the_source(bart_cnn, monkeypatch):
+    """The longest alone would stand for nothing."""
+    seen: list = []
+    monkeypatch.setattr(Task, "on_validation_batch_start", recorder(seen), raising=False)
+    hydralight.train([*bart_cnn, "trainer.max_epochs=1", "+trainer.limit_val_batches=1"])
+    assert seen == [[0, 1, 2, 3]]
+
+
+def rows_of(batch):
+    return batch["row"].tolist()
+
+
+def size_of(batch):
+    return batch["attention_mask"].sum(dim=1).tolist()
+
+
+def recorder(rows, what=rows_of):
     def hook(task, batch, batch_idx, dataloader_idx=0):
-        rows.append(batch["row"].tolist())
+        rows.append(what(batch))
 
     return hook
 

@@ -1,6 +1,9 @@
 """Parameter groups and learning-rate schedules."""
 
+import inspect
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -30,6 +33,15 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
         {"params": [p for name, p in trainable if name not in decayed], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
+
+
+def fused(recipe: Callable[..., Optimizer]) -> Callable[..., Optimizer]:
+    """Return a recipe that takes the optimizer's fused kernels, unless it says how it computes."""
+    said = {"fused", "foreach", "capturable", "differentiable"} & getattr(
+        recipe, "keywords", {}
+    ).keys()
+    has = "fused" in inspect.signature(getattr(recipe, "func", recipe)).parameters
+    return partial(recipe, fused=True) if has and not said else recipe
 
 
 def schedule(

@@ -42,7 +42,7 @@ def predict(cfg: DictConfig, run_dir: Path) -> Rows:
     trainer = build_trainer(cfg, progress_bar(cfg) if output is not None else [], logger=False)
     with without_bars():
         batches = trainer.predict(task, datamodule=data) or []
-    rows: Rows = [row for batch in batches for row in batch]
+    rows: Rows = sorted((row for batch in batches for row in batch), key=lambda row: row["row"])
     if output is not None:
         write_json_lines(Path(str(output)).expanduser(), rows)
     else:

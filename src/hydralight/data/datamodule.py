@@ -17,11 +17,12 @@ from hydralight.data.encoding import (
     without_too_long,
 )
 from hydralight.data.inputs import input_roles, read_input
-from hydralight.data.sampling import EpochBatchSampler, EpochRows
+from hydralight.data.sampling import EpochBatchSampler, EpochRows, TokenBudgetSampler
 from hydralight.data.source_data import SourceData
 
 Batch = dict[str, Any]
 Purpose = Literal["train", "evaluate", "predict"]  # what rows are encoded for
+FIXED = ("seed", "group_by_length", "max_tokens")  # they decide on the order of a run's data
 
 
 class DataModule(SourceData):
@@ -36,6 +37,8 @@ class DataModule(SourceData):
         too_long: What happens to an example that is longer than the maximum.
         batch_size: Examples of a batch per device.
         eval_batch_size: The same in evaluation and prediction; `batch_size` unless said.
+        max_tokens: Of a training batch per device, padding included: it takes as many examples of
+            like lengths as fit, instead of `batch_size`.
         group_by_length: Whether a training batch is of examples of like lengths, which saves
             padding.
         num_workers: Worker processes of each loader.
@@ -56,6 +59,7 @@ class DataModule(SourceData):
         too_long: Literal["truncate", "drop", "refuse"] = "truncate",
         batch_size: int = 8,
         eval_batch_size: int | None = None,
+        max_tokens: int | None = None,
         group_by_length: bool = False,
         num_workers: int = 0,
         seed: int = 42,
@@ -64,12 +68,15 @@ class DataModule(SourceData):
         super().__init__(**kwargs)
         if batch_size < 1 or (eval_batch_size or 1) < 1:
             raise UserError("data.batch_size and data.eval_batch_size should be at least 1.")
+        if max_tokens is not None and max_tokens < 1:
+            raise UserError("data.max_tokens should be at least 1.")
         if num_workers < 0:
             raise UserError("data.num_workers should be 0 or more.")
         self.make_processor = tokenizer
         self.too_long = too_long
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size or batch_size
+        self.max_tokens = max_tokens
         self.group_by_length = group_by_length
         self.num_workers = num_workers
         self.seed = seed
@@ -97,7 +104,7 @@ class DataModule(SourceData):
 
     @property
     def target_capacity(self) -> int:
-        """How many targets a training batch of one device can hold."""
+        """How many targets a training batch of one device holds, about: it keeps sums in range."""
         raise NotImplementedError
 
     def kept_roles(self, purpose: Purpose) -> Sequence[str]:
@@ -147,7 +154,7 @@ class DataModule(SourceData):
                 f"{len(self._encoded['train'])} training examples are too few for "
                 f"{self.trainer.world_size} devices."
             )
-        sampler = self._sampler("train", self.batch_size, shuffle=not self.trainer.overfit_batches)  # type: ignore[attr-defined]
+        sampler = self._train_sampler()
         limit = self.trainer.limit_train_batches
         taken = int(len(sampler) * limit) if isinstance(limit, float) else min(limit, len(sampler))
         if self.consumed and taken != self._batches_per_epoch:
@@ -159,18 +166,16 @@ class DataModule(SourceData):
         return self._loader("train", sampler, "train")
 
     def val_dataloader(self) -> list[DataLoader]:
-        """Return the batches of each set to validate on, in the source's order."""
+        """Return the batches of each set to validate on."""
         return [self._eval_loader(split) for split in self.validation_sets]
 
     def test_dataloader(self) -> DataLoader:
-        """Return the test batches, in the source's order."""
+        """Return the test batches."""
         return self._eval_loader("test")
 
     def predict_dataloader(self) -> DataLoader:
         """Return the batches of what is to be predicted."""
-        return self._loader(
-            "predict", self._sampler("predict", self.eval_batch_size, shuffle=False), "predict"
-        )
+        return self._loader("predict", self._eval_sampler("predict"), "predict")
 
     def state_dict(self) -> dict[str, int]:
         """Return the place in the data: the batches taken from it in all."""
@@ -178,29 +183,35 @@ class DataModule(SourceData):
         return {
             "consumed": self.trainer.fit_loop.epoch_loop.batch_progress.total.ready,
             "batches_per_epoch": int(self.trainer.num_training_batches),
-            "global_batch_size": self.batch_size * self.trainer.world_size,
-            "seed": self.seed,
-            "group_by_length": self.group_by_length,
+            "global_batch_size": self.global_batch_size,
+            **{name: getattr(self, name) for name in FIXED},
         }
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Take up the place that `state_dict` recorded."""
         assert self.trainer is not None
-        size = self.batch_size * self.trainer.world_size
+        for name in FIXED:
+            before = state_dict.get(name)
+            if getattr(self, name) != before:
+                raise UserError(
+                    f"the run was trained with data.{name}={before}, and another value "
+                    "would change the order of its data: resume without it."
+                )
+        size, unit = self.global_batch_size, "tokens" if self.max_tokens else "examples"
         if size != state_dict["global_batch_size"]:
             raise UserError(
-                f"the run was trained with {state_dict['global_batch_size']} examples a batch over "
+                f"the run was trained with {state_dict['global_batch_size']} {unit} a batch over "
                 f"all devices, and now there are {size}: resume with the same data.batch_size "
                 "and number of devices."
             )
-        for name in ("seed", "group_by_length"):
-            if getattr(self, name) != state_dict[name]:
-                raise UserError(
-                    f"the run was trained with data.{name}={state_dict[name]}, and another value "
-                    "would change the order of its data: resume without it."
-                )
         self.consumed = state_dict["consumed"]
         self._batches_per_epoch = state_dict["batches_per_epoch"]
+
+    @property
+    def global_batch_size(self) -> int:
+        """Examples of a training batch over all devices; or tokens, where `max_tokens` is set."""
+        assert self.trainer is not None
+        return (self.max_tokens or self.batch_size) * self.trainer.world_size
 
     # ------------------------------------------------------------ the processor
 
@@ -305,23 +316,49 @@ class DataModule(SourceData):
         rows = EpochRows(self.encoded(split))
         return self.collate(rows.__getitems__([(0, i) for i in range(min(num_rows, len(rows)))]))
 
-    def _sampler(self, split: str, batch_size: int, shuffle: bool) -> EpochBatchSampler:
+    def lengths(self, split: str) -> np.ndarray:
+        """Return what each row of an encoded split takes of `max_tokens`."""
+        return self._encoded[split].with_format("numpy")["length"][:]
+
+    def _train_sampler(self) -> EpochBatchSampler:
         assert self.trainer is not None
-        rows = self._encoded[split]
-        grouped = shuffle and self.group_by_length
+        shuffle = not self.trainer.overfit_batches  # type: ignore[attr-defined]
+        place = {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
+        if self.max_tokens is not None and shuffle:
+            lengths = self.lengths("train")
+            if lengths.max() > self.max_tokens:
+                raise UserError(
+                    f"data.max_tokens={self.max_tokens} has no room for a training example of "
+                    f"{lengths.max()} tokens: raise it, or lower data.{self.length_limit}."
+                )
+            return TokenBudgetSampler(lengths, self.max_tokens, seed=self.seed, **place)
         return EpochBatchSampler(
-            len(rows),
-            batch_size,
+            len(self._encoded["train"]),
+            self.batch_size,
             seed=self.seed,
             shuffle=shuffle,
-            lengths=rows.with_format("numpy")["length"][:] if grouped else None,
+            lengths=self.lengths("train") if self.group_by_length and shuffle else None,
+            **place,
+        )
+
+    def _eval_sampler(self, split: str, whole: bool = True) -> EpochBatchSampler:
+        """Return batches from long to short, or in the source's order where not all are taken."""
+        assert self.trainer is not None
+        return EpochBatchSampler(
+            len(self._encoded[split]),
+            self.eval_batch_size,
+            shuffle=False,
+            lengths=self.lengths(split) if whole else None,
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
         )
 
     def _eval_loader(self, split: str) -> DataLoader:
-        sampler = self._sampler(split, self.eval_batch_size, shuffle=False)
-        return self._loader(split, sampler, "evaluate")
+        assert self.trainer is not None
+        tested = split == "test" and self.trainer.testing
+        limit = self.trainer.limit_test_batches if tested else self.trainer.limit_val_batches
+        whole = isinstance(limit, float) and limit == 1.0  # an int is a number of batches
+        return self._loader(split, self._eval_sampler(split, whole), "evaluate")
 
     def _loader(self, split: str, sampler: EpochBatchSampler, purpose: Purpose) -> DataLoader:
         return DataLoader(

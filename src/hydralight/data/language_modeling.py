@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from hydralight.config import UserError, did_you_mean
 from hydralight.data.datamodule import Batch, DataModule, Purpose
 from hydralight.data.documents import CLEAN, cleaned, encode_documents, encode_prompts
+from hydralight.data.padding import pad, pad_inputs
 
 
 class LanguageModelingData(DataModule):
@@ -106,15 +107,11 @@ class LanguageModelingData(DataModule):
     def pad(self, rows: list[dict[str, Any]]) -> Batch:
         """Pad on the right; prompts, which are to be continued, on the left."""
         prompts = "prompt" in rows[0]
-        inputs = [{"input_ids": row["input_ids"]} for row in rows]
-        batch: Batch = dict(
-            self.processor.pad(
-                inputs,
-                padding_side="left" if prompts and self.end else "right",
-                pad_to_multiple_of=None if prompts else self.pad_to_multiple_of,
-                return_attention_mask=True,
-                return_tensors="pt",
-            )
+        batch: Batch = pad_inputs(
+            rows,
+            self.processor,
+            None if prompts else self.pad_to_multiple_of,
+            left=prompts and self.end,
         )
         if prompts:
             return batch
@@ -122,7 +119,7 @@ class LanguageModelingData(DataModule):
             batch["num_bytes"] = torch.tensor([row["num_bytes"] for row in rows])
         width = batch["input_ids"].shape[1]
         labels = [row.get("labels", row["input_ids"]) for row in rows]
-        batch["labels"] = torch.tensor([ids + [-100] * (width - len(ids)) for ids in labels])
+        batch["labels"] = pad(labels, width, -100)
         return batch
 
     @property

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from hydralight.config import UserError
 from hydralight.data.datamodule import Batch, DataModule, Purpose
 from hydralight.data.encoding import encode_texts
+from hydralight.data.padding import pad_inputs
 from hydralight.data.roles import check_list, check_text
 
 
@@ -100,12 +101,13 @@ class MultipleChoiceData(DataModule):
 
     def pad(self, rows: list[dict[str, Any]]) -> Batch:
         """Pad all endings to one length."""
-        labels = [row.pop("labels") for row in rows if "labels" in row]
+        labels = [row["labels"] for row in rows if "labels" in row]
         endings = len(rows[0]["input_ids"])
-        flat = [{name: row[name][i] for name in row} for row in rows for i in range(endings)]
-        padded = self.processor.pad(
-            flat, pad_to_multiple_of=self.pad_to_multiple_of, return_tensors="pt"
-        )
+        names = [name for name in ("input_ids", "token_type_ids") if name in rows[0]]
+        flat: list[dict[str, list[int]]] = [
+            {name: row[name][i] for name in names} for row in rows for i in range(endings)
+        ]
+        padded = pad_inputs(flat, self.processor, self.pad_to_multiple_of)
         batch: Batch = {n: t.view(len(rows), endings, -1) for n, t in padded.items()}
         return {**batch, "labels": torch.tensor(labels)} if labels else batch
 

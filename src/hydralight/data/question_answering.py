@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hydralight.config import UserError
 from hydralight.data.datamodule import Batch, DataModule, Purpose
+from hydralight.data.padding import pad, pad_inputs
 from hydralight.data.roles import check_text
 
 ANSWER = {"text", "answer_start"}
@@ -166,19 +167,13 @@ class QuestionAnsweringData(DataModule):
             for row, number in zip(rows, counts, strict=True)
             for i in range(number)
         ]
-        spans = [{side: window.pop(side) for side in ("starts", "ends")} for window in windows]
-        batch = dict(
-            self.processor.pad(
-                windows,
-                padding_side="right",
-                pad_to_multiple_of=self.pad_to_multiple_of,
-                return_tensors="pt",
-            )
-        )
+        batch = pad_inputs(windows, self.processor, self.pad_to_multiple_of, left=False)
         width = batch["input_ids"].shape[1]
         for side in ("starts", "ends"):
-            padded = [span[side] + [-1] * (width - len(span[side])) for span in spans]
-            batch[side] = torch.tensor(padded)
+            batch[side] = pad([window[side] for window in windows], width, -1)
+        for side in ("start_positions", "end_positions"):
+            if side in windows[0]:
+                batch[side] = torch.tensor([window[side] for window in windows])
         return {**batch, "windows": torch.tensor(counts)}
 
     @property

@@ -1,5 +1,6 @@
 """The order of the data: a pure function of (seed, epoch, position)."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -24,7 +25,8 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
         batch_size: Rows of a batch on one rank.
         seed: Of the shuffle; epoch e draws from (seed, e).
         shuffle: Off for evaluation.
-        lengths: Of each row; where given, a shuffled epoch's global batches are of like lengths.
+        lengths: Of each row; where given, a shuffled epoch's global batches are of like lengths,
+            and an evaluation goes from long to short.
         rank: This process.
         world_size: All processes.
         epoch: The epoch of the first iteration.
@@ -64,17 +66,21 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
         """Yield the batches that are left of the current epoch, and turn to the next."""
         epoch, position = self.epoch, self.position
         self.epoch, self.position = epoch + 1, 0
-        order = self.order(epoch)
-        bounds = self._bounds()
+        order, bounds = self.global_batches(epoch)
         for start, stop in zip(bounds[position:-1], bounds[position + 1 :], strict=True):
             if stop - start > self.rank:
                 share = order[start:stop][self.rank :: self.world_size]
                 yield [(epoch, index) for index in share.tolist()]
 
+    def global_batches(self, epoch: int) -> tuple[np.ndarray, Sequence[int]]:
+        """Return the row indices of an epoch, in order, and where its global batches begin."""
+        return self.order(epoch), self._bounds()
+
     def order(self, epoch: int) -> np.ndarray:
         """Return the row indices of an epoch, in order."""
         if not self.shuffle:
-            return np.arange(self.num_rows)
+            rows = np.arange(self.num_rows)
+            return rows if self.lengths is None else rows[np.argsort(-self.lengths, kind="stable")]
         rng = np.random.default_rng([self.seed, epoch])
         order = rng.permutation(self.num_rows)
         if self.lengths is None:
@@ -95,6 +101,79 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
                 bounds.pop(-2)
                 bounds[-1] = self.num_rows - left
         return bounds
+
+
+class TokenBudgetSampler(EpochBatchSampler):
+    """Yields batches of as many rows as fit into a budget of tokens, padding included.
+
+    Rows are sorted by length and divided into sections of some batches each; within its section a
+    row may come into any batch, and the batches are shuffled, but that the longest comes first, so
+    that memory fails early. Rows of one length are shuffled before they are divided. As the sorted
+    lengths are the same in every epoch, so is the number of batches, which schedules count on.
+
+    Args:
+        lengths: Of each row, in tokens.
+        max_tokens: Of a batch on one rank: its rows times the longest of them.
+        seed: Of the shuffle.
+        rank: This process.
+        world_size: All processes.
+        batches_per_section: More of them mix more, and pad more; a data set of more than 50
+            sections has larger ones.
+    """
+
+    def __init__(
+        self,
+        lengths: np.ndarray,
+        max_tokens: int,
+        *,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        batches_per_section: int = 8,
+    ) -> None:
+        super().__init__(
+            len(lengths), 1, seed=seed, lengths=lengths, rank=rank, world_size=world_size
+        )
+        sorted_lengths = -np.sort(-lengths)
+        if sorted_lengths[0] > max_tokens:
+            raise ValueError(f"a row of {sorted_lengths[0]} tokens, and a budget of {max_tokens}")
+        whole = int(lengths.sum()) // (max_tokens * world_size)
+        per_section = max(batches_per_section, whole // 50)
+        self.sections = [0]
+        self.bounds = [0]
+        while (start := self.sections[-1]) < self.num_rows:
+            rows = max_tokens // max(1, int(sorted_lengths[start])) * world_size
+            stop = start + rows * per_section
+            if self.num_rows - stop < world_size:  # else some rank would have none of the rest
+                stop = self.num_rows
+            parts = -(-(stop - start) // rows)
+            if rows == world_size:  # one row a rank: the rest is left to another epoch
+                parts = (stop - start) // rows
+                stop = start + parts * rows
+            sizes = [len(part) for part in np.array_split(np.arange(start, stop), parts)]
+            self.bounds += [start + size for size in itertools.accumulate(sizes)]
+            self.sections.append(stop)
+            if self.num_rows - stop < world_size:
+                break
+        self.sections[-1] = self.num_rows
+
+    def global_batches(self, epoch: int) -> tuple[np.ndarray, Sequence[int]]:
+        """Return the row indices of an epoch, in order, and where its global batches begin."""
+        assert self.lengths is not None
+        rng = np.random.default_rng([self.seed, epoch])
+        order = rng.permutation(self.num_rows)
+        order = order[np.argsort(-self.lengths[order], kind="stable")]
+        for start, stop in itertools.pairwise(self.sections):
+            rng.shuffle(order[start:stop])
+        batches = [order[start:stop] for start, stop in itertools.pairwise(self.bounds)]
+        shuffled = rng.permutation(len(batches)).tolist()
+        longest = int(np.maximum.reduceat(self.lengths[order], self.bounds[:-1]).argmax())
+        shuffled.remove(longest)
+        batches = [batches[number] for number in [longest, *shuffled]]
+        return np.concatenate(batches), [0, *itertools.accumulate(map(len, batches))]
+
+    def _bounds(self) -> list[int]:
+        return self.bounds
 
 
 def grouped_by_length(

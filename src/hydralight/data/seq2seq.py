@@ -2,11 +2,13 @@
 
 from typing import Any, ClassVar
 
-from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerBase
+import numpy as np
+from transformers import PreTrainedTokenizerBase
 
 from hydralight.config import UserError, did_you_mean
 from hydralight.data.datamodule import Batch, DataModule, Purpose
 from hydralight.data.encoding import encode_texts
+from hydralight.data.padding import pad, pad_inputs, width_of
 
 
 def encode_pairs(
@@ -24,12 +26,13 @@ def encode_pairs(
     inputs, too_long = encode_texts(
         processor, [source_prefix + text for text in rows[source]], max_length=max_source_length
     )
-    encoded = {"input_ids": inputs["input_ids"]}
+    encoded: dict[str, list] = {"input_ids": inputs["input_ids"]}
     if target in rows:
         targets, target_too_long = encode_texts(
             processor, text_target=rows[target], max_length=max_target_length
         )
         encoded["labels"] = targets["input_ids"]
+        encoded["target_length"] = [len(ids) for ids in targets["input_ids"]]
         too_long = [a or b for a, b in zip(too_long, target_too_long, strict=True)]
     lengths = [len(ids) for ids in encoded["input_ids"]]
     return {**encoded, "length": lengths, "too_long": too_long, "row": indices}
@@ -77,13 +80,18 @@ class Seq2SeqData(DataModule):
 
     def pad(self, rows: list[dict[str, Any]]) -> Batch:
         """Pad sources with the tokenizer's padding token and targets with -100."""
-        collator = DataCollatorForSeq2Seq(
-            self.processor, pad_to_multiple_of=self.pad_to_multiple_of
-        )
-        batch = dict(collator(rows))
-        if batch.get("labels", 0) is None:
-            del batch["labels"]
+        batch = pad_inputs(rows, self.processor, self.pad_to_multiple_of)
+        if "labels" in rows[0]:
+            labels = [row["labels"] for row in rows]
+            left = self.processor.padding_side == "left"
+            batch["labels"] = pad(labels, width_of(labels, self.pad_to_multiple_of), -100, left)
         return batch
+
+    def lengths(self, split: str) -> np.ndarray:
+        """Return the tokens of source and target together."""
+        rows = self._encoded[split].with_format("numpy")
+        sources = rows["length"][:]
+        return sources + rows["target_length"][:] if "target_length" in rows.features else sources
 
     @property
     def target_capacity(self) -> int:

@@ -2,12 +2,14 @@
 
 from typing import Any
 
-from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
+import torch
+from transformers import PreTrainedTokenizerBase
 
 from hydralight.data.classification import ClassificationData
 from hydralight.data.datamodule import Batch, Purpose
 from hydralight.data.encoding import encode_texts
 from hydralight.data.labels import ProblemType, encode_labels
+from hydralight.data.padding import pad_inputs
 
 
 def encode_examples(
@@ -56,7 +58,7 @@ class TextClassificationData(ClassificationData):
 
     def pad(self, rows: list[dict[str, Any]]) -> Batch:
         """Pad with the tokenizer's padding token."""
-        collator = DataCollatorWithPadding(
-            self.processor, pad_to_multiple_of=self.pad_to_multiple_of
-        )
-        return dict(collator(rows))
+        batch = pad_inputs(rows, self.processor, self.pad_to_multiple_of)
+        if "labels" in rows[0]:
+            batch["labels"] = torch.tensor([row["labels"] for row in rows])
+        return batch

@@ -6,11 +6,12 @@ from typing import Any
 import datasets
 from datasets import Dataset
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import DataCollatorForTokenClassification, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from hydralight.config import UserError, did_you_mean
 from hydralight.data.datamodule import Batch, DataModule, Purpose
 from hydralight.data.labels import distinct
+from hydralight.data.padding import pad, pad_inputs
 from hydralight.data.roles import check_list, check_text, is_text
 
 
@@ -174,16 +175,11 @@ class TokenClassificationData(DataModule):
 
     def pad(self, rows: list[dict[str, Any]]) -> Batch:
         """Pad inputs with the tokenizer's padding token, labels with -100."""
-        words = [row.pop("word_ids") for row in rows]
-        pad: Any = DataCollatorForTokenClassification(
-            self.processor, pad_to_multiple_of=self.pad_to_multiple_of
-        )
-        batch = dict(pad(rows))
-        width = batch["input_ids"].shape[1]
-        filling = [[-1] * (width - len(one)) for one in words]
-        left = self.processor.padding_side == "left"
-        pairs = zip(filling, words, strict=True) if left else zip(words, filling, strict=True)
-        batch["word_ids"] = batch["input_ids"].new_tensor([a + b for a, b in pairs])
+        batch = pad_inputs(rows, self.processor, self.pad_to_multiple_of)
+        width, left = batch["input_ids"].shape[1], self.processor.padding_side == "left"
+        for name, value in {"word_ids": -1, "labels": -100}.items():
+            if name in rows[0]:
+                batch[name] = pad([row[name] for row in rows], width, value, left)
         return batch
 
     @property

@@ -294,11 +294,14 @@ class Task(LightningModule):
             num_training_steps: Length of the schedule; the trainer's own unless said.
         """
         assert self.model is not None
+        # in 16-mixed a fused optimizer gets scaled gradients, which cannot be clipped
+        scaled = self.trainer.precision == "16-mixed"
+        make = self.make_optimizer if scaled else optim.fused(self.make_optimizer)
         try:
-            optimizer = self.make_optimizer(optim.parameter_groups(self.model))
+            optimizer = make(optim.parameter_groups(self.model))
         except (ValueError, RuntimeError) as error:
             raise UserError(f"optimizer: {error}.") from error
-        if self.trainer.precision == "16-mixed" and optimizer.defaults.get("fused"):
+        if scaled and optimizer.defaults.get("fused"):
             raise UserError(
                 "optimizer.fused=true does not go with 16-mixed precision, where a fused "
                 "optimizer sees scaled gradients: set optimizer.fused=false."
