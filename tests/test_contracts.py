@@ -222,7 +222,8 @@ def rows_of(batch):
 
 
 def size_of(batch):
-    return batch["attention_mask"].sum(dim=1).tolist()
+    targets = (batch["labels"] != -100).sum(dim=1)
+    return (batch["attention_mask"].sum(dim=1) + targets).tolist()
 
 
 def recorder(rows, what=rows_of):
