@@ -47,7 +47,7 @@ def test_language_codes(make, source, target, quick, tmp_path, monkeypatch):
     path = write_jsonl(tmp_path / "rows.jsonl", rows)
     generated, labels = [], []
 
-    def seen(task, batch):
+    def seen(task, batch, *outputs):
         labels.extend(batch["labels"].tolist() if "labels" in batch else [])
         inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
         generated.extend(task.model.generate(**inputs).tolist())

@@ -320,6 +320,10 @@ class DataModule(SourceData):
         """Return what each row of an encoded split takes of `max_tokens`."""
         return self._encoded[split].with_format("numpy")["length"][:]
 
+    def eval_lengths(self, split: str) -> np.ndarray:
+        """Return by what an evaluation sorts the rows, the largest first."""
+        return self.lengths(split)
+
     def _train_sampler(self) -> EpochBatchSampler:
         assert self.trainer is not None
         shuffle = not self.trainer.overfit_batches  # type: ignore[attr-defined]
@@ -348,7 +352,7 @@ class DataModule(SourceData):
             len(self._encoded[split]),
             self.eval_batch_size,
             shuffle=False,
-            lengths=self.lengths(split) if whole else None,
+            lengths=self.eval_lengths(split) if whole else None,
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
         )

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from hydralight.config import UserError, did_you_mean
 from hydralight.data.datamodule import Batch, DataModule, Purpose
 from hydralight.data.documents import CLEAN, cleaned, encode_documents, encode_prompts
+from hydralight.data.packing import pack
 from hydralight.data.padding import pad, pad_inputs
 
 
@@ -133,9 +134,31 @@ def _has_text(rows: dict[str, list]) -> list[bool]:
 
 
 class CausalLMData(LanguageModelingData):
-    """Data of causal language modelling: every token is a target."""
+    """Data of causal language modelling: every token is a target.
+
+    Args:
+        packing: Lay the texts of a training batch side by side into rows without padding, instead
+            of one below the other; the loss is the same. Then there are `position_ids` instead
+            of `attention_mask`.
+        kwargs: Those of `LanguageModelingData`.
+    """
 
     end = True
+
+    def __init__(self, *, packing: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if packing and self.block_size is not None:
+            raise UserError("data.packing is for texts that are not joined: leave out block_size.")
+        self.packing = packing
+
+    def collate(self, rows: list[dict[str, Any]], purpose: Purpose = "evaluate") -> Batch:
+        """Pack training batches where asked."""
+        if not self.packing or purpose != "train":
+            return super().collate(rows, purpose)
+        packed = pack(
+            [row["input_ids"] for row in rows], self.processor.pad_token_id, self.pad_to_multiple_of
+        )
+        return {**packed, "row": torch.tensor([row["row"] for row in rows])}
 
     def extra_columns(self, purpose: Purpose) -> list[str]:
         """Return `num_bytes` for evaluation, where the tokenizer can tell them."""

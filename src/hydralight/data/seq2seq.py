@@ -89,9 +89,19 @@ class Seq2SeqData(DataModule):
 
     def lengths(self, split: str) -> np.ndarray:
         """Return the tokens of source and target together."""
+        return np.sum(self._both_lengths(split), axis=0)
+
+    def eval_lengths(self, split: str) -> np.ndarray:
+        """Sort by target, as generation lasts until the longest has ended, then by source."""
+        sources, targets = self._both_lengths(split)
+        return targets * (sources.max() + 1) + sources
+
+    def _both_lengths(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         rows = self._encoded[split].with_format("numpy")
-        sources = rows["length"][:]
-        return sources + rows["target_length"][:] if "target_length" in rows.features else sources
+        sources = np.asarray(rows["length"][:])
+        if "target_length" not in rows.features:  # to be predicted
+            return sources, np.zeros_like(sources)
+        return sources, np.asarray(rows["target_length"][:])
 
     @property
     def target_capacity(self) -> int:

@@ -59,6 +59,36 @@ class CausalLMTask(Task):
                 f"{positions} tokens in all."
             )
 
+    def on_fit_start(self) -> None:
+        """See that packed texts do not see one another."""
+        super().on_fit_start()
+        if getattr(self.datamodule, "packing", False) and self.leaks():
+            kind = self.model.config.model_type
+            how = self.model.config._attn_implementation
+            raise UserError(
+                f"data.packing=true: {kind} with {how} attention looks across the texts of "
+                "a row: leave it out, or set model.attn_implementation=sdpa."
+            )
+
+    @torch.no_grad()
+    def leaks(self) -> bool:
+        """Whether the logits of a text change with what it is packed with."""
+        if "position_ids" not in self._forward_names:
+            return True
+        ids = torch.arange(8, device=self.device).reshape(2, 4)
+        positions = torch.arange(4, device=self.device).expand(2, 4)
+        pairs = {
+            "input_ids": torch.cat([ids.flip(1), ids], 1),
+            "position_ids": positions.repeat(1, 2),
+        }
+        training = self.training
+        self.eval()
+        alone = self({"input_ids": ids}).logits
+        packed = self(pairs).logits[:, 4:]
+        self.train(training)
+        tolerance = torch.finfo(alone.dtype).eps ** 0.5 * alone.std()
+        return bool((packed - alone).abs().max() > tolerance)
+
     def forward(self, batch: Batch) -> Any:
         """Call the model without a cache."""
         return super().forward({**batch, "use_cache": False})

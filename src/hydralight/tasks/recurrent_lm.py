@@ -39,6 +39,11 @@ class RecurrentLMTask(CausalLMTask):
     def configure_model(self) -> None:
         """Build the model, and see that it can be recurrent."""
         super().configure_model()
+        if getattr(self.datamodule, "packing", False):
+            raise UserError(
+                "data.packing does not go with segment-level recurrence, which reads each text "
+                "from its beginning: leave it out."
+            )
         kind = self.model.config.model_type
         if getattr(self.model.config, "rope_parameters", None) is None:
             raise UserError(

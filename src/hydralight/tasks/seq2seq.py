@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric, Metric
 from transformers import AutoModelForSeq2SeqLM
+from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.bart.modeling_bart import shift_tokens_right
 
 from hydralight.metrics.rouge import Rouge
@@ -51,20 +52,27 @@ class Seq2SeqTask(Task):
         """Sum the cross-entropy over target tokens."""
         return token_cross_entropy(outputs.logits, batch["labels"], self.label_smoothing)
 
-    def generate(self, batch: Batch) -> tuple[list[str], Tensor]:
-        """Generate texts, and their lengths in tokens (end included, start and padding not)."""
+    def generate(self, batch: Batch, outputs: Any = None) -> tuple[list[str], Tensor]:
+        """Generate texts, and their lengths in tokens (end included, start and padding not).
+
+        Args:
+            batch: The sources.
+            outputs: What `forward` has returned for them; the encoder need not read them again.
+        """
         tokenizer = self.datamodule.processor
+        inputs: dict[str, Any] = {"input_ids": batch["input_ids"]}
+        if outputs is not None:
+            read = BaseModelOutput(last_hidden_state=outputs.encoder_last_hidden_state)
+            inputs = {"encoder_outputs": read}
         with torch.no_grad():
-            ids = self.model.generate(
-                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
-            )
+            ids = self.model.generate(**inputs, attention_mask=batch["attention_mask"])
         texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
         pad = self.model.generation_config.pad_token_id
         return [text.strip() for text in texts], (ids[:, 1:] != pad).sum(dim=1)
 
     def update_metrics(self, outputs: Any, batch: Batch) -> Rows:
         """Generate, and compare with the reference texts."""
-        texts, lengths = self.generate(batch)
+        texts, lengths = self.generate(batch, outputs)
         for name, metric in self.metrics.items():
             values = (lengths.float(),) if name == "gen_len" else (texts, batch[self.target])
             metric.update(*values)  # type: ignore[operator]

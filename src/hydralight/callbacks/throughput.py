@@ -1,0 +1,62 @@
+"""How fast training is."""
+
+import time
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from hydralight.loggers import CSVLogger
+
+
+class Throughput(Callback):
+    """Shows and logs examples and tokens (without padding) a second, over all devices.
+
+    Evaluations are left out. `metrics.csv` is too, as it holds what a repetition repeats.
+    """
+
+    def __init__(self) -> None:
+        self._restart()
+
+    def _restart(self) -> None:
+        self._examples = 0
+        self._tokens: Tensor | int = 0
+        self._begin = time.perf_counter()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to count."""
+        self._restart()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin anew."""
+        self._restart()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count; and log with the other values of a step."""
+        self._examples += len(batch["row"])
+        self._tokens = self._tokens + tokens_of(batch)
+        if trainer.fit_loop.epoch_loop._should_accumulate():
+            return
+        if trainer.global_step % max(1, trainer.log_every_n_steps):  # type: ignore[attr-defined]
+            return
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        seconds = (time.perf_counter() - self._begin) / trainer.world_size
+        values = {"train/examples_per_second": self._examples / seconds}
+        if tokens := int(self._tokens):
+            values["train/tokens_per_second"] = tokens / seconds
+        pl_module.log("examples/s", values["train/examples_per_second"], prog_bar=True, logger=False)
+        for logger in trainer.loggers:
+            if not isinstance(logger, CSVLogger):
+                logger.log_metrics(values, step=trainer.global_step)
+        self._restart()
+
+
+def tokens_of(batch: dict[str, Any]) -> Tensor | int:
+    """Return how many tokens of a batch are read, without padding; 0 where it has none."""
+    if "attention_mask" in batch:
+        return batch["attention_mask"].sum()
+    return batch["input_ids"].numel() if "input_ids" in batch else 0
