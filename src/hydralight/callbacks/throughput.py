@@ -17,6 +17,7 @@ class Throughput(Callback):
     """
 
     def __init__(self) -> None:
+        self._step = 0
         self._restart()
 
     def _restart(self) -> None:
@@ -26,6 +27,7 @@ class Throughput(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to count."""
+        self._step = trainer.global_step
         self._restart()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -38,20 +40,21 @@ class Throughput(Callback):
         """Count; and log with the other values of a step."""
         self._examples += len(batch["row"])
         self._tokens = self._tokens + tokens_of(batch)
-        if trainer.fit_loop.epoch_loop._should_accumulate():
-            return
-        if trainer.global_step % max(1, trainer.log_every_n_steps):  # type: ignore[attr-defined]
+        step, before = trainer.global_step, self._step
+        self._step = step
+        if step == before or step % max(1, trainer.log_every_n_steps):  # type: ignore[attr-defined]
             return
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         seconds = (time.perf_counter() - self._begin) / trainer.world_size
-        values = {"train/examples_per_second": self._examples / seconds}
+        examples = self._examples / seconds
+        values = {"train/examples_per_second": examples}
         if tokens := int(self._tokens):
             values["train/tokens_per_second"] = tokens / seconds
-        pl_module.log("examples/s", values["train/examples_per_second"], prog_bar=True, logger=False)
+        pl_module.log("examples/s", examples, prog_bar=True, logger=False)
         for logger in trainer.loggers:
             if not isinstance(logger, CSVLogger):
-                logger.log_metrics(values, step=trainer.global_step)
+                logger.log_metrics(values, step=step)
         self._restart()
 
 
