@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerFast
 from hydralight.config import UserError
 from hydralight.data.augmentation import RandomResizedCropAndFlip
 from hydralight.data.documents import encode_documents, encode_prompts
+from hydralight.data.encoding import encode_texts, has_plain_backend
 from hydralight.data.image_classification import ImageClassificationData, open_image
 from hydralight.data.labels import distinct, encode_labels, named_labels
 from hydralight.data.language_modeling import CausalLMData, MaskedLMData
@@ -53,6 +54,29 @@ def task_of(cls, label_names=None, **kwargs):
     task = cls(model=None, optimizer=None, **kwargs)
     task.trainer = SimpleNamespace(datamodule=SimpleNamespace(label_names=label_names))
     return task
+
+
+# ---------------------------------------------------------------- tokens
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("pairs", [True, False])
+@pytest.mark.parametrize("kind", ["wordpiece", "bytes"])
+def test_tokens_are_those_of_the_tokenizers_call(kind, pairs, side):
+    processor = copy.deepcopy(wordpiece() if kind == "wordpiece" else tokenizer())
+    processor.truncation_side = side
+    name = processor.sep_token or processor.eos_token
+    texts = [f"{'storm in rivers ' * (n % 5)}in {name} storm" for n in range(9)]
+    given = [texts, ["in " * (n % 4) + "the end" for n in range(9)]][: 1 + pairs]
+    assert has_plain_backend(processor)
+    for max_length in (9, 16, 200):
+        encoded, too_long = encode_texts(processor, *given, max_length=max_length)
+        whole = processor(*given)["input_ids"]
+        cut = processor(*given, truncation=True, max_length=max_length)
+        assert encoded == {name: cut[name] for name in encoded}
+        assert ("token_type_ids" in encoded) == (pairs and "token_type_ids" in cut)
+        assert too_long == [len(ids) > max_length for ids in whole]
+        assert any(too_long) == (max_length < 200)
 
 
 # ---------------------------------------------------------------- labels

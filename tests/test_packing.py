@@ -22,7 +22,7 @@ def sonnets(recipe):
 
 def test_documents_are_laid_out_whole():
     lengths = np.random.default_rng(0).integers(2, 150, 40)
-    documents = [list(range(start, start + n)) for start, n in zip(1000 * np.arange(40), lengths)]
+    documents = [list(range(1000 * i, 1000 * i + n)) for i, n in enumerate(lengths)]
     rows = pack(documents, pad_token_id=7, pad_to_multiple_of=8)
     total = sum(lengths)
     number, width = rows["input_ids"].shape

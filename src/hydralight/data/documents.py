@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from itertools import chain, compress
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
+
+from hydralight.data.encoding import encode_texts
 
 CLEAN: dict[str, Callable[[str], str]] = {"lower": str.lower, "strip": str.strip}
 
@@ -28,13 +31,16 @@ def encode_documents(
     the first stand for, with the white space before them; `word_ids`, which tell words apart.
     """
     texts = [cleaned(text, clean) + (append or "") for text in rows["text"]]
-    encoded = processor(
-        texts,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        return_offsets_mapping="num_bytes" in columns,
-        verbose=False,
-    )
+    if columns:
+        encoded: Any = processor(
+            texts,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            return_offsets_mapping="num_bytes" in columns,
+            verbose=False,
+        )
+    else:
+        encoded, _ = encode_texts(processor, texts, max_length=None)
     documents: dict[str, list[list[int]]] = {"input_ids": encoded["input_ids"]}
     if "num_bytes" in columns:
         spans = encoded["offset_mapping"]
