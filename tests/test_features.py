@@ -270,3 +270,32 @@ def test_masks_are_new_in_each_epoch_and_the_same_in_evaluation(recipe, monkeypa
     assert first.keys() == second.keys()
     assert all(first[block] != second[block] for block in first if len(set(block)) > 8)
     assert seen["val"][0] == seen["val"][1]
+
+
+def test_training_is_compiled_for_few_shapes(recipe, tmp_path):
+    """The graphs are as many as the lengths of batches, and the weights are saved as ever."""
+    off = "model.config={hidden_dropout_prob: 0, attention_probs_dropout_prob: 0}"
+    short = [*recipe("bert_mrpc"), off, "trainer.max_steps=3", "+trainer.limit_val_batches=0"]
+    short += ["callbacks.samples=null", "callbacks.best_model=null", "data.batch_size=2"]
+    plain = hydralight.train(short)
+    counts = []
+    for multiple in ("null", "32"):
+        torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
+        compiled = hydralight.train(
+            [
+                *short,
+                "task.torch_compile={backend: eager, dynamic: false}",
+                f"data.pad_to_multiple_of={multiple}",
+            ]
+        )
+        counts.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+        np.testing.assert_allclose(
+            compiled.history["train/loss"], plain.history["train/loss"], atol=1e-5
+        )
+        names = [
+            set(torch.load(run.path / "checkpoints/last.ckpt", weights_only=True)["state_dict"])
+            for run in (plain, compiled)
+        ]
+        assert names[0] == names[1]
+    assert counts[0] > counts[1] > 0

@@ -41,6 +41,8 @@ class DataModule(SourceData):
             like lengths as fit, instead of `batch_size`.
         group_by_length: Whether a training batch is of examples of like lengths, which saves
             padding.
+        pad_to_multiple_of: What the lengths of batches are rounded up to, such as 64 for few shapes
+            under `task.torch_compile`; 8 in 16 bits unless said, for the sake of tensor cores.
         num_workers: Worker processes of each loader.
         seed: Of the training order.
         kwargs: Those of `SourceData`.
@@ -61,6 +63,7 @@ class DataModule(SourceData):
         eval_batch_size: int | None = None,
         max_tokens: int | None = None,
         group_by_length: bool = False,
+        pad_to_multiple_of: int | None = None,
         num_workers: int = 0,
         seed: int = 42,
         **kwargs: Any,
@@ -78,6 +81,7 @@ class DataModule(SourceData):
         self.eval_batch_size = eval_batch_size or batch_size
         self.max_tokens = max_tokens
         self.group_by_length = group_by_length
+        self._pad_to_multiple_of = pad_to_multiple_of
         self.num_workers = num_workers
         self.seed = seed
         self.later_splits: tuple[str, ...] = ()  # evaluated after training; a lack is told before
@@ -287,13 +291,17 @@ class DataModule(SourceData):
         return encoded
 
     def longest(self) -> int:
-        """Return the length in tokens of the longest input that has been encoded."""
+        """Return the length in tokens of the longest input that has been encoded, as padded."""
         encoded = [rows.with_format("numpy") for rows in self._encoded.values()]
-        return max((int(rows["length"][:].max()) for rows in encoded), default=0)
+        longest = max((int(rows["length"][:].max()) for rows in encoded), default=0)
+        multiple = self.pad_to_multiple_of or 1
+        return -(-longest // multiple) * multiple
 
     @property
     def pad_to_multiple_of(self) -> int | None:
-        """What lengths are rounded up to: 8 in 16 bits, for the sake of tensor cores."""
+        """What lengths are rounded up to."""
+        if self._pad_to_multiple_of is not None:
+            return self._pad_to_multiple_of
         return 8 if self.trainer is not None and "16" in str(self.trainer.precision) else None
 
     # ------------------------------------------------------------ batches

@@ -44,12 +44,14 @@ class Task(LightningModule):
         non_finite: What a loss or gradient that is NaN or infinite does: `stop` the run, or `skip`
             the optimizer step; `train/skipped` counts these. (Infinite gradients of 16-mixed are
             its scaler's business.)
+        torch_compile: Whether training calls the model through `torch.compile`; or its arguments.
         metrics: Further metrics by name, updated with what the task says of itself as `preds` and
             `target` (`update_further_metrics`).
     """
 
     auto_class: ClassVar[type]
     sample_columns: ClassVar[Sequence[str]] = ("prediction", "reference")
+    _compiled: Callable[..., Any] | None = None
 
     def __init__(
         self,
@@ -61,6 +63,7 @@ class Task(LightningModule):
         loss: Callable[[Any, Batch], tuple[Tensor, Tensor]] | None = None,
         label_smoothing: float = 0.0,
         non_finite: Literal["stop", "skip"] = "stop",
+        torch_compile: bool | Mapping[str, Any] = False,
         metrics: Mapping[str, Metric] | None = None,
     ) -> None:
         super().__init__()
@@ -70,6 +73,7 @@ class Task(LightningModule):
         self.generation = {k: v for k, v in (generation or {}).items() if v is not None}
         self.custom_loss = loss
         self.label_smoothing = label_smoothing
+        self.torch_compile = torch_compile
         self.model: PreTrainedModel | None = None
         if not 0 <= label_smoothing < 1:
             raise UserError(f"task.label_smoothing={label_smoothing} should be in 0..1.")
@@ -137,6 +141,10 @@ class Task(LightningModule):
         accepted = inspect.signature(self.model.forward).parameters
         self._forward_names = frozenset(accepted)
         self._check_positions(self.model)
+        if self.torch_compile:
+            options = self.torch_compile if isinstance(self.torch_compile, Mapping) else {}
+            # past the module's own attributes: its parameters are there once
+            self.__dict__["_compiled"] = torch.compile(self.model, **options)
         self.metrics = nn.ModuleDict(self.build_metrics()).to(self.device)
 
     @property
@@ -187,9 +195,11 @@ class Task(LightningModule):
 
         Without labels it returns logits and leaves the loss to the task.
         """
-        assert self.model is not None
+        compiled = self._compiled if self.training else None
+        model = self.model if compiled is None else compiled
+        assert model is not None
         names = self._forward_names - {"labels"}
-        return self.model(**{name: batch[name] for name in names & batch.keys()})
+        return model(**{name: batch[name] for name in names & batch.keys()})
 
     # ------------------------------------------------------------ training
 
