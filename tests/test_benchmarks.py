@@ -16,6 +16,7 @@ sys.path.insert(0, str(CONFIG_DIR.parent))  # the package `benchmarks` stands in
 
 from benchmarks import cases, lengths, measure, models, results
 from benchmarks.__main__ import main, setting, title
+from benchmarks.recorder import Recorder
 from benchmarks.rows import (
     NAMES,
     causal_lm,
@@ -108,6 +109,14 @@ def test_a_line_is_judged_by_the_median_of_the_pairs():
     assert measure.line("x", "", sides, at_most=2.9)["reached"] is False
     assert measure.line("x", "", sides, at_most=3.0, also=False)["reached"] is False
     assert measure.line("x", "", sides)["reached"] is None
+
+
+def test_a_typical_step_is_the_median_of_blocks():
+    recorder = Recorder(warmup=0, pad_token_id=0)
+    recorder._marks = [1.0, 2.0, 4.0, 5.0, 20.0, 22.0]
+    assert recorder.typical_step(block=2) == 1.5  # of 1, 1.5 and 8.5
+    assert recorder.typical_step(block=1) == 1.5
+    assert recorder.typical_step(block=10) == 22 / 6
 
 
 def test_rounds_alternate():

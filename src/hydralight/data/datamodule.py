@@ -22,7 +22,6 @@ from hydralight.data.source_data import SourceData
 
 Batch = dict[str, Any]
 Purpose = Literal["train", "evaluate", "predict"]  # what rows are encoded for
-FIXED = ("seed", "group_by_length", "max_tokens")  # they decide on the order of a run's data
 
 
 class DataModule(SourceData):
@@ -181,24 +180,34 @@ class DataModule(SourceData):
         """Return the batches of what is to be predicted."""
         return self._loader("predict", self._eval_sampler("predict"), "predict")
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, Any]:
         """Return the place in the data: the batches taken from it in all."""
         assert self.trainer is not None
         return {
             "consumed": self.trainer.fit_loop.epoch_loop.batch_progress.total.ready,
             "batches_per_epoch": int(self.trainer.num_training_batches),
             "global_batch_size": self.global_batch_size,
-            **{name: getattr(self, name) for name in FIXED},
+            **self.order_arguments(),
         }
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+    def order_arguments(self) -> dict[str, Any]:
+        """Return what decides on the order of a run's data, beside the size of its batches."""
+        assert self.trainer is not None
+        names = ("seed", "group_by_length", "max_tokens")
+        arguments: dict[str, Any] = {f"data.{name}": getattr(self, name) for name in names}
+        if self.group_by_length:
+            name = "accumulate_grad_batches"
+            arguments[f"trainer.{name}"] = getattr(self.trainer, name)
+        return arguments
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the place that `state_dict` recorded."""
         assert self.trainer is not None
-        for name in FIXED:
+        for name, value in self.order_arguments().items():
             before = state_dict.get(name)
-            if getattr(self, name) != before:
+            if value != before:
                 raise UserError(
-                    f"the run was trained with data.{name}={before}, and another value "
+                    f"the run was trained with {name}={before}, and another value "
                     "would change the order of its data: resume without it."
                 )
         size, unit = self.global_batch_size, "tokens" if self.max_tokens else "examples"
@@ -350,6 +359,7 @@ class DataModule(SourceData):
             seed=self.seed,
             shuffle=shuffle,
             lengths=self.lengths("train") if self.group_by_length and shuffle else None,
+            batches_per_step=self.trainer.accumulate_grad_batches,
             **place,
         )
 

@@ -25,8 +25,9 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
         batch_size: Rows of a batch on one rank.
         seed: Of the shuffle; epoch e draws from (seed, e).
         shuffle: Off for evaluation.
-        lengths: Of each row; where given, a shuffled epoch's global batches are of like lengths,
-            and an evaluation goes from long to short.
+        lengths: Of each row; where given, a shuffled epoch's steps are of rows of like lengths, and
+            an evaluation goes from long to short.
+        batches_per_step: Global batches that an optimizer step accumulates: those of like lengths.
         rank: This process.
         world_size: All processes.
         epoch: The epoch of the first iteration.
@@ -41,6 +42,7 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
         seed: int = 0,
         shuffle: bool = True,
         lengths: np.ndarray | None = None,
+        batches_per_step: int = 1,
         rank: int = 0,
         world_size: int = 1,
         epoch: int = 0,
@@ -51,6 +53,7 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
         self.seed = seed
         self.shuffle = shuffle
         self.lengths = lengths
+        self.rows_per_step = batch_size * world_size * batches_per_step
         self.rank = rank
         self.world_size = world_size
         self.epoch = epoch
@@ -85,7 +88,7 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
         order = rng.permutation(self.num_rows)
         if self.lengths is None:
             return order
-        return grouped_by_length(order, self.lengths, self.batch_size * self.world_size, rng)
+        return grouped_by_length(order, self.lengths, self.rows_per_step, rng)
 
     def _bounds(self) -> list[int]:
         """Where the global batches begin and end in the epoch's order."""
@@ -181,17 +184,20 @@ def grouped_by_length(
 ) -> np.ndarray:
     """Return a shuffled order, rearranged so that each batch has rows of like lengths.
 
-    As HF's `LengthGroupedSampler`, it sorts within groups of 50 batches, so that who comes with
-    whom changes from epoch to epoch; unlike there, the batches are shuffled then. The batch with
-    the longest row comes first, so that memory fails early; the short one stays last.
+    As HF's `LengthGroupedSampler`, it sorts within groups of 50 batches, and at least four groups,
+    so that who comes with whom changes from epoch to epoch; unlike there, the batches are shuffled
+    then. The batch with the longest row comes first, so that memory fails early; the short one
+    stays last.
 
     Args:
         order: Row indices, shuffled.
         lengths: Of each row, by index.
-        batch_size: Rows of a (global) batch.
+        batch_size: Rows of a batch, over all devices and micro-batches: as the same rows make an
+            optimizer step, however it is split, so do they train the same.
         rng: What shuffles the batches.
     """
-    groups = np.arange(len(order)) // (50 * batch_size)
+    per_group = min(50, max(1, len(order) // (4 * batch_size)))
+    groups = np.arange(len(order)) // (per_group * batch_size)
     # by group, and in it from long to short; what is equally long stays shuffled
     order = order[np.lexsort((-lengths[order], groups))]
     whole = len(order) // batch_size * batch_size
