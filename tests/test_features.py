@@ -299,3 +299,25 @@ def test_training_is_compiled_for_few_shapes(recipe, tmp_path):
         ]
         assert names[0] == names[1]
     assert counts[0] > counts[1] > 0
+
+
+def test_a_resumed_run_keeps_its_order(recipe, tmp_path):
+    short = ["callbacks.samples=null", "trainer.max_steps=1", "trainer.max_epochs=-1"]
+    folders = {}
+    for kind, data in {"rows": "data.batch_size=3", "tokens": "data.max_tokens=64"}.items():
+        typed = [*recipe("bert_mrpc"), *short, data, f"paths.log_dir={tmp_path / kind}"]
+        folders[kind] = hydralight.train(typed).path
+    for kind, override, sentence in (
+        ("rows", "data.seed=1", r"with data\.seed=42, and another value would change the order"),
+        ("rows", "data.group_by_length=false", r"with data\.group_by_length=True, and another"),
+        ("rows", "trainer.accumulate_grad_batches=2", "with trainer.accumulate_grad_batches=1"),
+        ("rows", "data.batch_size=4", "with 3 examples a batch over all devices, and now .* 4"),
+        ("rows", "data.max_tokens=64", r"with data\.max_tokens=None"),
+        ("tokens", "data.max_tokens=80", r"with data\.max_tokens=64"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            hydralight.train([f"resume={folders[kind]}", "trainer.max_steps=2", override])
+    with pytest.raises(UserError, match=r"data\.max_tokens=9 has no room for a training example"):
+        hydralight.train([*recipe("bert_mrpc"), "data.max_tokens=9"])
+    run = hydralight.train([f"resume={folders['tokens']}", "trainer.max_steps=2"])
+    assert list(run.history["step"].unique()) == [1, 2]

@@ -44,8 +44,6 @@ def record_start(run_dir: Path, cfg: DictConfig) -> None:
     redact_files(run_dir)
     resolved = redact(OmegaConf.to_container(cfg, resolve=True))
     write_text(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(resolved)))
-    if cfg.resume:
-        record_overrides(run_dir)
     path = run_dir / "environment.json"
     if path.is_file():
         first = json.loads(path.read_text())

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import LambdaCallback
 from omegaconf import DictConfig, OmegaConf
 
 from hydralight import runs
@@ -15,7 +16,7 @@ from hydralight.building import build, prepare
 from hydralight.callbacks.preemption import EXIT_CODE
 from hydralight.config import UserError, did_you_mean, first_line
 from hydralight.data.datamodule import DataModule
-from hydralight.environment import record_start, redact, redacted_keys
+from hydralight.environment import record_overrides, record_start, redact, redacted_keys
 from hydralight.evaluation import test_best
 from hydralight.loggers import wandb_run_ends
 from hydralight.models import read_config
@@ -48,6 +49,9 @@ def train(cfg: DictConfig, run_dir: Path) -> float | None:
         return None
     if trainer.is_global_zero and not fast_dev_run:
         record_start(run_dir, cfg)
+        if cfg.resume:  # once it goes on: a refused change is not to be made again
+            begun = LambdaCallback(on_train_start=lambda *_: record_overrides(run_dir))
+            trainer.callbacks.append(begun)  # type: ignore[attr-defined]
         runs.restore_folder(run_dir / "model")
     with wandb_run_ends():
         return fit(cfg, run_dir, task, data, trainer, checkpoint)
