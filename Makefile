@@ -4,10 +4,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help train test soak trajectories lint format clean
+.PHONY: help train test soak trajectories bench bench-gpu lint format clean
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 # Installed anew only when the requirements have changed.
 $(READY): pyproject.toml constraints.txt
@@ -29,6 +29,12 @@ soak: $(READY) ## Kill runs again and again, and compare what they come to (take
 
 trajectories: $(READY) ## Record the losses that tests compare with; only where they are meant to change
 	@$(BIN)/python tests/record_trajectories.py
+
+bench: $(READY) ## Compare with Trainer; make bench ROWS="same_batches encoding" for some rows (takes long)
+	@$(BIN)/python -m benchmarks $(ROWS) $(ARGS)
+
+bench-gpu: $(READY) ## The same on a CUDA GPU, in bf16-mixed
+	@$(BIN)/python -m benchmarks --gpu $(ROWS) $(ARGS)
 
 lint: $(READY) ## Check style and types
 	@$(BIN)/ruff check .

@@ -16,7 +16,6 @@ sys.path.insert(0, str(CONFIG_DIR.parent))  # the package `benchmarks` stands in
 
 from benchmarks import cases, lengths, measure, models, results
 from benchmarks.__main__ import main, setting, title
-from benchmarks.recorder import Recorder
 from benchmarks.rows import (
     NAMES,
     causal_lm,
@@ -111,12 +110,21 @@ def test_a_line_is_judged_by_the_median_of_the_pairs():
     assert measure.line("x", "", sides)["reached"] is None
 
 
-def test_a_typical_step_is_the_median_of_blocks():
-    recorder = Recorder(warmup=0, pad_token_id=0)
-    recorder._marks = [1.0, 2.0, 4.0, 5.0, 20.0, 22.0]
-    assert recorder.typical_step(block=2) == 1.5  # of 1, 1.5 and 8.5
-    assert recorder.typical_step(block=1) == 1.5
-    assert recorder.typical_step(block=10) == 22 / 6
+def test_sides_take_turns():
+    calls: list[str] = []
+
+    def side(name, blocks):
+        def run(turn):
+            for _ in range(blocks):
+                calls.append(name)
+                turn.pass_on()
+            return name
+
+        return run
+
+    returned = measure.in_turns({"a": side("a", 3), "b": side("b", 2)}, 2)
+    assert "".join(calls) == "ababa" + "babaa"
+    assert returned == {"a": ["a", "a"], "b": ["b", "b"]}
 
 
 def test_rounds_alternate():
