@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from benchmarks import lengths, models, ours, trainer
-from benchmarks.measure import Turn
+from benchmarks.measure import PassOn
 from benchmarks.recorder import Recorder
 
 # what both sides are told; Trainer's own default of the rest is ours too
@@ -72,7 +72,7 @@ class Case:
         """The training split's file."""
         return self.folder / "train.jsonl"
 
-    def recorder(self, warmup: int, turn: Turn | None = None, block: int = 1) -> Recorder:
+    def recorder(self, warmup: int, turn: PassOn | None = None, block: int = 1) -> Recorder:
         """Return a new recorder."""
         return Recorder(warmup, self.tokenizer.pad_token_id, self.seq2seq, turn, block)
 
@@ -81,7 +81,7 @@ class Case:
         return self.auto_class.from_pretrained(self.checkpoint, dtype="float32")
 
     def train_ours(
-        self, overrides: Sequence[str], warmup: int, turn: Turn | None = None, block: int = 1
+        self, overrides: Sequence[str], warmup: int, turn: PassOn | None = None, block: int = 1
     ) -> Recorder:
         """Train by the recipe and these overrides."""
         recorder = self.recorder(warmup, turn, block)
@@ -94,7 +94,7 @@ class Case:
         warmup: int,
         order: Sequence[int] | None = None,
         collator: Callable[..., Any] | None = None,
-        turn: Turn | None = None,
+        turn: PassOn | None = None,
         block: int = 1,
         **values: Any,
     ) -> Recorder:
@@ -104,7 +104,7 @@ class Case:
             warmup: Steps that are not timed.
             order: The rows' order, instead of Trainer's own.
             collator: Instead of the usual one for such a model.
-            turn: Where sides take turns: this one's.
+            turn: Where sides take turns: passes on to the others.
             block: Steps of a turn.
             values: Training arguments.
         """

@@ -3,14 +3,18 @@
 import multiprocessing
 import os
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, TypedDict
+
+import greenlet
+
+PassOn = Callable[[], Any]  # lets the other sides have their turns
 
 
 class Spread(TypedDict):
@@ -55,60 +59,27 @@ def alternate(sides: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, 
     return returned
 
 
-class Turn:
-    """One side's place among sides that take turns: only one of their threads runs at a time."""
-
-    def __init__(self, ring: "list[Turn]", condition: threading.Condition) -> None:
-        self.ring = ring
-        self.condition = condition
-
-    def take(self) -> None:
-        """Wait until it is this side's turn."""
-        with self.condition:
-            self.condition.wait_for(lambda: self.ring[0] is self)
-
-    def pass_on(self) -> None:
-        """Let the others have theirs, and wait for the next."""
-        with self.condition:
-            self.ring.append(self.ring.pop(0))
-            self.condition.notify_all()
-        self.take()
-
-    def leave(self) -> None:
-        """Take no more turns."""
-        with self.condition:
-            self.ring.remove(self)
-            self.condition.notify_all()
-
-
-def in_turns(sides: Mapping[str, Callable[[Turn], Any]], rounds: int) -> dict[str, list[Any]]:
+def in_turns(sides: Mapping[str, Callable[[PassOn], Any]], rounds: int) -> dict[str, list[Any]]:
     """Run the sides as `alternate` does, but by turns within a round, whenever they pass on.
 
-    What else the machine does then falls on all of them alike.
+    What else the machine does then falls on all of them alike. They share one thread: each of
+    several would have its own pool of cores, and together they would have too many.
 
     Args:
-        sides: Functions by the side's name, each called in a thread with its turn.
+        sides: Functions by the side's name, each called with the function that passes on.
         rounds: How many; each side is called as often.
     """
-
-    def run(side: Callable[[Turn], Any], turn: Turn) -> Any:
-        turn.take()
-        try:
-            return side(turn)
-        finally:
-            turn.leave()
-
     returned: dict[str, list[Any]] = {name: [] for name in sides}
     for number in range(rounds):
         names = list(sides) if number % 2 == 0 else list(sides)[::-1]
-        ring: list[Turn] = []
-        condition = threading.Condition()
-        ring.extend(Turn(ring, condition) for _ in names)
-        with ThreadPoolExecutor(len(names)) as pool:
-            pairs = zip(names, list(ring), strict=True)
-            futures = {name: pool.submit(run, sides[name], turn) for name, turn in pairs}
-            for name, future in futures.items():
-                returned[name].append(future.result())
+        pass_on = greenlet.getcurrent().switch
+        begun = {name: greenlet.greenlet(partial(sides[name], pass_on)) for name in names}
+        while begun:
+            for name, side in list(begun.items()):
+                value = side.switch()
+                if side.dead:
+                    returned[name].append(value)
+                    del begun[name]
     return returned
 
 

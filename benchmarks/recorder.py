@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.hardware import on_gpu, peak_flops
-from benchmarks.measure import Turn
+from benchmarks.measure import PassOn
 
 
 class Recorder:
@@ -22,8 +22,8 @@ class Recorder:
         warmup: Steps that are neither timed nor counted.
         pad_token_id: What is no token, in `input_ids`.
         seq2seq: Whether labels are tokens of their own.
-        turn: Where sides take turns: this one's, which is passed on after the warm-up and then
-            after each block of steps. Only its own time is counted.
+        turn: Where sides take turns: passes on to the others, after the warm-up and then after
+            each block of steps. Only its own time is counted.
         block: Steps of a turn.
     """
 
@@ -32,7 +32,7 @@ class Recorder:
         warmup: int,
         pad_token_id: int,
         seq2seq: bool = False,
-        turn: Turn | None = None,
+        turn: PassOn | None = None,
         block: int = 1,
     ) -> None:
         self.turn = turn
@@ -82,7 +82,7 @@ class Recorder:
 
     def _go(self) -> None:
         if self.turn:
-            self.turn.pass_on()
+            self.turn()
         if on_gpu():
             torch.cuda.synchronize()
             if self._behind() == 0:

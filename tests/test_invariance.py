@@ -138,10 +138,8 @@ def test_micro_batches(experiment, single, monkeypatch):
     original = Task.on_before_optimizer_step
 
     def unscaled(task, optimizer):
-        gradients = [p.grad.clone() for p in task.model.parameters()]
         original(task, optimizer)
-        for p, gradient in zip(task.model.parameters(), gradients, strict=True):
-            p.grad = gradient
+        task._factor = torch.ones(())
 
     monkeypatch.setattr(Task, "training_step", mean)
     monkeypatch.setattr(Task, "on_before_optimizer_step", unscaled)

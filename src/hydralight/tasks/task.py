@@ -29,7 +29,7 @@ class Task(LightningModule):
 
     The gradient of an optimizer step is the mean over all the targets of that step, however they
     were split over micro-batches and devices: `training_step` returns the loss's sum over a
-    constant, and `on_before_optimizer_step` multiplies the gradients by what turns that into the
+    constant, and `configure_gradient_clipping` multiplies the gradients by what turns that into the
     mean. Metrics are logged as `val/<name>` and `test/<name>`.
 
     Args:
@@ -230,7 +230,7 @@ class Task(LightningModule):
         return loss_sum / self._capacity
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Turn the gradients of the scaled sums into those of the mean over the step's targets."""
+        """Find what turns the gradients of scaled sums into those of the mean over the targets."""
         window, self._window = self._window, None
         assert window is not None
         if self.trainer.world_size > 1:
@@ -238,9 +238,7 @@ class Task(LightningModule):
         loss_sum, weight = window
         # the trainer has divided by the micro-batches of a full window, and DDP by the ranks
         scale = self._capacity * self.trainer.accumulate_grad_batches * self.trainer.world_size
-        factor = torch.where(weight > 0, scale / weight, 0.0)
-        gradients = [p.grad for p in self.parameters() if p.grad is not None]
-        torch._foreach_mul_(gradients, factor)
+        self._factor = torch.where(weight > 0, scale / weight, 0.0)
         self.step_metrics = {
             "train/loss": loss_sum / weight,
             "lr": optimizer.param_groups[0]["lr"],
@@ -253,10 +251,11 @@ class Task(LightningModule):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Record the gradient norm, see that it is a number, and clip by it where asked."""
+        """Scale and clip the gradients in one pass; record their norm, which is to be finite."""
         parts, self._parts = self._parts, []
-        parameters = [p for p in self.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])  # type: ignore[misc]
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients) * self._factor
         self.step_metrics["train/grad_norm"] = norm
         scaled = self.trainer.precision == "16-mixed"
         if not torch.isfinite(self._loss_sum if scaled else self._loss_sum + norm):
@@ -264,10 +263,12 @@ class Task(LightningModule):
             return
         if self.skipped:
             self.step_metrics["train/skipped"] = self.skipped
+        factor = self._factor
+        if gradient_clip_val and gradient_clip_algorithm != "value":
+            factor = factor * (gradient_clip_val / (norm + 1e-6)).clamp(max=1.0)  # as torch does
+        torch._foreach_mul_(gradients, factor)
         if gradient_clip_algorithm == "value":
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        elif gradient_clip_val:
-            torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
 
     def _refuse_step(self, parts: list[tuple[Tensor, Tensor]]) -> None:
         """Stop the run, or leave out this step: without gradients, an optimizer changes nothing."""
