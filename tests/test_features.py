@@ -13,9 +13,11 @@ from sklearn.utils.class_weight import compute_class_weight
 from standins import row_for, tokenizer, write_jsonl
 
 import hydralight
+from hydralight.callbacks.throughput import Throughput
 from hydralight.cli import start
 from hydralight.config import UserError
 from hydralight.data.text_classification import TextClassificationData
+from hydralight.loggers import CSVLogger
 from hydralight.tasks.losses import (
     focal_loss,
     label_cross_entropy,
@@ -321,3 +323,34 @@ def test_a_resumed_run_keeps_its_order(recipe, tmp_path):
         hydralight.train([*recipe("bert_mrpc"), "data.max_tokens=9"])
     run = hydralight.train([f"resume={folders['tokens']}", "trainer.max_steps=2"])
     assert list(run.history["step"].unique()) == [1, 2]
+
+
+def test_throughput_is_of_all_devices_and_of_training_alone(tmp_path, monkeypatch):
+    clock, logged = [0.0], []
+    monkeypatch.setattr("hydralight.callbacks.throughput.time.perf_counter", lambda: clock[0])
+    logger = SimpleNamespace(log_metrics=lambda values, step: logged.append((step, values)))
+    trainer = SimpleNamespace(
+        global_step=0, log_every_n_steps=2, world_size=2, loggers=[logger, CSVLogger(str(tmp_path))]
+    )
+    task = SimpleNamespace(log=lambda *_, **__: None)
+    mask = torch.tensor([[1, 1, 1], [1, 0, 0]])
+    padded = {"row": torch.arange(2), "input_ids": mask, "attention_mask": mask}
+    packed = {"row": torch.arange(3), "input_ids": torch.ones(1, 8)}
+    throughput = Throughput()
+
+    def step(batch, seconds, steps=1):
+        clock[0] += seconds
+        trainer.global_step += steps
+        throughput.on_train_batch_end(trainer, task, None, batch, 0)
+
+    throughput.on_train_start(trainer, task)
+    step(padded, 1.0)
+    step(padded, 0.5, steps=0)  # a micro-batch
+    step(packed, 0.5)
+    clock[0] += 100
+    throughput.on_validation_end(trainer, task)
+    step({"row": torch.arange(5), "pixel_values": torch.ones(5, 3, 2, 2)}, 1.0)
+    step({"row": torch.arange(5), "pixel_values": torch.ones(5, 3, 2, 2)}, 1.0)
+    per_second = {"train/examples_per_second": 7.0, "train/tokens_per_second": 16.0}
+    assert logged == [(2, per_second), (4, {"train/examples_per_second": 10.0})]
+    assert not list(tmp_path.iterdir())

@@ -120,8 +120,6 @@ class TokenBudgetSampler(EpochBatchSampler):
         seed: Of the shuffle.
         rank: This process.
         world_size: All processes.
-        batches_per_section: More of them mix more, and pad more; a data set of more than 50
-            sections has larger ones.
     """
 
     def __init__(
@@ -132,7 +130,6 @@ class TokenBudgetSampler(EpochBatchSampler):
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
-        batches_per_section: int = 8,
     ) -> None:
         super().__init__(
             len(lengths), 1, seed=seed, lengths=lengths, rank=rank, world_size=world_size
@@ -141,7 +138,7 @@ class TokenBudgetSampler(EpochBatchSampler):
         if sorted_lengths[0] > max_tokens:
             raise ValueError(f"a row of {sorted_lengths[0]} tokens, and a budget of {max_tokens}")
         whole = int(lengths.sum()) // (max_tokens * world_size)
-        per_section = max(batches_per_section, whole // 50)
+        per_section = max(whole // 50, min(8, max(2, whole // 16)))  # more mix more, and pad more
         self.sections = [0]
         self.bounds = [0]
         while (start := self.sections[-1]) < self.num_rows:
