@@ -1,5 +1,6 @@
 """Alternating rounds, and what they come to: medians, ratios, and whether a target is reached."""
 
+import gc
 import multiprocessing
 import os
 import re
@@ -80,6 +81,7 @@ def in_turns(sides: Mapping[str, Callable[[PassOn], Any]], rounds: int) -> dict[
                 if side.dead:
                     returned[name].append(value)
                     del begun[name]
+        gc.collect()  # a trained model is in circles
     return returned
 
 

@@ -44,7 +44,7 @@ class Recorder:
         self.steps = 0
         self.seconds = 0.0
         self.peak_gpu_memory = 0.0  # MiB
-        self.model: Any = None
+        self._sizes = (0, 0)
         self._start = 0.0
         self._examples = 0
         self._padded = 0
@@ -54,7 +54,7 @@ class Recorder:
     def begin(self, model: nn.Module, steps: int) -> None:
         """Take the model, and how many optimizer steps there will be."""
         assert steps > self.warmup, f"{steps} steps, and {self.warmup} of them warm-up"
-        self.model, self.last = model, steps
+        self._sizes, self.last = sizes(model), steps  # not the model, which would stay in memory
         if self.warmup == 0:
             self._go()
 
@@ -120,14 +120,21 @@ class Recorder:
         if peak is None:
             return None
         sources, targets = (sum(int(n) for n in part) for part in (self._sources, self._targets))
-        model = self.model
-        embedded = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-        layers = {n: p.numel() for n, p in model.named_parameters() if id(p) not in embedded}
-        head = model.get_output_embeddings()
-        head_size = head.weight.numel() if head is not None else 0
-        if self.seq2seq:
-            encoder = sum(size for name, size in layers.items() if ".encoder." in name)
-            flops = 6 * (encoder * sources + (sum(layers.values()) - encoder + head_size) * targets)
-        else:
-            flops = 6 * (sum(layers.values()) + head_size) * sources
+        encoder, rest = self._sizes
+        flops = 6 * (encoder * sources + rest * (targets if self.seq2seq else sources))
         return flops / self.seconds / peak
+
+
+def sizes(model: Any) -> tuple[int, int]:
+    """Return how many weights of a model each source token meets, and how many each other one.
+
+    Those of a model without an encoder are all of the second kind. An embedding is a look-up,
+    unless it is the output's too.
+    """
+    embedded = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    layers = {n: p.numel() for n, p in model.named_parameters() if id(p) not in embedded}
+    head = model.get_output_embeddings()
+    tied = head is not None and id(head.weight) in embedded
+    seq2seq = model.config.is_encoder_decoder
+    encoder = sum(size for name, size in layers.items() if seq2seq and ".encoder." in name)
+    return encoder, sum(layers.values()) - encoder + (head.weight.numel() if tied else 0)

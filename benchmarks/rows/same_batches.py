@@ -17,10 +17,10 @@ from hydralight.data.sampling import EpochBatchSampler
 # batch size, and steps behind the warm-up; more where a step is short
 SIZES = {
     "bert-2x64": (8, 300),
-    "bert-6x384": (8, 40),
-    "bert-12x768": (8, 10),
-    "bart-6+6x768": (2, 10),
-    "gpt2-12x768": (4, 6),
+    "bert-6x384": (8, 30),
+    "bert-12x768": (8, 8),
+    "bart-6+6x768": (2, 6),
+    "gpt2-12x768": (4, 5),
 }
 GPU_SIZES = {name: (4 * size, 100) for name, (size, _) in SIZES.items()}
 TINY: dict[str, Any] = {"sizes": {"bert-2x64": (4, 6)}, "warmup": 1, "real": False}
