@@ -10,7 +10,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
+from rouge_score.rouge_scorer import RougeScorer
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, DataCollatorForSeq2Seq
 
 import hydralight
@@ -90,6 +92,7 @@ def reference(
     tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
     model = AutoModelForSeq2SeqLM.from_pretrained(checkpoint)
     texts: list[str] = []
+    scorer = RougeScorer(list(Rouge.names), use_stemmer=True)  # as `evaluate` calls it
 
     def compute_metrics(predicted: Any) -> dict[str, float]:
         decoded = []
@@ -99,9 +102,8 @@ def reference(
                 [t.strip() for t in tokenizer.batch_decode(ids, skip_special_tokens=True)]
             )
         texts[:] = decoded[0]
-        rouge = Rouge()
-        rouge.update(*decoded)
-        return {name: float(value) for name, value in rouge.compute().items()}
+        scores = [scorer.score(*pair) for pair in zip(decoded[1], decoded[0], strict=True)]
+        return {n: float(np.mean([score[n].fmeasure for score in scores])) for n in Rouge.names}
 
     one = trainer.Reference(
         model=model,
