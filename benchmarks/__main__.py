@@ -44,9 +44,6 @@ def main(argv: Sequence[str]) -> int:
         ),
     ):
         rows, failed = run_rows(names, options, values)
-        if rows and not options.tiny:
-            kept = results.update(rows, hardware.device_name(), options.results)
-            print(f"kept in {kept}", file=sys.stderr)
     lines = [one for row in rows.values() for one in row["lines"]]
     print("\n".join(["", results.table([*lines, *failed]), "", *results.notes([*lines, *failed])]))
     return 1 if failed else 0
@@ -117,7 +114,10 @@ def title(name: str) -> str:
 def run_rows(
     names: Sequence[str], options: argparse.Namespace, values: dict[str, Any]
 ) -> tuple[dict[str, results.Row], list[Line]]:
-    """Run rows, each in a process of its own; return what they came to, and those that failed."""
+    """Run rows, each in a process of its own; return what they came to, and those that failed.
+
+    Each is kept as soon as it is there.
+    """
     rows: dict[str, results.Row] = {}
     failed: list[Line] = []
     for name in names:
@@ -140,6 +140,9 @@ def run_rows(
             "time": datetime.now().astimezone().isoformat(timespec="seconds"),
             "environment": hardware.described(),
         }
+        if not options.tiny:
+            kept = results.update({name: rows[name]}, hardware.device_name(), options.results)
+            print(f"kept in {kept}", file=sys.stderr, flush=True)
     return rows, failed
 
 

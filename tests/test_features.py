@@ -303,6 +303,17 @@ def test_training_is_compiled_for_few_shapes(recipe, tmp_path):
     assert counts[0] > counts[1] > 0
 
 
+def test_the_endings_of_a_choice_count_together(recipe, monkeypatch):
+    sizes: list = []
+
+    def see(task, batch, batch_idx):
+        sizes.append(batch["input_ids"].numel())
+
+    monkeypatch.setattr(Task, "on_train_batch_start", see, raising=False)
+    hydralight.train([*recipe("bert_swag"), "data.max_tokens=300", "trainer.max_epochs=1"])
+    assert 150 < max(sizes) <= 300
+
+
 def test_a_resumed_run_keeps_its_order(recipe, tmp_path):
     short = ["callbacks.samples=null", "trainer.max_steps=1", "trainer.max_epochs=-1"]
     folders = {}
@@ -321,6 +332,8 @@ def test_a_resumed_run_keeps_its_order(recipe, tmp_path):
             hydralight.train([f"resume={folders[kind]}", "trainer.max_steps=2", override])
     with pytest.raises(UserError, match=r"data\.max_tokens=9 has no room for a training example"):
         hydralight.train([*recipe("bert_mrpc"), "data.max_tokens=9"])
+    with pytest.raises(UserError, match="max_tokens counts tokens, and these examples have none"):
+        hydralight.train([*recipe("vit_cxr14"), "data.max_tokens=900"])
     run = hydralight.train([f"resume={folders['tokens']}", "trainer.max_steps=2"])
     assert list(run.history["step"].unique()) == [1, 2]
 

@@ -516,8 +516,10 @@ os.rename("partial", "pids")
 time.sleep(1000)
 """
     caller = f"""
+import signal
 from pathlib import Path
 from hydralight.sweeps import isolation
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run behind an &
 isolation.PRELOADED.clear()
 isolation.call(exec, {called!r}, environment={{}}, output=Path("output.log"))
 """

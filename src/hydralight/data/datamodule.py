@@ -346,6 +346,8 @@ class DataModule(SourceData):
         shuffle = not self.trainer.overfit_batches  # type: ignore[attr-defined]
         place = {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
         if self.max_tokens is not None and shuffle:
+            if getattr(self, self.length_limit, None) is None:
+                raise UserError("data.max_tokens counts tokens, and these examples have none.")
             lengths = self.lengths("train")
             if lengths.max() > self.max_tokens:
                 raise UserError(

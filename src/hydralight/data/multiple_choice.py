@@ -4,6 +4,7 @@ from itertools import pairwise
 from typing import Any
 
 import datasets
+import numpy as np
 import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
@@ -110,6 +111,10 @@ class MultipleChoiceData(DataModule):
         padded = pad_inputs(flat, self.processor, self.pad_to_multiple_of)
         batch: Batch = {n: t.view(len(rows), endings, -1) for n, t in padded.items()}
         return {**batch, "labels": torch.tensor(labels)} if labels else batch
+
+    def lengths(self, split: str) -> np.ndarray:
+        """Return the tokens of all endings, each as long as the longest."""
+        return super().lengths(split) * len(self._encoded[split][0]["input_ids"])
 
     @property
     def target_capacity(self) -> int:
