@@ -14,11 +14,12 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import get_linear_schedule_with_warmup
 
-from benchmarks import cases, trainer
+from benchmarks import cases
 from benchmarks.cases import Case
 from benchmarks.hardware import on_gpu
 from benchmarks.measure import Line, in_turns, line
 from benchmarks.recorder import Recorder
+from benchmarks.rows.same_batches import sides
 from hydralight import optim
 from hydralight.data.sampling import EpochBatchSampler
 
@@ -67,23 +68,12 @@ def compared(
     overrides = [*cases.SAME, f"data.batch_size={batch_size}", "trainer.max_epochs=1"]
     block = min(10, steps)
     overrides += [*cases.FIXED_BATCHES, "seed=1"]
-    same: dict[str, Any] = {
-        "per_device_train_batch_size": batch_size,
-        "learning_rate": cases.LR,
-        "weight_decay": cases.WEIGHT_DECAY,
-    }
     return in_turns(
         {
             "bare": lambda turn: bare_loop(
                 case, order, batch_size, case.recorder(warmup, turn, block)
             ),
-            "ours": lambda turn: case.train_ours(overrides, warmup, turn, block),
-            "trainer": lambda turn: case.train_reference(
-                warmup, order, turn=turn, block=block, **same
-            ),
-            "best": lambda turn: case.train_reference(
-                warmup, order, turn=turn, block=block, **{**same, **trainer.BEST}
-            ),
+            **sides(case, overrides, batch_size, warmup, block),
         },
         rounds,
     )

@@ -3,14 +3,15 @@
 Target: at least 0.98 at every size, and at least 1 over all of them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks import cases, lengths, trainer
+from benchmarks.cases import Case
 from benchmarks.hardware import on_gpu
-from benchmarks.measure import Line, in_turns, line
+from benchmarks.measure import Line, PassOn, in_turns, line
 from benchmarks.recorder import Recorder
 from hydralight.data.sampling import EpochBatchSampler
 
@@ -77,27 +78,27 @@ def compared(
     overrides += [*cases.FIXED_BATCHES, "seed=1"]
     if shape.startswith("gpt2"):
         overrides.append("data.packing=false")
-    # our own order, which is what Trainer is to follow
-    order = EpochBatchSampler(number, batch_size, seed=1).order(0).tolist()
+    assert len(case.rows) == number
+    block = min(10, max(1, steps // 10))
+    return in_turns(sides(case, overrides, batch_size, warmup, block), rounds)
+
+
+def sides(
+    case: Case, overrides: list[str], batch_size: int, warmup: int, block: int
+) -> dict[str, Callable[[PassOn], Recorder]]:
+    """Return the sides of a training on the same batches, in our own order of seed 1."""
+    order = EpochBatchSampler(len(case.rows), batch_size, seed=1).order(0).tolist()
     same: dict[str, Any] = {
         "per_device_train_batch_size": batch_size,
         "learning_rate": cases.LR,
         "weight_decay": cases.WEIGHT_DECAY,
     }
-    assert len(case.rows) == number
-    block = min(10, max(1, steps // 10))
-    return in_turns(
-        {
-            "ours": lambda turn: case.train_ours(overrides, warmup, turn, block),
-            "trainer": lambda turn: case.train_reference(
-                warmup, order, turn=turn, block=block, **same
-            ),
-            "best": lambda turn: case.train_reference(
-                warmup, order, turn=turn, block=block, **{**same, **trainer.BEST}
-            ),
-        },
-        rounds,
-    )
+    best = {**same, **trainer.BEST}
+    return {
+        "ours": lambda turn: case.train_ours(overrides, warmup, turn, block),
+        "trainer": lambda turn: case.train_reference(warmup, order, turn=turn, block=block, **same),
+        "best": lambda turn: case.train_reference(warmup, order, turn=turn, block=block, **best),
+    }
 
 
 def gpu_note(ours: list[Recorder], reference: list[Recorder]) -> str:

@@ -17,6 +17,7 @@ from hydralight.data.encoding import (
     without_too_long,
 )
 from hydralight.data.inputs import input_roles, read_input
+from hydralight.data.padding import rounded_up
 from hydralight.data.sampling import EpochBatchSampler, EpochRows, TokenBudgetSampler
 from hydralight.data.source_data import SourceData
 
@@ -303,8 +304,7 @@ class DataModule(SourceData):
         """Return the length in tokens of the longest input that has been encoded, as padded."""
         encoded = [rows.with_format("numpy") for rows in self._encoded.values()]
         longest = max((int(rows["length"][:].max()) for rows in encoded), default=0)
-        multiple = self.pad_to_multiple_of or 1
-        return -(-longest // multiple) * multiple
+        return rounded_up(longest, self.pad_to_multiple_of)
 
     @property
     def pad_to_multiple_of(self) -> int | None:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from transformers import DataCollatorWithFlattening
 
+from hydralight.data.padding import rounded_up
+
 WIDTH = 512  # tokens: the attention of a row is square, and masked outside of its documents
 
 
@@ -20,7 +22,7 @@ def pack(
 
     Args:
         documents: Token ids.
-        pad_token_id: Fills up the rows, as a document of its own.
+        pad_token_id: Fills up the rows, each as a document of its own.
         pad_to_multiple_of: What the rows' length is rounded up to.
 
     Returns:
@@ -28,8 +30,7 @@ def pack(
         the first token of each; all (rows, length).
     """
     lines = balanced(documents)
-    multiple = pad_to_multiple_of or 1
-    width = -(-max(sum(map(len, line)) for line in lines) // multiple) * multiple
+    width = rounded_up(max(sum(map(len, line)) for line in lines), pad_to_multiple_of)
     flatten = DataCollatorWithFlattening()
     rows = []
     for line in lines:
@@ -39,6 +40,7 @@ def pack(
             parts.append({"input_ids": filling})
         row = flatten(parts)
         row["labels"][0, width - len(filling) :] = -100
+        row["position_ids"][0, width - len(filling) :] = 0  # it may be longer than any document
         rows.append(row)
     names = ("input_ids", "position_ids", "labels")
     return {name: torch.cat([row[name] for row in rows]) for name in names}

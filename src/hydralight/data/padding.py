@@ -41,8 +41,12 @@ def pad_inputs(
 
 def width_of(rows: Sequence[Sequence[int]], pad_to_multiple_of: int | None = None) -> int:
     """Return the length of the longest row, rounded up."""
-    multiple = pad_to_multiple_of or 1
-    return -(-max(map(len, rows)) // multiple) * multiple
+    return rounded_up(max(map(len, rows)), pad_to_multiple_of)
+
+
+def rounded_up(length: int, multiple: int | None) -> int:
+    """Return the next multiple; the length itself where there is nothing to round to."""
+    return -(-length // (multiple or 1)) * (multiple or 1)
 
 
 def pad(rows: Sequence[Sequence[int]], width: int, value: int, left: bool = False) -> Tensor:

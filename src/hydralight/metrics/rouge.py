@@ -21,7 +21,7 @@ def stem(word: str) -> str:
 
 
 class Stemming(Tokenizer):
-    """Words as `rouge-score` takes them by default, with Porter's stems, in half the time."""
+    """Words as `rouge-score` takes them by default, with Porter's stems, each found once."""
 
     stem = staticmethod(stem)
 
