@@ -17,7 +17,7 @@ from hydralight.callbacks.predictions import write_json_lines
 from hydralight.config import UserError
 from hydralight.data.sources import without_bars
 from hydralight.environment import record_start
-from hydralight.tasks.task import Rows
+from hydralight.tasks.evaluated import Rows
 
 
 def predict(cfg: DictConfig, run_dir: Path) -> Rows:

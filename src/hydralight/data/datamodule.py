@@ -1,40 +1,27 @@
-"""The base data module: from sources to batches, with an exact place in the data."""
+"""The base data module: from encoded rows to batches, with an exact place in the data."""
 
-from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
 from torch.utils.data import DataLoader
 
 from hydralight.config import UserError
-from hydralight.data.encoding import (
-    cache_folder,
-    encode_cached,
-    processor_id,
-    without_too_long,
-)
-from hydralight.data.inputs import input_roles, read_input
+from hydralight.data.encoded_data import EncodedData, Purpose
 from hydralight.data.padding import rounded_up
 from hydralight.data.sampling import EpochBatchSampler, EpochRows, TokenBudgetSampler
-from hydralight.data.source_data import SourceData
 
 Batch = dict[str, Any]
-Purpose = Literal["train", "evaluate", "predict"]  # what rows are encoded for
 
 
-class DataModule(SourceData):
+class DataModule(EncodedData):
     """What the data modules of all tasks share; a subclass says what an example is.
 
     A subclass names its roles, gives `encode` (a plain function over a batch of rows, so that its
     result can be cached) and `pad` (a list of encoded rows to a batch of tensors).
 
     Args:
-        tokenizer: Recipe of the tokenizer or image processor: called with the training texts, a
-            key for them and a cache folder.
-        too_long: What happens to an example that is longer than the maximum.
         batch_size: Examples of a batch per device.
         eval_batch_size: The same in evaluation and prediction; `batch_size` unless said.
         max_tokens: Of a training batch per device, padding included: it takes as many examples of
@@ -45,20 +32,12 @@ class DataModule(SourceData):
             under `task.torch_compile`; 8 in 16 bits unless said, for the sake of tensor cores.
         num_workers: Worker processes of each loader.
         seed: Of the training order.
-        kwargs: Those of `SourceData`.
+        kwargs: Those of `EncodedData`.
     """
-
-    length_limit: ClassVar[str] = "max_length"  # the argument that bounds an input's tokens
-    encode: ClassVar[Callable[..., dict[str, list]]]
-
-    processor: Any  # tokenizer or image processor
-    label_names: Sequence[str] | None = None
 
     def __init__(
         self,
         *,
-        tokenizer: Callable[..., Any],
-        too_long: Literal["truncate", "drop", "refuse"] = "truncate",
         batch_size: int = 8,
         eval_batch_size: int | None = None,
         max_tokens: int | None = None,
@@ -75,8 +54,6 @@ class DataModule(SourceData):
             raise UserError("data.max_tokens should be at least 1.")
         if num_workers < 0:
             raise UserError("data.num_workers should be 0 or more.")
-        self.make_processor = tokenizer
-        self.too_long = too_long
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size or batch_size
         self.max_tokens = max_tokens
@@ -85,22 +62,11 @@ class DataModule(SourceData):
         self.num_workers = num_workers
         self.seed = seed
         self.later_splits: tuple[str, ...] = ()  # evaluated after training; a lack is told before
-        self.predict_rows: Dataset | None = None
         self.consumed = 0  # training batches before this process began
         self._batches_per_epoch = 0
-        self.too_long_counts: dict[str, int] = {}
         self.allow_zero_length_dataloader_with_multiple_devices = True
-        self._encoded: dict[str, Dataset] = {}
 
     # ------------------------------------------------------------ what a subclass says
-
-    def encode_for(self, purpose: Purpose) -> Callable[..., dict[str, list]]:
-        """Return the function that encodes; for all purposes the same, as a rule."""
-        return type(self).encode
-
-    def encode_arguments(self, purpose: Purpose) -> dict[str, Any]:
-        """Return the arguments of `encode` other than the rows, their indices and the processor."""
-        raise NotImplementedError
 
     def pad(self, rows: list[dict[str, Any]]) -> Batch:
         """Turn encoded rows into tensors of one length, labels padded with -100."""
@@ -110,10 +76,6 @@ class DataModule(SourceData):
     def target_capacity(self) -> int:
         """How many targets a training batch of one device holds, about: it keeps sums in range."""
         raise NotImplementedError
-
-    def kept_roles(self, purpose: Purpose) -> Sequence[str]:
-        """Return the roles that stay beside the encoded rows, and come with a batch as lists."""
-        return () if purpose == "train" else self.roles
 
     def vary(self, row: dict[str, Any], rng: np.random.Generator, purpose: Purpose) -> None:
         """Do to a row, in place, whatever is random per example (masking, augmentation).
@@ -227,78 +189,7 @@ class DataModule(SourceData):
         assert self.trainer is not None
         return (self.max_tokens or self.batch_size) * self.trainer.world_size
 
-    # ------------------------------------------------------------ the processor
-
-    def load_processor(self) -> Any:
-        """Load or train the tokenizer (or load the image processor) once, and return it."""
-        if not hasattr(self, "processor"):
-            train = (self._sources or {}).get("train")
-            key = "" if train is None else train._fingerprint
-            made = self.make_processor(
-                self.texts, cache_key=key, cache_dir=cache_folder("tokenizers")
-            )
-            self.processor = self.prepared(made)
-            # its state changes with use, so that it is identified now
-            self._processor_id = processor_id(self.processor)
-        return self.processor
-
-    def prepared(self, processor: Any) -> Any:
-        """Return a tokenizer or image processor ready for the task, or refuse it."""
-        return processor
-
-    def predict_from(self, source: str) -> None:
-        """Take what is to be predicted from a file, standard input ("-") or a text."""
-        inputs = [role for role in self.roles if role not in self.targets]
-        rows, where = read_input(source, inputs[0], self.load, self.reader)
-        rows = input_roles(rows, inputs, self.columns, where, self.optional_roles)
-        self.predict_rows = self.checked(rows, where)
-
-    # ------------------------------------------------------------ encoding
-
-    def encoded(self, split: str) -> Dataset:
-        """Return a split's encoded rows, cached on disk by what they are made from.
-
-        Raises:
-            UserError: there is no such split, or it is empty, or a row is too long and
-                `too_long` is `refuse`.
-        """
-        if split not in self._encoded:
-            sources = self.sources()
-            if split not in sources:
-                cut = f" or set data.{split}_fraction" if split in ("validation", "test") else ""
-                raise UserError(
-                    f"there is no '{split}' split (there are: {', '.join(sources)}): "
-                    f"name one in data.path{cut}."
-                )
-            self.load_processor()
-            self._encoded[split] = self._encode(split, sources[split])
-        return self._encoded[split]
-
-    def _encode(self, split: str, dataset: Dataset) -> Dataset:
-        purpose: Purpose = "predict" if split == "predict" else "evaluate"
-        if split == "train" and self.validation_split != "train":
-            purpose = "train"
-        arguments = self.encode_arguments(purpose)
-        try:
-            encoded = encode_cached(
-                dataset,
-                self.encode_for(purpose),
-                self.processor,
-                self._processor_id,
-                arguments,
-                kept_columns=self.kept_roles(purpose),
-                desc=f"encoding {split}",
-            )
-        except UserError as error:
-            cut = ", as cut out of the training data" if split in self.cut else ""
-            raise UserError(f"the {split} split{cut}, {error}.") from error
-        encoded, self.too_long_counts[split] = without_too_long(
-            encoded,
-            "truncate" if purpose == "predict" and self.too_long == "drop" else self.too_long,
-            f"{split} examples",
-            arguments,
-        )
-        return encoded
+    # ------------------------------------------------------------ batches
 
     def longest(self) -> int:
         """Return the length in tokens of the longest input that has been encoded, as padded."""
@@ -312,8 +203,6 @@ class DataModule(SourceData):
         if self._pad_to_multiple_of is not None:
             return self._pad_to_multiple_of
         return 8 if self.trainer is not None and "16" in str(self.trainer.precision) else None
-
-    # ------------------------------------------------------------ batches
 
     def collate(self, rows: list[dict[str, Any]], purpose: Purpose = "evaluate") -> Batch:
         """Turn encoded rows into a batch: tensors, and what is kept of its roles as lists."""

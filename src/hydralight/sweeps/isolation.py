@@ -10,12 +10,15 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 PRELOADED = [
+    "hydralight.tasks.seq2seq",  # and with it ROUGE, BLEU and a model
     "hydralight.training",
     "matplotlib.backends.backend_agg",
     "optuna",
@@ -28,6 +31,17 @@ PATIENCE = 30  # seconds to end an optimizer step and write a checkpoint when as
 
 class Died(Exception):
     """The process ended without an answer; the message says how."""
+
+
+def prepare() -> ForkServerContext:
+    """Begin to import the heavy libraries, in the process that calls are forked from."""
+    if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
+        # joblib's own, which a new process would look for in vain
+        multiprocessing.set_start_method("forkserver", force=True)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    forkserver.ensure_running()
+    return context
 
 
 def call(
@@ -47,11 +61,7 @@ def call(
     Raises:
         Died: it was killed, or has left without an answer.
     """
-    if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
-        # joblib's own, which a new process would look for in vain
-        multiprocessing.set_start_method("forkserver", force=True)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    context = prepare()
     here, there = context.Pipe(duplex=False)
     variables = {**os.environ, **environment}
     process = context.Process(target=_begin, args=(there, function, args, variables, output))

@@ -20,8 +20,8 @@ def draw(
 ) -> None:
     """Draw history, importances, slices, parallel coordinates and the Pareto front into `plots/`.
 
-    A picture that these trials cannot give (an importance with one value of each parameter) is
-    left out, and its reason is in the log.
+    Importances are those of several parameters. A picture that these trials cannot give (an
+    importance with one value of each) is left out, and its reason is in the log.
     """
     import optuna.visualization as plotly
     import optuna.visualization.matplotlib as drawn
@@ -37,13 +37,15 @@ def draw(
     pyplot.switch_backend("agg")
     logging.getLogger("matplotlib.category").setLevel(logging.WARNING)
     names = [name for name, _ in objectives]
+    kinds = ["optimization_history", "slice", "parallel_coordinate"]
+    kinds += ["param_importances"] if len(swept) > 1 else []  # the only one has all of it
     for place, name in enumerate(names):
         several = len(names) > 1
         arguments: dict[str, Any] = {"target_name": name}
         if several:
             arguments["target"] = lambda trial, place=place: trial.values[place]
         suffix = f"_{name.replace('/', '_')}" if several else ""
-        for kind in ("optimization_history", "param_importances", "slice", "parallel_coordinate"):
+        for kind in kinds:
             title = f"{kind.removeprefix('optimization_').removeprefix('param_')}{suffix}"
             for module in (drawn, plotly):
                 _draw_one(module, f"plot_{kind}", study, arguments, plots / title)

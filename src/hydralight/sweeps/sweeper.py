@@ -24,7 +24,7 @@ from hydralight.config import UserError, check_targets, did_you_mean, direction,
 from hydralight.environment import redact
 from hydralight.errors import explain
 from hydralight.runs import write_text
-from hydralight.sweeps import space
+from hydralight.sweeps import isolation, space
 from hydralight.sweeps.trial import Outcome, read_outcome, write_outcome
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ class StudySweeper(Sweeper):
         except OSError as error:
             raise UserError(f"another sweep is at work in {folder}.") from error
         self.record(folder, arguments, study_arguments)
+        if self.one_by_one:
+            isolation.prepare()  # which goes on beside what follows
 
         import optuna
 
@@ -162,6 +164,11 @@ class StudySweeper(Sweeper):
             "space": {o.get_key_element(): _distribution(o, searching) for o in swept},
         }
 
+    @property
+    def one_by_one(self) -> bool:
+        """Whether the launcher is Hydra's own, which runs one trial after the other from here."""
+        return self.whole.hydra.launcher._target_.endswith(".BasicLauncher")
+
     def n_jobs(self, search: DictConfig, left: int, grid: bool) -> int:
         """Return how many of the trials that are left are launched together.
 
@@ -170,7 +177,7 @@ class StudySweeper(Sweeper):
         launcher = self.whole.hydra.launcher
         if search.get("n_jobs"):
             number = int(search.n_jobs)
-        elif launcher._target_.endswith(".BasicLauncher"):
+        elif self.one_by_one:
             number = 1
         elif "n_jobs" in launcher:  # joblib's; -1 is all cores
             number = launcher.n_jobs if launcher.n_jobs > 0 else os.cpu_count() or 1

@@ -12,8 +12,9 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from hydralight.config import UserError
 from hydralight.metrics.perplexity import Perplexity
+from hydralight.tasks.evaluated import Batch, Rows
 from hydralight.tasks.losses import token_cross_entropy
-from hydralight.tasks.task import Batch, Rows, Task
+from hydralight.tasks.task import Task
 
 
 class CausalLMTask(Task):

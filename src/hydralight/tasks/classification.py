@@ -19,9 +19,9 @@ from transformers import AutoModelForImageClassification, AutoModelForSequenceCl
 
 from hydralight.config import UserError
 from hydralight.metrics.auroc import LabelAUROC
+from hydralight.tasks.evaluated import Batch, Rows
 from hydralight.tasks.labelled import LabelledTask, label_counts
 from hydralight.tasks.losses import label_cross_entropy, token_cross_entropy
-from hydralight.tasks.task import Batch, Rows
 
 NAMES = {
     "single_label_classification": ("accuracy", "f1", "f1_macro", "f1_micro", "mcc"),

@@ -9,8 +9,9 @@ from torchmetrics import MeanMetric, Metric
 from transformers import AutoModelForMaskedLM
 
 from hydralight.metrics.perplexity import Perplexity
+from hydralight.tasks.evaluated import Batch, Rows
 from hydralight.tasks.losses import token_cross_entropy
-from hydralight.tasks.task import Batch, Rows, Task
+from hydralight.tasks.task import Task
 
 
 class MaskedLMTask(Task):

@@ -7,8 +7,9 @@ from torch import Tensor
 from torchmetrics import MeanMetric, Metric
 from transformers import AutoModelForMultipleChoice
 
+from hydralight.tasks.evaluated import Batch, Rows
 from hydralight.tasks.losses import token_cross_entropy
-from hydralight.tasks.task import Batch, Rows, Task
+from hydralight.tasks.task import Task
 
 
 class MultipleChoiceTask(Task):

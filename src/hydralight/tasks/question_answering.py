@@ -9,7 +9,8 @@ from torchmetrics import Metric
 from transformers import AutoModelForQuestionAnswering
 
 from hydralight.metrics.squad import SquadScores
-from hydralight.tasks.task import Batch, Rows, Task
+from hydralight.tasks.evaluated import Batch, Rows
+from hydralight.tasks.task import Task
 
 
 class QuestionAnsweringTask(Task):

@@ -8,7 +8,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from hydralight.config import UserError
 from hydralight.tasks.causal_lm import CausalLMTask
-from hydralight.tasks.task import Batch
+from hydralight.tasks.evaluated import Batch
 
 
 class RecurrentLMTask(CausalLMTask):

@@ -11,8 +11,9 @@ from transformers.models.bart.modeling_bart import shift_tokens_right
 
 from hydralight.metrics.rouge import Rouge
 from hydralight.metrics.translation import SacreBLEU
+from hydralight.tasks.evaluated import Batch, Rows
 from hydralight.tasks.losses import token_cross_entropy
-from hydralight.tasks.task import Batch, Rows, Task
+from hydralight.tasks.task import Task
 
 
 class Seq2SeqTask(Task):

@@ -1,13 +1,12 @@
-"""The base LightningModule: losses as sums and weights, and evaluation by streaming metrics."""
+"""The base LightningModule of the tasks: a model, and losses as sums and weights."""
 
 import inspect
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -16,15 +15,12 @@ from transformers import PreTrainedModel
 
 from hydralight import optim
 from hydralight.config import UserError, did_you_mean, first_line
-from hydralight.metrics.loss import TargetMean
+from hydralight.tasks.evaluated import Batch, EvaluatedModule
 
 log = logging.getLogger(__name__)
 
-Batch = dict[str, Any]
-Rows = list[dict[str, Any]]
 
-
-class Task(LightningModule):
+class Task(EvaluatedModule):
     """What the tasks share; a subclass names its `auto_class`, its loss and its metrics.
 
     The gradient of an optimizer step is the mean over all the targets of that step, however they
@@ -50,7 +46,6 @@ class Task(LightningModule):
     """
 
     auto_class: ClassVar[type]
-    sample_columns: ClassVar[Sequence[str]] = ("prediction", "reference")
     _compiled: Callable[..., Any] | None = None
 
     def __init__(
@@ -66,7 +61,7 @@ class Task(LightningModule):
         torch_compile: bool | Mapping[str, Any] = False,
         metrics: Mapping[str, Metric] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(metrics)
         self.make_model = model
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
@@ -81,43 +76,17 @@ class Task(LightningModule):
             raise UserError(
                 "task.loss is a loss of its own: task.label_smoothing does nothing to it."
             )
-        self.eval_loss = TargetMean()
-        self.metrics = nn.ModuleDict()
-        self.further_metrics = nn.ModuleDict()
-        for name, metric in (metrics or {}).items():
-            if not isinstance(metric, Metric):
-                raise UserError(f"task.metrics.{name} should be {{_target_: a metric}}.")
-            if "." in name or hasattr(self.further_metrics, name):
-                raise UserError(f"task.metrics.{name}: a metric cannot have this name.")
-            self.further_metrics[name] = metric
         self.step_metrics: dict[str, Tensor | float] = {}
         self.non_finite = non_finite
         self.skipped = 0  # optimizer steps
         self._window: Tensor | None = None  # loss sum and weight since the last optimizer step
         self._parts: list[tuple[Tensor, Tensor]] = []  # the same time's loss sums and rows
         self.positions: int | None = None  # of the model, where they are limited
-        self._evaluated: list[dict[str, Tensor]] = []  # the values of each set, as it ends
 
     # ------------------------------------------------------------ what a subclass says
 
-    @property
-    def metric_names(self) -> Sequence[str]:
-        """The metrics that `build_metrics` leads to, or globs for them; known before the data."""
-        return ()
-
-    def build_metrics(self) -> dict[str, Metric]:
-        """Return the task's metrics; the data module and the model are there by now.
-
-        A metric whose value is a dict is logged under the names in it.
-        """
-        return {}
-
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the summed loss of a batch and its weight, the number of targets (scalars)."""
-        raise NotImplementedError
-
-    def update_metrics(self, outputs: Any, batch: Batch) -> Rows:
-        """Update the metrics with a batch, and return its predictions, a dict a row."""
         raise NotImplementedError
 
     def model_arguments(self) -> dict[str, Any]:
@@ -146,11 +115,6 @@ class Task(LightningModule):
             # past the module's own attributes: its parameters are there once
             self.__dict__["_compiled"] = torch.compile(self.model, **options)
         self.metrics = nn.ModuleDict(self.build_metrics()).to(self.device)
-
-    @property
-    def datamodule(self) -> Any:
-        """The data module in use."""
-        return self.trainer.datamodule  # type: ignore[attr-defined]
 
     def _check_positions(self, model: PreTrainedModel) -> None:
         """See that the model's positions are enough for the data."""
@@ -327,84 +291,3 @@ class Task(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
-
-    # ------------------------------------------------------------ evaluation
-
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Any:
-        """Update loss and metrics, and return the predictions."""
-        self._end_sets(dataloader_idx)
-        return self.evaluation_step(batch)
-
-    def test_step(self, batch: Batch, batch_idx: int) -> Any:
-        """Update loss and metrics, and return the predictions."""
-        return self.evaluation_step(batch)
-
-    def evaluation_step(self, batch: Batch) -> Rows:
-        """Update loss and metrics, and return the predictions."""
-        outputs = self(batch)
-        self.eval_loss.update(*self.loss_and_weight(outputs, batch))
-        return self.update_metrics(outputs, batch)
-
-    def update_further_metrics(self, preds: Any, target: Any) -> None:
-        """Update the metrics that the config adds, with scores or texts and what is right."""
-        for name, metric in self.further_metrics.items():
-            try:
-                metric.update(preds, target)  # type: ignore[operator]
-            except Exception as error:
-                raise UserError(f"task.metrics.{name}: {first_line(error)}.") from error
-
-    def on_validation_epoch_end(self) -> None:
-        """Log `val/…`, and `val/<name>/…` for each set of `data.extra_eval`."""
-        sets = ["", *(f"{name}/" for name in self.datamodule.extra_eval)]
-        self._end_sets(len(sets))
-        evaluated, self._evaluated = self._evaluated, []
-        for name, values in zip(sets, evaluated, strict=True):
-            self.log_evaluation(f"val/{name}", values)
-
-    def on_test_epoch_end(self) -> None:
-        """Log `test/…`."""
-        self.log_evaluation("test/", self._compute())
-
-    def log_evaluation(self, prefix: str, values: Mapping[str, Tensor]) -> None:
-        """Log the values of one set."""
-        self.log_dict({f"{prefix}{name}": value.float() for name, value in values.items()})
-        if self.trainer.state.fn != "validate":
-            self.log("step", float(self.trainer.global_step))  # loggers count optimizer steps
-
-    def _end_sets(self, number: int) -> None:
-        """Compute the values of the sets before that number; a rank may have no batch of one."""
-        while len(self._evaluated) < number:
-            self._evaluated.append(self._compute())
-
-    def compute_metrics(self) -> dict[str, Tensor]:
-        """Return the metrics' values by name, those of many values under their own names."""
-        values: dict[str, Tensor] = {}
-        for name, metric in self.metrics.items():
-            value = metric.compute()  # type: ignore[operator]
-            values |= value if isinstance(value, dict) else {name: value}
-        for name, metric in self.further_metrics.items():
-            value = metric.compute()  # type: ignore[operator]
-            several = value if isinstance(value, dict) else {name: value}
-            for key, one in several.items():
-                if torch.as_tensor(one).numel() != 1:
-                    raise UserError(f"task.metrics.{name} has more than one value: not a number.")
-                own = key in values or key == "loss"
-                if own and not isinstance(value, dict):
-                    raise UserError(f"task.metrics.{name}: the task has a metric of that name.")
-                values[f"{name}/{key}" if own else key] = torch.as_tensor(one)
-        return values
-
-    def _compute(self) -> dict[str, Tensor]:
-        values = {"loss": self.eval_loss.compute(), **self.compute_metrics()}
-        for metric in (self.eval_loss, *self.metrics.values(), *self.further_metrics.values()):
-            metric.reset()  # type: ignore[operator]
-        return values
-
-    def rows(self, batch: Batch, *roles: str, **columns: Sequence[Any]) -> Rows:
-        """Lay columns out as one dict a row, beside the row's number and those roles' texts."""
-        table = {"row": batch["row"].tolist()}
-        table |= {role: batch[role] for role in roles if role in batch}
-        table |= {name: list(column) for name, column in columns.items()}
-        return [
-            dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)
-        ]

@@ -8,9 +8,9 @@ from torchmetrics import Metric
 from transformers import AutoModelForTokenClassification
 
 from hydralight.metrics.entities import EntityScores, entities_of, entity_types
+from hydralight.tasks.evaluated import Batch, Rows
 from hydralight.tasks.labelled import LabelledTask
 from hydralight.tasks.losses import token_cross_entropy
-from hydralight.tasks.task import Batch, Rows
 
 
 class TokenClassificationTask(LabelledTask):
