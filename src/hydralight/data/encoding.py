@@ -21,6 +21,8 @@ from hydralight.config import UserError
 
 log = logging.getLogger(__name__)
 
+PARALLELISM = os.environ.get("TOKENIZERS_PARALLELISM")  # the user's own, before ours
+
 
 def encode_cached(
     dataset: Dataset,
@@ -163,12 +165,11 @@ def has_plain_backend(tokenizer: PreTrainedTokenizerBase) -> bool:
 @contextmanager
 def parallel_tokenizers() -> Iterator[None]:
     """Let tokenizers use all cores here, but not in what is forked later, where it could hang."""
-    before = os.environ.get("TOKENIZERS_PARALLELISM")
-    os.environ["TOKENIZERS_PARALLELISM"] = "true"
+    os.environ["TOKENIZERS_PARALLELISM"] = PARALLELISM or "true"
     try:
         yield
     finally:
-        os.environ["TOKENIZERS_PARALLELISM"] = "false" if before is None else before
+        os.environ["TOKENIZERS_PARALLELISM"] = PARALLELISM or "false"
 
 
 def source_of(function: Callable[..., Any]) -> list[str]:
