@@ -17,15 +17,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-PRELOADED = [
-    "hydralight.tasks.seq2seq",  # and with it ROUGE, BLEU and a model
-    "hydralight.training",
-    "matplotlib.backends.backend_agg",
-    "optuna",
-    "transformers.generation",
-    "transformers.models.auto.modeling_auto",
-    "typeguard",
-]
+PRELOADED = ["hydralight.sweeps.preloaded"]
 PATIENCE = 30  # seconds to end an optimizer step and write a checkpoint when asked to go
 
 
