@@ -175,6 +175,19 @@ def test_batches_of_a_token_budget(num_rows, world_size, max_tokens):
     assert ranks(1, position=1) == [part[1:] for part in epochs[1]]
 
 
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_token_budget_holds_for_sources_and_targets(world_size):
+    rng = np.random.default_rng(4)
+    parts = np.stack([rng.integers(5, 400, 800), rng.integers(5, 112, 800)], axis=1)
+    sampler = TokenBudgetSampler(parts, 1000, seed=2, world_size=world_size)
+    for epoch in range(3):
+        batches = [parts[batch] for batch in indices(sampler)]
+        sizes = [len(batch) * batch.max(axis=0).sum() for batch in batches]
+        assert max(sizes) <= 1000
+        assert sum(sizes) < 1.25 * sum(batch.sum() for batch in batches), epoch
+        assert len(batches) == len(sampler)
+
+
 @pytest.mark.parametrize("num_rows", [8, 9, 11, 16, 17])
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_ranks_share_the_global_batches(num_rows, world_size):

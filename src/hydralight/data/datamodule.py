@@ -226,6 +226,10 @@ class DataModule(EncodedData):
         """Return what each row of an encoded split takes of `max_tokens`."""
         return self._encoded[split].with_format("numpy")["length"][:]
 
+    def part_lengths(self, split: str) -> np.ndarray:
+        """Return the same of the parts of a row that are padded each by itself (rows, parts)."""
+        return self.lengths(split)[:, None]
+
     def eval_lengths(self, split: str) -> np.ndarray:
         """Return by what an evaluation sorts the rows, the largest first."""
         return self.lengths(split)
@@ -237,12 +241,13 @@ class DataModule(EncodedData):
         if self.max_tokens is not None and shuffle:
             if getattr(self, self.length_limit, None) is None:
                 raise UserError("data.max_tokens counts tokens, and these examples have none.")
-            lengths = self.lengths("train")
-            if lengths.max() > self.max_tokens:
+            longest = self.lengths("train").max()
+            if longest > self.max_tokens:
                 raise UserError(
                     f"data.max_tokens={self.max_tokens} has no room for a training example of "
-                    f"{lengths.max()} tokens: raise it, or lower data.{self.length_limit}."
+                    f"{longest} tokens: raise it, or lower data.{self.length_limit}."
                 )
+            lengths = self.part_lengths("train")
             return TokenBudgetSampler(lengths, self.max_tokens, seed=self.seed, **place)
         return EpochBatchSampler(
             len(self._encoded["train"]),

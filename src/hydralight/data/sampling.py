@@ -115,8 +115,8 @@ class TokenBudgetSampler(EpochBatchSampler):
     lengths are the same in every epoch, so is the number of batches, which schedules count on.
 
     Args:
-        lengths: Of each row, in tokens.
-        max_tokens: Of a batch on one rank: its rows times the longest of them.
+        lengths: Of each row, in tokens; or of its parts, each padded by itself (rows, parts).
+        max_tokens: Of a batch on one rank: its rows times the longest of them, or of their parts.
         seed: Of the shuffle.
         rank: This process.
         world_size: All processes.
@@ -131,26 +131,31 @@ class TokenBudgetSampler(EpochBatchSampler):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
+        parts = lengths.reshape(len(lengths), -1)
+        totals = parts.sum(axis=1)
         super().__init__(
-            len(lengths), 1, seed=seed, lengths=lengths, rank=rank, world_size=world_size
+            len(totals), 1, seed=seed, lengths=totals, rank=rank, world_size=world_size
         )
-        sorted_lengths = -np.sort(-lengths)
-        if sorted_lengths[0] > max_tokens:
-            raise ValueError(f"a row of {sorted_lengths[0]} tokens, and a budget of {max_tokens}")
-        whole = int(lengths.sum()) // (max_tokens * world_size)
+        order = np.argsort(-totals, kind="stable")
+        parts, totals = parts[order], totals[order]
+        if totals[0] > max_tokens:
+            raise ValueError(f"a row of {totals[0]} tokens, and a budget of {max_tokens}")
+        whole = int(totals.sum()) // (max_tokens * world_size)
         per_section = max(whole // 50, min(8, max(2, whole // 16)))  # more mix more, and pad more
         self.sections = [0]
         self.bounds = [0]
         while (start := self.sections[-1]) < self.num_rows:
-            rows = max_tokens // max(1, int(sorted_lengths[start])) * world_size
+            most = max_tokens // max(1, int(totals[start])) * world_size * per_section
+            width = widest(parts, totals, start, start + most + world_size)
+            rows = max(1, max_tokens // max(1, width)) * world_size
             stop = start + rows * per_section
             if self.num_rows - stop < world_size:  # else some rank would have none of the rest
                 stop = self.num_rows
-            parts = -(-(stop - start) // rows)
+            number = -(-(stop - start) // rows)
             if rows == world_size:  # one row a rank: the rest is left to another epoch
-                parts = (stop - start) // rows
-                stop = start + parts * rows
-            sizes = [len(part) for part in np.array_split(np.arange(start, stop), parts)]
+                number = (stop - start) // rows
+                stop = start + number * rows
+            sizes = [len(batch) for batch in np.array_split(np.arange(start, stop), number)]
             self.bounds += [start + size for size in itertools.accumulate(sizes)]
             self.sections.append(stop)
             if self.num_rows - stop < world_size:
@@ -174,6 +179,22 @@ class TokenBudgetSampler(EpochBatchSampler):
 
     def _bounds(self) -> list[int]:
         return self.bounds
+
+
+def widest(parts: np.ndarray, totals: np.ndarray, start: int, stop: int) -> int:
+    """Return the tokens of a row that is padded to the longest of a section, part by part.
+
+    As rows of one length change places, those that are as long as its first or last count too.
+
+    Args:
+        parts: Lengths of the rows' parts (rows, parts), from long to short.
+        totals: Their sums.
+        start: First row of the section.
+        stop: Behind the last.
+    """
+    first = np.searchsorted(-totals, -totals[start], side="left")
+    last = np.searchsorted(-totals, -totals[min(stop, len(totals)) - 1], side="right")
+    return int(parts[first:last].max(axis=0).sum())
 
 
 def grouped_by_length(

@@ -91,6 +91,10 @@ class Seq2SeqData(DataModule):
         """Return the tokens of source and target together."""
         return np.sum(self._both_lengths(split), axis=0)
 
+    def part_lengths(self, split: str) -> np.ndarray:
+        """Return the tokens of source and target (rows, 2)."""
+        return np.stack(self._both_lengths(split), axis=1)
+
     def eval_lengths(self, split: str) -> np.ndarray:
         """Sort by target, as generation lasts until the longest has ended, then by source."""
         sources, targets = self._both_lengths(split)
