@@ -7,7 +7,12 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 
 import hydralight
-from hydralight.data.sampling import EpochBatchSampler, EpochRows, TokenBudgetSampler
+from hydralight.data.sampling import (
+    EpochBatchSampler,
+    EpochRows,
+    TokenBudgetSampler,
+    widest,
+)
 from hydralight.tasks.losses import token_cross_entropy
 from hydralight.tasks.task import Task
 
@@ -176,16 +181,23 @@ def test_batches_of_a_token_budget(num_rows, world_size, max_tokens):
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
-def test_a_token_budget_holds_for_sources_and_targets(world_size):
+@pytest.mark.parametrize(("longest", "max_tokens"), [((400, 112), 1000), ((40, 12), 99)])
+def test_a_token_budget_holds_for_sources_and_targets(longest, max_tokens, world_size):
     rng = np.random.default_rng(4)
-    parts = np.stack([rng.integers(5, 400, 800), rng.integers(5, 112, 800)], axis=1)
-    sampler = TokenBudgetSampler(parts, 1000, seed=2, world_size=world_size)
-    for epoch in range(3):
+    parts = np.stack([rng.integers(5, length, 800) for length in longest], axis=1)
+    sampler = TokenBudgetSampler(parts, max_tokens, seed=2, world_size=world_size)
+    for _ in range(3):
         batches = [parts[batch] for batch in indices(sampler)]
         sizes = [len(batch) * batch.max(axis=0).sum() for batch in batches]
-        assert max(sizes) <= 1000
-        assert sum(sizes) < 1.25 * sum(batch.sum() for batch in batches), epoch
+        assert max(sizes) <= max_tokens
+        assert sum(sizes) < 1.4 * sum(batch.sum() for batch in batches)
         assert len(batches) == len(sampler)
+
+
+def test_rows_of_one_length_may_change_places():
+    parts = np.array([[5, 1], [3, 3], [1, 5], [2, 1]])
+    bounds = ((0, 1), (1, 2), (2, 4), (3, 9))
+    assert [widest(parts, parts.sum(axis=1), *pair) for pair in bounds] == [10, 10, 10, 3]
 
 
 @pytest.mark.parametrize("num_rows", [8, 9, 11, 16, 17])
@@ -221,6 +233,15 @@ def test_training_shuffles_and_evaluation_goes_from_long_to_short(bart_cnn, monk
     hydralight.train([*bart_cnn, "trainer.max_epochs=1"])
     sizes = [size for batch in seen["val"] for size in batch]
     assert sizes == sorted(sizes, reverse=True) != sizes[::-1]
+
+
+def test_a_token_budget_is_that_of_the_tensors(bart_cnn, monkeypatch):
+    sizes: list[int] = []
+    hook = recorder(sizes, lambda batch: batch["input_ids"].numel() + batch["labels"].numel())
+    monkeypatch.setattr(Task, "on_train_batch_start", hook, raising=False)
+    hydralight.train([*bart_cnn, "data.max_tokens=150", "trainer.max_epochs=3"])
+    assert len(sizes) > 3
+    assert 100 < max(sizes) <= 150
 
 
 def test_a_part_of_an_evaluation_is_the_first_of_the_source(bart_cnn, monkeypatch):

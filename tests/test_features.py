@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +19,7 @@ from hydralight.cli import start
 from hydralight.config import UserError
 from hydralight.data.text_classification import TextClassificationData
 from hydralight.loggers import CSVLogger
+from hydralight.tasks.classification import TextClassificationTask
 from hydralight.tasks.losses import (
     focal_loss,
     label_cross_entropy,
@@ -336,6 +338,22 @@ def test_a_resumed_run_keeps_its_order(recipe, tmp_path):
         hydralight.train([*recipe("vit_cxr14"), "data.max_tokens=900"])
     run = hydralight.train([f"resume={folders['tokens']}", "trainer.max_steps=2"])
     assert list(run.history["step"].unique()) == [1, 2]
+
+
+def test_optimizers_are_fused_but_in_16_mixed():
+    def optimizer(precision, **options):
+        recipe = partial(torch.optim.AdamW, lr=1e-3, **options)
+        task = TextClassificationTask(model=None, optimizer=recipe)
+        task.trainer = SimpleNamespace(precision=precision)
+        task.model = torch.nn.Linear(2, 2)
+        return task.configure_optimizers()
+
+    assert optimizer("32-true").defaults["fused"]
+    assert optimizer("bf16-mixed").defaults["fused"]
+    assert not optimizer("32-true", foreach=True).defaults["fused"]
+    assert not optimizer("16-mixed").defaults["fused"]
+    with pytest.raises(UserError, match=r"set optimizer\.fused=false"):
+        optimizer("16-mixed", fused=True)
 
 
 def test_throughput_is_of_all_devices_and_of_training_alone(tmp_path, monkeypatch):
