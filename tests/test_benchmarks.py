@@ -190,6 +190,16 @@ def test_lengths_are_those_that_were_counted():
     assert words[-1] <= lengths.ARTICLES[-1]
 
 
+def test_the_readme_shows_what_was_measured():
+    readme = (CONFIG_DIR.parent / "README.md").read_text()
+    page = CONFIG_DIR.parent / re.search(r"\((benchmarks/results/[^)]+\.md)\)", readme).group(1)
+    kept = json.loads(page.with_suffix(".json").read_text())
+    assert list(kept["rows"]) == list(NAMES)
+    assert page.read_text() == results.markdown(kept["rows"], kept["device"])
+    lines = [line for row in kept["rows"].values() for line in row["lines"]]
+    assert results.table(lines) in readme
+
+
 def test_no_path_of_a_machine_is_kept():
     for path in Path(results.FOLDER).glob("*.*"):
         assert str(Path.home()) not in path.read_text()
