@@ -89,7 +89,7 @@ class Seq2SeqData(DataModule):
 
     def lengths(self, split: str) -> np.ndarray:
         """Return the tokens of source and target together."""
-        return np.sum(self._both_lengths(split), axis=0)
+        return self.part_lengths(split).sum(axis=1)
 
     def part_lengths(self, split: str) -> np.ndarray:
         """Return the tokens of source and target (rows, 2)."""

@@ -60,7 +60,7 @@ class EvaluatedModule(LightningModule):
         """Update the metrics with a batch, and return its predictions, a dict a row."""
         raise NotImplementedError
 
-    # ------------------------------------------------------------ Lightning's hooks
+    # ------------------------------------------------------------ evaluation
 
     @property
     def datamodule(self) -> Any:
