@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks import hardware, results
 from benchmarks.measure import Line, apart, line, variables
 from benchmarks.rows import GPU_NAMES, NAMES, run_row
-from hydralight.config import UserError, did_you_mean, first_line
+from hydralight.errors import UserError, did_you_mean, first_line
 
 
 def main(argv: Sequence[str]) -> int:

@@ -9,7 +9,7 @@ from tempfile import TemporaryFile
 
 from benchmarks.lengths import ROOT
 from benchmarks.measure import variables
-from hydralight.config import UserError
+from hydralight.errors import UserError
 
 IMPORTS = "import torch, lightning, transformers"
 

@@ -4,7 +4,7 @@ import os
 import re
 from typing import Any
 
-from hydralight.environment import environment
+from hydralight.runs.environment import environment
 
 # dense bfloat16 operations a second, from the makers' data sheets
 PEAK_FLOPS = {

@@ -10,7 +10,7 @@ import transformers
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from benchmarks.lengths import Rows
-from hydralight.config import UserError
+from hydralight.errors import UserError
 from hydralight.tokenizers import Trained
 
 VOCABULARY = {"bert": 30_522, "bart": 50_265, "gpt2": 50_257}  # the originals' embeddings

@@ -25,7 +25,9 @@ from hydralight.building import (
     use_trained_model,
 )
 from hydralight.callbacks.predictions import Predictions
-from hydralight.config import CONFIG_DIR, WHITELIST, register_resolvers
+from hydralight.config.project import CONFIG_DIR
+from hydralight.config.resolvers import register_resolvers
+from hydralight.config.whitelist import WHITELIST
 from hydralight.data.datamodule import DataModule
 from hydralight.tasks.task import Task
 

@@ -10,7 +10,7 @@ from tabulate import tabulate
 from benchmarks.hardware import slug
 from benchmarks.measure import Line, Spread
 from benchmarks.rows import NAMES
-from hydralight.runs import write_text
+from hydralight.runs.files import write_text
 
 FOLDER = Path(__file__).resolve().parent / "results"
 HEADERS = (

@@ -16,7 +16,8 @@ import pytest
 import standins
 from standins import article, write_jsonl
 
-from hydralight.config import CONFIG_DIR, register_resolvers
+from hydralight.config.project import CONFIG_DIR
+from hydralight.config.resolvers import register_resolvers
 
 register_resolvers()
 ROOT = CONFIG_DIR.parent

@@ -17,8 +17,8 @@ import torch
 from standins import checkpoint, overrides_for
 
 from hydralight.building import quiet_libraries
-from hydralight.environment import environment
-from hydralight.runs import Run
+from hydralight.runs.environment import environment
+from hydralight.runs.run import Run
 
 ROOT = Path(__file__).parents[1]
 FOLDER = Path(__file__).parent / "trajectories"

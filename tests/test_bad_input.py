@@ -8,8 +8,9 @@ from standins import images, write_jsonl
 
 import hydralight
 from hydralight.cli import start
-from hydralight.config import UserError, direction
+from hydralight.config.resolvers import direction
 from hydralight.data.image_classification import ImageClassificationData
+from hydralight.errors import UserError
 
 SQUAD = {"text": ["dragon"], "answer_start": [3]}
 ROWS = [

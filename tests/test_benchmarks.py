@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from hydralight.config import CONFIG_DIR, UserError
+from hydralight.config.project import CONFIG_DIR
+from hydralight.errors import UserError
 
 sys.path.insert(0, str(CONFIG_DIR.parent))  # the package `benchmarks` stands in the root
 

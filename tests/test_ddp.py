@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from standins import row_for, write_jsonl
 
 import hydralight
-from hydralight.runs import Run
+from hydralight.runs.run import Run
 
 
 def script(name, arguments):

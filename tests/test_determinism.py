@@ -8,7 +8,7 @@ from conftest import ROOT
 from safetensors.torch import load_file
 
 import hydralight
-from hydralight.runs import Run
+from hydralight.runs.run import Run
 from hydralight.tasks.task import Task
 
 

@@ -16,7 +16,6 @@ from standins import article, tokenizer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from hydralight.config import UserError
 from hydralight.data.augmentation import RandomResizedCropAndFlip
 from hydralight.data.documents import encode_documents, encode_prompts
 from hydralight.data.encoding import encode_texts, has_plain_backend
@@ -28,6 +27,7 @@ from hydralight.data.question_answering import QuestionAnsweringData, encode_win
 from hydralight.data.roles import rename_roles
 from hydralight.data.splits import fold
 from hydralight.data.token_classification import TokenClassificationData, encode_words, to_iob2
+from hydralight.errors import UserError
 from hydralight.tasks.question_answering import QuestionAnsweringTask
 from hydralight.tasks.token_classification import TokenClassificationTask
 from hydralight.tokenizers import Trained

@@ -11,7 +11,9 @@ from omegaconf import OmegaConf
 
 import hydralight
 from hydralight.cli import start
-from hydralight.config import WHITELIST, UserError, allowed, check_targets
+from hydralight.config.check import check_targets
+from hydralight.config.whitelist import WHITELIST, allowed
+from hydralight.errors import UserError
 from hydralight.sweeps.space import distribution, split
 
 

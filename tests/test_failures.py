@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT, article, write_jsonl
 
 import hydralight
-from hydralight.config import UserError
+from hydralight.errors import UserError
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from standins import row_for, tokenizer, write_jsonl
 import hydralight
 from hydralight.callbacks.throughput import Throughput
 from hydralight.cli import start
-from hydralight.config import UserError
 from hydralight.data.text_classification import TextClassificationData
+from hydralight.errors import UserError
 from hydralight.loggers import CSVLogger
 from hydralight.tasks.classification import TextClassificationTask
 from hydralight.tasks.losses import (

@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 
 import hydralight
 from hydralight.callbacks.checkpoint import LastCheckpoint
-from hydralight.config import UserError, run_id
+from hydralight.config.resolvers import run_id
+from hydralight.errors import UserError
 from hydralight.tasks.task import Task
 
 

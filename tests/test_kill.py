@@ -14,7 +14,7 @@ import torch
 from conftest import ROOT
 from killed import MOMENTS
 
-from hydralight.runs import Run
+from hydralight.runs.run import Run
 
 EPOCHS = (
     8  # of 7 batches, or of 4 with two processes; each window of two is a step and a checkpoint

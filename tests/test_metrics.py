@@ -14,7 +14,7 @@ import torch.multiprocessing
 from standins import WORDS
 from torch import nn
 
-from hydralight.config import UserError
+from hydralight.errors import UserError
 from hydralight.metrics.auroc import LabelAUROC
 from hydralight.metrics.entities import EntityScores
 from hydralight.metrics.evaluate import Evaluate

@@ -5,7 +5,7 @@ import torch
 from conftest import article
 from transformers import AutoModelForSeq2SeqLM
 
-from hydralight.config import UserError
+from hydralight.errors import UserError
 from hydralight.models import Pretrained, Scratch
 from hydralight.optim import parameter_groups
 from hydralight.tokenizers import Trained

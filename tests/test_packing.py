@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 
 import hydralight
-from hydralight.config import UserError
 from hydralight.data.packing import balanced, pack
+from hydralight.errors import UserError
 from hydralight.tasks.task import Task
 
 OFF = "model.config={resid_pdrop: 0, embd_pdrop: 0, attn_pdrop: 0}"

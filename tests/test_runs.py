@@ -11,7 +11,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 import hydralight
 from hydralight.cli import start
-from hydralight.config import UserError
+from hydralight.errors import UserError
 from hydralight.tasks.task import Task
 
 
@@ -166,7 +166,7 @@ def test_secrets_are_redacted(bart_cnn):
 
 
 def test_redaction_spares_what_is_no_secret(bart_cnn):
-    from hydralight.environment import redact
+    from hydralight.runs.secrets import redact
 
     spared = {
         "eos_token": "</s>",

@@ -10,10 +10,10 @@ import pytest
 import zstandard
 from datasets import ClassLabel, Dataset, DatasetDict
 
-from hydralight.config import UserError
 from hydralight.data.roles import rename_roles
 from hydralight.data.sources import load_splits
 from hydralight.data.splits import carve
+from hydralight.errors import UserError
 
 ROWS = [{"text": 'a "b"', "n": 1}, {"text": "None", "n": 2}, {"text": "NA, c", "n": 3}]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
@@ -197,7 +197,7 @@ def test_bad_paths(tmp_path):
 HUB = """
 import sys
 from datasets import Dataset, config
-from hydralight.config import UserError
+from hydralight.errors import UserError
 from hydralight.data.sources import load_splits
 import logging; logging.disable(logging.CRITICAL)
 asked = [{"train": "test[:1]", "test": "test"}, {"train": "x"}]

@@ -28,7 +28,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 from transformers.trainer_utils import default_hp_space_optuna
 
-from hydralight.config import CONFIG_DIR, WHITELIST, UserError
+from hydralight.config.project import CONFIG_DIR
+from hydralight.config.whitelist import WHITELIST
+from hydralight.errors import UserError
 from hydralight.sweeps import isolation, space
 from hydralight.sweeps.report import report
 from hydralight.sweeps.study import SweepStudy

@@ -14,7 +14,7 @@ from transformers import (
 
 import hydralight
 from hydralight.cli import start
-from hydralight.config import UserError
+from hydralight.errors import UserError
 from hydralight.tasks.seq2seq import Seq2SeqTask
 
 SIZES = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2}

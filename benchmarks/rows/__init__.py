@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import Line
-from hydralight.config import UserError, did_you_mean
+from hydralight.errors import UserError, did_you_mean
 
 NAMES = (
     "same_batches",

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hydralight.runs import Run
+    from hydralight.runs.run import Run
 
-__all__ = ["Run", "train"]
+__all__ = ["Run", "evaluate", "predict", "train"]
 
 
 def train(overrides: Sequence[str] = ()) -> "Run | None":
@@ -15,18 +15,40 @@ def train(overrides: Sequence[str] = ()) -> "Run | None":
     With `check=true` and `debug=fdr` there is none to return.
 
     Raises:
-        hydralight.config.UserError: what the command line would say in one sentence.
+        hydralight.errors.UserError: what the command line would say in one sentence.
     """
     from hydralight.cli import start
-    from hydralight.runs import Run
+    from hydralight.runs.run import Run
 
     path = start("train", overrides)
     return None if path is None else Run(path)
 
 
+def evaluate(overrides: Sequence[str]) -> dict[str, float]:
+    """Evaluate as `python eval.py <overrides>` does, and return the metrics by name.
+
+    Raises:
+        hydralight.errors.UserError: what the command line would say in one sentence.
+    """
+    from hydralight.cli import call
+
+    return call("eval", overrides)[1]
+
+
+def predict(overrides: Sequence[str]) -> list[dict[str, Any]]:
+    """Predict as `python predict.py <overrides>` does, and return a dict a row.
+
+    Raises:
+        hydralight.errors.UserError: what the command line would say in one sentence.
+    """
+    from hydralight.cli import call
+
+    return call("predict", overrides)[1]
+
+
 def __getattr__(name: str) -> Any:
     if name == "Run":  # imported when it is asked for: the scripts start quickly
-        from hydralight.runs import Run
+        from hydralight.runs.run import Run
 
         return Run
     raise AttributeError(name)

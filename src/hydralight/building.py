@@ -13,9 +13,11 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
-from hydralight import models, runs
-from hydralight.config import UserError, check_root, check_targets, first_line
+from hydralight import models
+from hydralight.config.check import check_root, check_targets
 from hydralight.data.datamodule import DataModule
+from hydralight.errors import UserError, first_line
+from hydralight.runs.run import model_folder
 from hydralight.sweeps.trial import PRUNING
 from hydralight.tasks.task import Task
 
@@ -128,7 +130,7 @@ def use_trained_model(cfg: DictConfig, run_dir: Path) -> None:
     """
     if not cfg.get("run") and cfg.checkpoint is None:
         raise UserError("name a model: run=<run dir>, or checkpoint=<model> experiment=<recipe>.")
-    folder = str(runs.model_folder(run_dir)) if cfg.get("run") else cfg.checkpoint
+    folder = str(model_folder(run_dir)) if cfg.get("run") else cfg.checkpoint
     cfg.checkpoint = folder
     kept = {key: cfg.model[key] for key in ("attn_implementation",) if cfg.model.get(key)}
     cfg.model = {
@@ -136,7 +138,7 @@ def use_trained_model(cfg: DictConfig, run_dir: Path) -> None:
         "checkpoint": folder,
         **kept,
     }
-    module = str(cfg.tokenizer._target_).rpartition(".")[0]  # tokenizers, or image_processors
+    module = str(cfg.tokenizer._target_).rpartition(".")[0]  # tokenizers, or processors
     cfg.tokenizer = {"_target_": f"{module}.Pretrained", "checkpoint": folder}
     named: Any = models.read_config(folder).id2label or {}
     labels = [named[number] for number in range(len(named))]

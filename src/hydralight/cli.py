@@ -2,9 +2,7 @@
 
 import os
 import sys
-import time
-import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +14,36 @@ from hydra.types import RunMode
 from hydra.utils import execution_whitelist
 from omegaconf import DictConfig, OmegaConf
 
-from hydralight import runs
-from hydralight.config import CONFIG_DIR, WHITELIST, UserError, first_line, register_resolvers
-from hydralight.errors import explain
+from hydralight.config.explain import explain
+from hydralight.config.project import CONFIG_DIR, projects
+from hydralight.config.resolvers import register_resolvers
+from hydralight.config.whitelist import whitelist
+from hydralight.errors import UserError, did_you_mean
+from hydralight.runs import overrides as typed
+from hydralight.runs.run import remove_if_unused
+
+COMMANDS = ("train", "eval", "predict", "report")
+COMMAND = "HYDRALIGHT_COMMAND"  # tells it to the ranks that `hydralight <command>` starts by itself
+
+
+def command_line() -> None:
+    """Run `hydralight <command> …`, which is `python <command>.py …` in any directory."""
+    command = sys.argv[1] if len(sys.argv) > 1 else ""
+    if command in COMMANDS:
+        os.environ[COMMAND] = sys.argv.pop(1)
+    elif COMMAND in os.environ:
+        command = os.environ[COMMAND]
+    elif command in ("-h", "--help"):
+        print(f"usage: hydralight {{{'|'.join(COMMANDS)}}} …")
+        return
+    else:
+        known = f"(there are: {', '.join(COMMANDS)})"
+        said = f"there is no command '{command}'{did_you_mean(command, COMMANDS)}"
+        exit_with(UserError(f"{said if command else 'name a command'} {known}"), False)
+    if command == "report":
+        report(sys.argv)
+    else:
+        main(command)
 
 
 def main(command: str) -> None:
@@ -29,7 +54,7 @@ def main(command: str) -> None:
         config_dir, config_name = prepare(command, sys.argv)
         os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to the handler below
         hydra.main(
-            config_path=str(config_dir), config_name=config_name, execution_whitelist=WHITELIST
+            config_path=str(config_dir), config_name=config_name, execution_whitelist=whitelist()
         )(_job(command, show_traceback))()
     except Exception as error:
         exit_with(error, show_traceback)
@@ -41,19 +66,20 @@ def prepare(command: str, argv: list[str]) -> tuple[Path, str]:
     For `resume=` and `run=` that is the run's own unresolved config; the arguments in `argv`
     (behind the program's name) are then replaced by those that merge onto it.
     """
-    sweep_dir = runs.named_sweep(argv) if command == "train" else None
+    projects()  # which also lets their packages be imported
+    sweep_dir = typed.named_sweep(argv) if command == "train" else None
     if sweep_dir is not None:
-        argv[1:] = runs.arguments_in_sweep(sweep_dir, argv[1:])
-        return CONFIG_DIR, command
-    searches = any(argument.startswith("hparams_search=") for argument in argv)
+        argv[1:] = typed.arguments_in_sweep(sweep_dir, argv[1:])
+    searches = any(typed.key_of(argument) == "hparams_search" for argument in argv[1:])
     flags = ("-m", "--multirun", "-c", "--cfg", "--help", "hydra.mode=")
     if searches and not any(argument.startswith(flags) for argument in argv[1:]):
         raise UserError(f"hparams_search is for sweeps: python {command}.py -m …")
-    run_dir = runs.named_on_command_line(command, argv)
+    run_dir = None if sweep_dir is not None else typed.named_run(command, argv)
     if run_dir is None:
-        argv[1:] = [runs.quoted_text(a) if command == "predict" else a for a in argv[1:]]
+        argv[1:] = typed.with_own_configs(argv[1:])
+        argv[1:] = [typed.quoted_input(a) if command == "predict" else a for a in argv[1:]]
         return CONFIG_DIR, command
-    argv[1:] = runs.arguments_in_run(command, run_dir, argv[1:])
+    argv[1:] = typed.arguments_in_run(command, run_dir, argv[1:])
     return run_dir / ".hydra", "config"
 
 
@@ -63,22 +89,27 @@ def start(command: str, overrides: Sequence[str]) -> Path | None:
     Returns:
         The run's directory; None where nothing was to be written (`check`, `fast_dev_run`).
     """
+    return call(command, overrides)[0]
+
+
+def call(command: str, overrides: Sequence[str]) -> tuple[Path | None, Any]:
+    """Do the same, and return what the command's function returns beside the directory."""
     register_resolvers()
     argv = [command, *overrides]
     config_dir, config_name = prepare(command, argv)
-    run_dirs, raised = [], []
+    run_dirs, raised, returned = [], [], []
 
     def job(cfg: DictConfig) -> None:
         run_dirs.append(Path(HydraConfig.get().runtime.output_dir))
         try:
-            run(command, cfg, run_dirs[0])
+            returned.append(run(command, cfg, run_dirs[0]))
         except Exception as error:  # Hydra would print the overrides, secrets included
             raised.append(error)
 
     try:
         with (
             initialize_config_dir(str(config_dir), job_name=command),
-            execution_whitelist(WHITELIST),
+            execution_whitelist(whitelist()),
         ):
             application = GlobalHydra.instance().hydra
             assert application is not None
@@ -90,7 +121,7 @@ def start(command: str, overrides: Sequence[str]) -> Path | None:
         if sentence is None or isinstance(error, UserError):
             raise
         raise UserError(sentence) from error
-    return run_dirs[0] if run_dirs[0].exists() else None
+    return run_dirs[0] if run_dirs[0].exists() else None, returned[0]
 
 
 def exit_with(error: Exception, show_traceback: bool) -> None:
@@ -102,12 +133,14 @@ def exit_with(error: Exception, show_traceback: bool) -> None:
     sys.exit(1)
 
 
-def _job(command: str, show_traceback: bool) -> Any:
+def _job(command: str, show_traceback: bool) -> Callable[[DictConfig], Any]:
     def job(cfg: DictConfig) -> Any:
         os.environ.pop("HYDRA_FULL_ERROR", None)  # not for the processes that a job starts
         run_dir = Path(HydraConfig.get().runtime.output_dir)
         try:
             if command == "train" and HydraConfig.get().mode == RunMode.MULTIRUN:
+                from hydralight.trials import trial
+
                 return trial(cfg, run_dir)
             return run(command, cfg, run_dir)
         except Exception as error:
@@ -142,40 +175,6 @@ def report(argv: list[str]) -> None:
         exit_with(error, os.environ.get("HYDRA_FULL_ERROR") == "1")
 
 
-def trial(cfg: DictConfig, run_dir: Path) -> Any:
-    """Run one job of a sweep in a process of its own, as `train.py` with its overrides."""
-    from hydralight.sweeps.trial import arguments_of, run_trial
-
-    arguments, environment = arguments_of(cfg, run_dir)
-    return run_trial(train_trial, arguments, run_dir, environment, cfg.optimized_metric)
-
-
-def train_trial(run_dir: Path, arguments: Sequence[str]) -> Any:
-    """Train in this process, and return an outcome whatever happens."""
-    from hydralight.sweeps.trial import take_one_gpu
-
-    script = Path(sys.argv[0]).resolve()
-    if CONFIG_DIR.parent not in script.parents:  # a launcher's own
-        script = CONFIG_DIR.parent / "train.py"
-    sys.argv = [str(script), *arguments]  # DDP starts its other ranks by them
-    take_one_gpu()
-    started = time.monotonic()
-    outcome: dict[str, Any] = {"state": "complete"}
-    try:
-        start("train", arguments)
-    except Exception as error:
-        traceback.print_exc()
-        if type(error).__name__ == "TrialPruned":
-            outcome |= {"state": "pruned", "step": error.args[0]}
-        else:
-            reason = explain(error) or f"{type(error).__name__}: {first_line(error)}"
-            outcome |= {"state": "failed", "reason": reason}
-    best = runs.read_metrics(run_dir).get("best", {})
-    outcome["metrics"] = {name: value for name, value in best.items() if name != "step"}
-    outcome["metrics"]["seconds"] = round(time.monotonic() - started, 3)
-    return outcome
-
-
 def run(command: str, cfg: DictConfig, run_dir: Path) -> Any:
     """Run one command on a composed config, in its directory; imports the heavy libraries."""
     # OpenMP's threads spin while they wait, and starve those of another run on the same cores
@@ -193,5 +192,5 @@ def run(command: str, cfg: DictConfig, run_dir: Path) -> Any:
         return function(cfg, run_dir)
     except Exception:
         if not (cfg.get("run") or cfg.get("resume")):  # then it is not of this process's making
-            runs.remove_if_unused(run_dir)
+            remove_if_unused(run_dir)
         raise

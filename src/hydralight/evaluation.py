@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig, OmegaConf
 
-from hydralight import models, runs
+from hydralight import models
 from hydralight.building import (
     build_data,
     build_task,
@@ -18,7 +18,8 @@ from hydralight.building import (
 )
 from hydralight.callbacks.predictions import Predictions
 from hydralight.data.datamodule import DataModule
-from hydralight.environment import record_start
+from hydralight.runs.environment import record_start
+from hydralight.runs.run import update_metrics
 from hydralight.tasks.task import Task
 
 
@@ -49,7 +50,7 @@ def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
         if not own_run:
             record_start(run_dir, cfg)
         if name == "test" or not own_run:
-            runs.update_metrics(run_dir, **{split: metrics})
+            update_metrics(run_dir, **{split: metrics})
         print(json.dumps(metrics, indent=2))
     return metrics
 
@@ -72,7 +73,7 @@ def test_best(trainer: Trainer, task: Task, data: DataModule, run_dir: Path) -> 
     trainer.callbacks.append(predictions)  # type: ignore[attr-defined]
     metrics = run_trainer(trainer, task, data, "test")
     if trainer.is_global_zero:
-        runs.update_metrics(run_dir, test=metrics)
+        update_metrics(run_dir, test=metrics)
 
 
 def new_data(cfg: DictConfig, run_dir: Path) -> bool:

@@ -15,7 +15,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from hydralight.config import UserError, did_you_mean, first_line
+from hydralight.errors import UserError, did_you_mean, first_line
 from hydralight.hub import only_cached
 
 

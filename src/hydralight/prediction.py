@@ -14,9 +14,9 @@ from hydralight.building import (
     use_trained_model,
 )
 from hydralight.callbacks.predictions import write_json_lines
-from hydralight.config import UserError
 from hydralight.data.sources import without_bars
-from hydralight.environment import record_start
+from hydralight.errors import UserError
+from hydralight.runs.environment import record_start
 from hydralight.tasks.evaluated import Rows
 
 

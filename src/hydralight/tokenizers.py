@@ -20,7 +20,7 @@ from tokenizers import (
 )
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from hydralight.config import UserError, first_line
+from hydralight.errors import UserError, first_line
 from hydralight.hub import only_cached
 from hydralight.models import read_config
 

@@ -11,16 +11,18 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import LambdaCallback
 from omegaconf import DictConfig, OmegaConf
 
-from hydralight import runs
 from hydralight.building import build, prepare
 from hydralight.callbacks.preemption import EXIT_CODE
-from hydralight.config import UserError, did_you_mean, first_line
 from hydralight.data.datamodule import DataModule
-from hydralight.environment import record_overrides, record_start, redact, redacted_keys
+from hydralight.errors import UserError, did_you_mean, first_line
 from hydralight.evaluation import test_best
 from hydralight.loggers import wandb_run_ends
 from hydralight.models import read_config
 from hydralight.preflight import preflight
+from hydralight.runs.environment import record_overrides, record_start, redacted_keys
+from hydralight.runs.files import restore_folder
+from hydralight.runs.run import read_metrics, remove_if_unused, update_metrics
+from hydralight.runs.secrets import redact
 from hydralight.tasks.task import Task
 
 log = logging.getLogger(__name__)
@@ -45,14 +47,14 @@ def train(cfg: DictConfig, run_dir: Path) -> float | None:
     data.later_splits = ("test",) if cfg.test else ()
     if cfg.check:
         preflight(cfg)
-        runs.remove_if_unused(run_dir)
+        remove_if_unused(run_dir)
         return None
     if trainer.is_global_zero and not fast_dev_run:
         record_start(run_dir, cfg)
         if cfg.resume:  # once it goes on: a refused change is not to be made again
             begun = LambdaCallback(on_train_start=lambda *_: record_overrides(run_dir))
             trainer.callbacks.append(begun)  # type: ignore[attr-defined]
-        runs.restore_folder(run_dir / "model")
+        restore_folder(run_dir / "model")
     with wandb_run_ends():
         return fit(cfg, run_dir, task, data, trainer, checkpoint)
 
@@ -75,13 +77,13 @@ def fit(
         log.warning("interrupted; to go on: python train.py resume=%s", run_dir)
         sys.exit(130)
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
-        runs.remove_if_unused(run_dir)
+        remove_if_unused(run_dir)
         return None
     if cfg.test:
         test_best(trainer, task, data, run_dir)
     if trainer.is_global_zero:
-        runs.update_metrics(run_dir, status="finished")
-        best = runs.read_metrics(run_dir).get("best")
+        update_metrics(run_dir, status="finished")
+        best = read_metrics(run_dir).get("best")
         if best is not None:
             metric = cfg.optimized_metric
             log.info("best %s: %.4f, at step %d", metric, best[metric], best["step"])
@@ -107,7 +109,7 @@ def resume_checkpoint(cfg: DictConfig, run_dir: Path) -> Path:
     max_steps = cfg.trainer.get("max_steps", -1)
     max_epochs = cfg.trainer.get("max_epochs")
     # a checkpoint stands before the evaluation of its step, which may be all that is left
-    finished = runs.read_metrics(run_dir).get("status") == "finished"
+    finished = read_metrics(run_dir).get("status") == "finished"
     reached = (max_epochs is not None and 0 <= max_epochs <= epochs) or 0 <= max_steps <= step
     passed = (max_epochs is not None and 0 <= max_epochs < epochs) or 0 <= max_steps < step
     if passed or (finished and reached):
@@ -177,7 +179,7 @@ def log_config(cfg: DictConfig, trainer: Trainer) -> None:
 
 def best_value(cfg: DictConfig, trainer: Trainer, run_dir: Path) -> float | None:
     """Return the best value of the optimized metric, or its last where no best is kept."""
-    best = runs.read_metrics(run_dir).get("best", {})
+    best = read_metrics(run_dir).get("best", {})
     if cfg.optimized_metric in best:
         return best[cfg.optimized_metric]
     value = trainer.callback_metrics.get(cfg.optimized_metric)

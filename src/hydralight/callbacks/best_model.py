@@ -8,9 +8,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 
-from hydralight import runs
-from hydralight.config import UserError
-from hydralight.environment import redact
+from hydralight.errors import UserError
+from hydralight.runs.files import fresh_folder, replace_folder
+from hydralight.runs.secrets import redact
 
 
 class BestModel(Callback):
@@ -96,7 +96,7 @@ class BestModel(Callback):
         """Write the folder beside the old one, and put it in its place."""
         if not trainer.is_global_zero:
             return
-        partial = runs.fresh_folder(self.dirpath.with_name(f"{self.dirpath.name}.partial"))
+        partial = fresh_folder(self.dirpath.with_name(f"{self.dirpath.name}.partial"))
         model: Any = averaged(trainer) or pl_module.model
         generation: Any = getattr(model, "generation_config", None)
         stop_strings = getattr(generation, "stop_strings", None)
@@ -107,7 +107,7 @@ class BestModel(Callback):
             generation.stop_strings = stop_strings
         trainer.datamodule.processor.save_pretrained(partial)  # type: ignore[attr-defined]
         (partial / "README.md").write_text(self.model_card(trainer.global_step, model))
-        runs.replace_folder(partial, self.dirpath)
+        replace_folder(partial, self.dirpath)
 
     def model_card(self, step: int, model: torch.nn.Module) -> str:
         """Return the text of the model card."""

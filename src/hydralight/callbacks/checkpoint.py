@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from hydralight.callbacks.schedule import evaluation_is_due
-from hydralight.config import UserError, first_line
+from hydralight.errors import UserError, first_line
 
 
 class LastCheckpoint(Checkpoint):

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from hydralight import runs
 from hydralight.callbacks.best_model import BestModel
 from hydralight.callbacks.step_log import StepLog
 from hydralight.curves import draw_curves
+from hydralight.runs.run import update_metrics
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ class Record(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say that the run is on."""
         if trainer.is_global_zero:
-            runs.update_metrics(self.dirpath, status="running")
+            update_metrics(self.dirpath, status="running")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what is about to be trained."""
@@ -65,4 +65,4 @@ class Record(Callback):
                 record["last"].update(callback.last)
             if isinstance(callback, BestModel) and callback.best_step is not None:
                 record["best"] = {"step": callback.best_step, **callback.best_metrics}
-        runs.update_metrics(self.dirpath, **record)
+        update_metrics(self.dirpath, **record)

@@ -5,10 +5,10 @@ from typing import Any
 
 from datasets import Dataset
 
-from hydralight.config import UserError
 from hydralight.data.datamodule import DataModule, Purpose
 from hydralight.data.labels import ProblemType, distinct, named_labels
 from hydralight.data.roles import check_text
+from hydralight.errors import UserError
 
 
 class ClassificationData(DataModule):

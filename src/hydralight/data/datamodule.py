@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from hydralight.config import UserError
 from hydralight.data.encoded_data import EncodedData, Purpose
 from hydralight.data.padding import rounded_up
 from hydralight.data.sampling import EpochBatchSampler, EpochRows, TokenBudgetSampler
+from hydralight.errors import UserError
 
 Batch = dict[str, Any]
 

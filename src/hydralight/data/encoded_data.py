@@ -5,7 +5,6 @@ from typing import Any, ClassVar, Literal
 
 from datasets import Dataset
 
-from hydralight.config import UserError
 from hydralight.data.encoding import (
     cache_folder,
     encode_cached,
@@ -14,6 +13,7 @@ from hydralight.data.encoding import (
 )
 from hydralight.data.inputs import input_roles, read_input
 from hydralight.data.source_data import SourceData
+from hydralight.errors import UserError
 
 Purpose = Literal["train", "evaluate", "predict"]  # what rows are encoded for
 

@@ -17,7 +17,7 @@ from datasets import Dataset
 from datasets.fingerprint import Hasher
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from hydralight.config import UserError
+from hydralight.errors import UserError
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import zstandard
 from datasets.arrow_writer import SchemaInferenceError
 
-from hydralight.config import UserError, did_you_mean, first_line
+from hydralight.errors import UserError, did_you_mean, first_line
 
 _DIALECT = {"quoting", "quotechar", "escapechar", "doublequote", "skipinitialspace"}
 _CSV_DEFAULTS = {"encoding", "keep_default_na", "na_values"}

@@ -15,13 +15,13 @@ from datasets import Dataset
 from lightning.pytorch.utilities.seed import isolate_rng
 from PIL import Image, ImageOps
 
-from hydralight.config import UserError, did_you_mean, first_line
 from hydralight.data.classification import ClassificationData
 from hydralight.data.datamodule import Batch, Purpose
 from hydralight.data.inputs import looks_like_a_file
 from hydralight.data.labels import ProblemType, encode_labels
 from hydralight.data.roles import is_text
 from hydralight.data.sources import load_splits, without_bars
+from hydralight.errors import UserError, did_you_mean, first_line
 
 
 def encode_images(

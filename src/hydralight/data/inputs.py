@@ -7,10 +7,10 @@ from typing import Any
 
 from datasets import Dataset
 
-from hydralight.config import UserError
 from hydralight.data.faults import suffix
 from hydralight.data.roles import Columns, rename_roles
 from hydralight.data.sources import FORMATS
+from hydralight.errors import UserError
 
 
 def read_input(

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from datasets import ClassLabel, Dataset, List, Value
 
-from hydralight.config import UserError, did_you_mean
 from hydralight.data.roles import is_text
+from hydralight.errors import UserError, did_you_mean
 
 ProblemType = Literal[
     "single_label_classification", "multi_label_classification", "regression"

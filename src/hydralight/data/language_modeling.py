@@ -8,11 +8,11 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from hydralight.config import UserError, did_you_mean
 from hydralight.data.datamodule import Batch, DataModule, Purpose
 from hydralight.data.documents import CLEAN, cleaned, encode_documents, encode_prompts
 from hydralight.data.packing import pack
 from hydralight.data.padding import pad, pad_inputs
+from hydralight.errors import UserError, did_you_mean
 
 
 class LanguageModelingData(DataModule):

@@ -9,11 +9,11 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from hydralight.config import UserError
 from hydralight.data.datamodule import Batch, DataModule, Purpose
 from hydralight.data.encoding import encode_texts
 from hydralight.data.padding import pad_inputs
 from hydralight.data.roles import check_list, check_text
+from hydralight.errors import UserError
 
 
 def encode_choices(

@@ -8,10 +8,10 @@ import torch
 from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
-from hydralight.config import UserError
 from hydralight.data.datamodule import Batch, DataModule, Purpose
 from hydralight.data.padding import pad, pad_inputs
 from hydralight.data.roles import check_text
+from hydralight.errors import UserError
 
 ANSWER = {"text", "answer_start"}
 

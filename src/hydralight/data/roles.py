@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 
-from hydralight.config import UserError, did_you_mean
+from hydralight.errors import UserError, did_you_mean
 
 Columns = Mapping[str, str | Sequence[str]]
 

@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from hydralight.config import UserError, did_you_mean
 from hydralight.data.datamodule import Batch, DataModule, Purpose
 from hydralight.data.encoding import encode_texts
 from hydralight.data.padding import pad, pad_inputs, width_of
+from hydralight.errors import UserError, did_you_mean
 
 
 def encode_pairs(

@@ -7,10 +7,10 @@ import datasets
 from datasets import Dataset
 from lightning.pytorch import LightningDataModule
 
-from hydralight.config import UserError, did_you_mean
 from hydralight.data.roles import Columns, check_text, rename_roles
 from hydralight.data.sources import load_splits, without_bars
 from hydralight.data.splits import carve, fold
+from hydralight.errors import UserError, did_you_mean
 
 
 class SourceData(LightningDataModule):

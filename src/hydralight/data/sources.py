@@ -13,7 +13,6 @@ import datasets
 from datasets import Dataset
 from datasets.exceptions import DatasetNotFoundError
 
-from hydralight.config import UserError, did_you_mean, first_line
 from hydralight.data.faults import (
     bad_csv_row,
     bad_option,
@@ -24,6 +23,7 @@ from hydralight.data.faults import (
     refuse,
     suffix,
 )
+from hydralight.errors import UserError, did_you_mean, first_line
 from hydralight.hub import hub_answers
 
 log = logging.getLogger(__name__)

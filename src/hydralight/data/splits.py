@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset
 
-from hydralight.config import UserError, did_you_mean
 from hydralight.data.faults import count
+from hydralight.errors import UserError, did_you_mean
 
 
 def carve(

@@ -8,11 +8,11 @@ from datasets import Dataset
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerBase
 
-from hydralight.config import UserError, did_you_mean
 from hydralight.data.datamodule import Batch, DataModule, Purpose
 from hydralight.data.labels import distinct
 from hydralight.data.padding import pad, pad_inputs
 from hydralight.data.roles import check_list, check_text, is_text
+from hydralight.errors import UserError, did_you_mean
 
 
 def encode_words(

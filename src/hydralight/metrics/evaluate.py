@@ -4,7 +4,7 @@ from typing import Any
 
 import evaluate
 
-from hydralight.config import UserError, first_line
+from hydralight.errors import UserError, first_line
 from hydralight.metrics.gathered import GatheredMetric
 
 

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from omegaconf import DictConfig
 from optuna.trial import Trial
 
-from hydralight.config import UserError
+from hydralight.errors import UserError
 from hydralight.sweeps.study import storage_in, study_name
 from hydralight.sweeps.trial import PRUNING
 

@@ -8,8 +8,10 @@ import pandas as pd
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from hydralight.config import CONFIG_DIR
-from hydralight.runs import REDACTED, experiment_of, write_text
+from hydralight.config.project import CONFIG_DIR
+from hydralight.runs.files import write_text
+from hydralight.runs.run import experiment_of
+from hydralight.runs.secrets import REDACTED
 from hydralight.sweeps.pictures import draw
 from hydralight.sweeps.space import OWN
 from hydralight.sweeps.study import Direction

@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import (
     Sweep,
 )
 
-from hydralight.config import UserError
+from hydralight.errors import UserError
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, BruteForceSampler, GridSampler, QMCSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from hydralight.config import UserError
+from hydralight.errors import UserError
 from hydralight.sweeps.space import OWN, Point
 from hydralight.sweeps.trial import Outcome, read_outcome, write_outcome
 

@@ -20,10 +20,12 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from hydralight.config import UserError, check_targets, did_you_mean, direction, first_line
-from hydralight.environment import redact
-from hydralight.errors import explain
-from hydralight.runs import write_text
+from hydralight.config.check import check_targets
+from hydralight.config.explain import explain
+from hydralight.config.resolvers import direction
+from hydralight.errors import UserError, did_you_mean, first_line
+from hydralight.runs.files import write_text
+from hydralight.runs.secrets import redact
 from hydralight.sweeps import isolation, space
 from hydralight.sweeps.trial import Outcome, read_outcome, write_outcome
 

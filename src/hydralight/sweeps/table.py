@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 from omegaconf import OmegaConf
 
-from hydralight.config import UserError
-from hydralight.runs import read_metrics
+from hydralight.errors import UserError
+from hydralight.runs.run import read_metrics
 from hydralight.sweeps.space import number
 from hydralight.sweeps.study import Direction
 from hydralight.sweeps.trial import read_outcome
@@ -80,7 +80,7 @@ def objectives_of(folder: Path, metrics: list[str]) -> list[tuple[str, Direction
     if path.is_file():
         content = json.loads(path.read_text())
         return list(zip(content["objectives"], content["directions"], strict=True))
-    from hydralight.config import direction
+    from hydralight.config.resolvers import direction
 
     for job in trial_dirs(folder):
         own = OmegaConf.load(job / ".hydra" / "config.yaml")

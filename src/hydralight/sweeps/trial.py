@@ -11,8 +11,8 @@ from typing import Literal, TypedDict
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from hydralight.environment import redact_files
-from hydralight.runs import write_text
+from hydralight.runs.environment import redact_files
+from hydralight.runs.files import write_text
 from hydralight.sweeps import isolation
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from torchmetrics import Metric
 from transformers import AutoModelForCausalLM
 from transformers.modeling_outputs import CausalLMOutput
 
-from hydralight.config import UserError
+from hydralight.errors import UserError
 from hydralight.metrics.perplexity import Perplexity
 from hydralight.tasks.evaluated import Batch, Rows
 from hydralight.tasks.losses import token_cross_entropy

@@ -17,7 +17,7 @@ from torchmetrics.classification import (
 from torchmetrics.wrappers import ClasswiseWrapper
 from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
 
-from hydralight.config import UserError
+from hydralight.errors import UserError
 from hydralight.metrics.auroc import LabelAUROC
 from hydralight.tasks.evaluated import Batch, Rows
 from hydralight.tasks.labelled import LabelledTask, label_counts

@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from hydralight.config import UserError, first_line
+from hydralight.errors import UserError, first_line
 from hydralight.metrics.loss import TargetMean
 
 Batch = dict[str, Any]

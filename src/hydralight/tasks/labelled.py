@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hydralight.config import UserError
+from hydralight.errors import UserError
 from hydralight.tasks.losses import ClassWeights, weights_of_classes
 from hydralight.tasks.task import Task
 

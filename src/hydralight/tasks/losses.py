@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hydralight.config import UserError, did_you_mean
+from hydralight.errors import UserError, did_you_mean
 
 ClassWeights = Sequence[float] | Mapping[str, float] | Literal["balanced"]
 

@@ -6,7 +6,7 @@ import torch
 from transformers import Cache, DynamicCache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from hydralight.config import UserError
+from hydralight.errors import UserError
 from hydralight.tasks.causal_lm import CausalLMTask
 from hydralight.tasks.evaluated import Batch
 

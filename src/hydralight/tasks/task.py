@@ -14,7 +14,7 @@ from torchmetrics import Metric
 from transformers import PreTrainedModel
 
 from hydralight import optim
-from hydralight.config import UserError, did_you_mean, first_line
+from hydralight.errors import UserError, did_you_mean, first_line
 from hydralight.tasks.evaluated import Batch, EvaluatedModule
 
 log = logging.getLogger(__name__)

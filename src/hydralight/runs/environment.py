@@ -15,8 +15,10 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from hydralight.config import CONFIG_DIR
-from hydralight.runs import REDACTED, write_text
+from hydralight.config.project import CONFIG_DIR
+from hydralight.runs.files import write_text
+from hydralight.runs.overrides import parsed
+from hydralight.runs.secrets import REDACTED, redact
 
 PACKAGES: tuple[str, ...] = (
     "hydralight",
@@ -27,16 +29,6 @@ PACKAGES: tuple[str, ...] = (
     "datasets",
 )
 PACKAGES += ("torchmetrics", "rouge-score", "hydra-core", "omegaconf", "numpy")
-
-SECRET_KEY = re.compile(
-    r"(^|\.)token$"  # but not eos_token and its kin
-    r"|(^|[._])((hf|hub|auth|access|api|refresh|bearer)_?token|(api|access|private)_?key"
-    r"|secret\w*|password|passwd|credentials?)$",
-    re.IGNORECASE,
-)
-SECRET_VALUE = re.compile(
-    r"\b(hf_[A-Za-z0-9]{30,}|sk-[\w-]{20,}|gh[pousr]_[A-Za-z0-9]{30,})\b|(?<=//)[^/@\s]+:[^/@\s]+(?=@)"
-)
 
 
 def record_start(run_dir: Path, cfg: DictConfig) -> None:
@@ -68,9 +60,10 @@ def record_overrides(run_dir: Path) -> None:
     """Keep what this and earlier resumes change in the config, for the next one."""
     latest: dict[str, str] = {}
     for override in HydraConfig.get().overrides.task:
-        key, _, _ = override.lstrip("+~").partition("=")
-        if key != "resume" and redact(override) == override:
-            latest[key] = override
+        typed = parsed(override)
+        if typed is None or typed.key_or_group == "resume" or redact(override) != override:
+            continue
+        latest[typed.key_or_group] = override
     write_text(run_dir / "resume.json", json.dumps(list(latest.values()), indent=2) + "\n")
 
 
@@ -130,22 +123,3 @@ def _processor() -> str:
         return platform.processor()
     found = re.search(r"model name\s*: (.*)", text)
     return found.group(1) if found else platform.processor()
-
-
-def redact(value: Any, key: str = "") -> Any:
-    """Return a copy in which the values of secret keys, and what looks like one, are hidden.
-
-    Strings of the form `key=value` (typed overrides) are judged by their key.
-    """
-    if isinstance(value, dict):
-        return {k: redact(v, str(k)) for k, v in value.items()}
-    if isinstance(value, list):
-        return [redact(v, key) for v in value]
-    if not isinstance(value, str):
-        return value
-    if SECRET_KEY.search(key) and value:
-        return REDACTED
-    name, equals, _ = value.partition("=")
-    if equals and SECRET_KEY.search(name.lstrip("+")):
-        return f"{name}={REDACTED}"
-    return SECRET_VALUE.sub(REDACTED, value)

@@ -1,106 +1,18 @@
-"""The configuration's rules: which code it may name, and whether its keys and types are right."""
+"""Whether a config's keys and types are those of what it names."""
 
-import difflib
-import hashlib
 import inspect
-import re
 import types
 import typing
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
+from hydralight.config.whitelist import allowed
+from hydralight.errors import UserError, did_you_mean, first_line
 
-# What a config may instantiate (Hydra's execution whitelist). Add your own package here, in code:
-# a YAML file, which may come with somebody's checkpoint, cannot extend it.
-WHITELIST = (
-    "hydralight.callbacks.*",
-    "hydralight.data.*",
-    "hydralight.image_processors.*",
-    "hydralight.loggers.*",
-    "hydralight.metrics.*",
-    "hydralight.models.Pretrained",
-    "hydralight.models.Scratch",
-    "hydralight.optim.schedule",
-    "hydralight.tasks.*",
-    "hydralight.tokenizers.Pretrained",
-    "hydralight.tokenizers.Trained",
-    "lightning.pytorch.callbacks.*",
-    "lightning.pytorch.loggers.*",
-    "lightning.pytorch.profilers.*",
-    "lightning.pytorch.strategies.*",
-    "lightning.pytorch.Trainer",
-    "optuna.pruners.*",
-    "optuna.samplers.*",
-    "torch.optim.*",
-    "torchmetrics.*",
-    "torchvision.transforms.*",
-    "wandb.Settings",
-)
-
-
-class UserError(Exception):
-    """A mistake at the user's door: its message is the one sentence that is shown."""
-
-
-def did_you_mean(word: str, known: typing.Iterable[str]) -> str:
-    """Return "; did you mean 'x'?" for the nearest known word, or an empty string."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else ""
-
-
-def first_line(error: BaseException) -> str:
-    """Return the beginning of a library's message, in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2]).rstrip(".") or type(error).__name__
-
-
-def direction(metric: str, *, _root_: Any = None) -> str:
-    """Say whether a metric is to be minimised ("min") or maximised ("max").
-
-    A metric of `task.metrics` knows it itself; others are told by their names.
-
-    Raises:
-        UserError: the metric cannot tell.
-    """
-    name = metric.rpartition("/")[2]
-    from hydra.utils import get_object
-
-    own = OmegaConf.select(_root_, f"task.metrics.{name}._target_") if _root_ is not None else None
-    if own is not None and allowed(str(own)):
-        higher_is_better = getattr(get_object(str(own)), "higher_is_better", None)
-        if higher_is_better is None:
-            raise UserError(
-                f"whether more of {metric} is better is not known: say "
-                "callbacks.best_model.mode=min or max."
-            )
-        return "max" if higher_is_better else "min"
-    smaller_is_better = r"(loss|perplexity|per_byte|error|rate|wer|cer|ter|mse|mae|rmse|time)$"
-    return "min" if re.search(smaller_is_better, metric) else "max"
-
-
-def run_id(run_dir: str) -> str:
-    """Return an id for W&B that is the same whenever a run directory goes on."""
-    path = Path(run_dir)
-    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
-    return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', path.name)[:40]}-{digest}"
-
-
-def register_resolvers() -> None:
-    """Make `${direction:<metric>}` and `${run_id:<run dir>}` known to OmegaConf."""
-    OmegaConf.register_resolver("direction", direction, replace=True)
-    OmegaConf.register_resolver("run_id", run_id, replace=True)
-
-
-def allowed(target: str) -> bool:
-    """Whether the whitelist lets a config name this dotted path."""
-    return any(
-        target.startswith(entry[:-1]) if entry.endswith(".*") else target == entry
-        for entry in WHITELIST
-    )
+# What a group's keys are dealt out to, beside the class that its `_target_` names.
+PARTS: dict[str, tuple[str, ...]] = {}
 
 
 def targets(node: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
@@ -150,27 +62,57 @@ def check_targets(cfg: DictConfig) -> None:
             not take, a number, text or switch of the wrong type, or a value that is missing.
     """
     for path, node in targets(cfg):
-        _check_target(path, node)
+        accepted: dict[str, Any] = {}
+        open_ended = False
+        for key, name in targets_of(path, node).items():
+            own, more = parameters(named(key, name))
+            accepted = {**own, **accepted}
+            open_ended = open_ended or more
+        _check_arguments(path, node, accepted, open_ended)
 
 
-def _check_target(path: str, node: DictConfig) -> None:
+def targets_of(path: str, node: DictConfig) -> dict[str, str]:
+    """Return what a node's keys go to, by the key that names it.
+
+    That is its target; of a group whose keys are dealt out also its parts, and `source`, which
+    names a source of the user's own.
+    """
+    names = {f"{path}._target_": str(node["_target_"])}
+    if path in PARTS:
+        names |= {part: part for part in PARTS[path]}
+        source = node.get("source")
+        if isinstance(source, str):
+            names[f"{path}.source"] = source
+        elif source is not None and source.get("_target_") is not None:
+            names[f"{path}.source._target_"] = str(source["_target_"])
+    return names
+
+
+def named(key: str, name: str) -> Any:
+    """Return what a dotted path names, if the whitelist lets a config name it."""
     from hydra.utils import get_object
+
+    if not allowed(name):
+        raise UserError(
+            f"{key}={name} is not on the whitelist: code of your own is named in the whitelist of "
+            "[tool.hydralight] in your pyproject.toml."
+        )
+    try:
+        return get_object(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"{key}={name} cannot be imported ({first_line(error)}).") from error
+
+
+def _check_arguments(
+    path: str, node: DictConfig, accepted: Mapping[str, Any], open_ended: bool
+) -> None:
     from typeguard import TypeCheckError, check_type
 
-    name = str(node["_target_"])
-    if not allowed(name):
-        raise UserError(f"{path}._target_={name} is not on the whitelist in hydralight/config.py.")
-    try:
-        accepted, open_ended = parameters(get_object(name))
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(
-            f"{path}._target_={name} cannot be imported ({first_line(error)})."
-        ) from error
     for key in map(str, node):
         if key in ("_target_", "_partial_", "_recursive_", "_convert_", "_args_"):
             continue
         if key not in accepted and not open_ended:
-            short = name.rsplit(".", 1)[-1]
+            short = str(node["_target_"]).rsplit(".", 1)[-1]
             raise UserError(
                 f"{path}.{key}: {short} has no argument '{key}'{did_you_mean(key, accepted)}"
             )

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import AutoImageProcessor, BaseImageProcessor
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 
-from hydralight.config import UserError, first_line
+from hydralight.errors import UserError, first_line
 from hydralight.hub import only_cached
 from hydralight.models import default_config, read_config
 

@@ -1,0 +1,78 @@
+"""Exceptions in the one sentence that a user is shown."""
+
+import re
+
+from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+
+from hydralight.errors import UserError, did_you_mean
+
+
+def explain(error: BaseException) -> str | None:
+    """Put an exception into the one sentence a user is shown, or None where it is our own bug."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError) or type(cause).__name__ == "MisconfigurationException":
+            # a loader's worker sends its whole traceback
+            return str(cause).strip().split("UserError: ")[-1]
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, ValueError) and re.search("/(lightning|hydra)/", _raised_in(error)):
+        return " ".join(str(error).split())
+    if type(error).__module__.startswith("wandb."):
+        return f"W&B: {error} (or keep the run here: logger.wandb.offline=true)"
+    if isinstance(error, OverrideParseException):
+        return (
+            f"'{error.override}' is not a valid override; a value with brackets, colons, commas, "
+            "spaces or signs in it needs quotes of its own, as in 'data.path=\"my.csv[:100]\"'"
+        )
+    if isinstance(error, ConfigCompositionException):
+        return _composition_error(error)
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return " ".join(str(error).split())
+    return None
+
+
+def _composition_error(error: ConfigCompositionException) -> str:
+    missing = getattr(error, "missing_cfg_file", None)
+    if missing is not None:
+        group, _, choice = missing.rpartition("/")
+        options = sorted(getattr(error, "options", None) or ())
+        if not group:
+            return _line(str(error))
+        near = did_you_mean(choice, options)
+        return f"there is no '{choice}' in configs/{group}{near} (there are: {', '.join(options)})"
+    unmatched = re.match(
+        r"Could not override '([^'@]+)'.*\nNo match in the defaults list", str(error)
+    )
+    if unmatched:
+        group = unmatched[1]
+        return (
+            f"a run's own config takes {group}.<key>=<value>, or a whole group as +{group}=<name>"
+        )
+    cause = error.__cause__
+    if isinstance(cause, OmegaConfBaseException) and cause.full_key:
+        parent = cause.parent_node
+        where = f"'{cause.full_key}'"
+        if cause.key is not None and parent is not None and hasattr(parent, "keys"):
+            known = [str(key) for key in parent]
+            key = str(cause.key)
+            if key not in known:
+                at = f" in '{parent._get_full_key(None)}'" if parent._get_full_key(None) else ""
+                near = did_you_mean(key, known)
+                return f"there is no key '{key}'{at}{near} (to add one, write +{cause.full_key}=…)"
+        return f"{where}: {_line(str(cause))}"
+    return " ".join(str(error).split())
+
+
+def _raised_in(error: BaseException) -> str:
+    """Return the file whose code raised an exception."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return "" if traceback is None else traceback.tb_frame.f_code.co_filename
+
+
+def _line(text: str) -> str:
+    return text.strip().split("\n")[0]

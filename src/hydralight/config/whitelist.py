@@ -1,0 +1,43 @@
+"""Which code a config may name (Hydra's execution whitelist)."""
+
+from hydralight.config.project import projects
+
+# A project of one's own adds to it in its pyproject.toml (`config/project.py`): a YAML file, which
+# may come with somebody's checkpoint, cannot extend it.
+WHITELIST = (
+    "hydralight.callbacks.*",
+    "hydralight.data.*",
+    "hydralight.loggers.*",
+    "hydralight.metrics.*",
+    "hydralight.models.Pretrained",
+    "hydralight.models.Scratch",
+    "hydralight.optim.schedule",
+    "hydralight.processors.*",
+    "hydralight.tasks.*",
+    "hydralight.tokenizers.Pretrained",
+    "hydralight.tokenizers.Trained",
+    "lightning.pytorch.callbacks.*",
+    "lightning.pytorch.loggers.*",
+    "lightning.pytorch.profilers.*",
+    "lightning.pytorch.strategies.*",
+    "lightning.pytorch.Trainer",
+    "optuna.pruners.*",
+    "optuna.samplers.*",
+    "torch.optim.*",
+    "torchmetrics.*",
+    "torchvision.transforms.*",
+    "wandb.Settings",
+)
+
+
+def whitelist() -> tuple[str, ...]:
+    """Return what configs may name: the template's list, and those of projects built on it."""
+    return (*WHITELIST, *(name for project in projects() for name in project.whitelist))
+
+
+def allowed(target: str) -> bool:
+    """Whether the whitelist lets a config name this dotted path."""
+    return any(
+        target.startswith(entry[:-1]) if entry.endswith(".*") else target == entry
+        for entry in whitelist()
+    )

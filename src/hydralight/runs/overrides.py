@@ -1,0 +1,177 @@
+"""What was typed, read by Hydra's own parser; and how a run or a sweep is gone on with."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from hydralight.config.project import config_dirs
+from hydralight.errors import UserError
+from hydralight.runs.run import existing_run, experiment_of, latest_run
+from hydralight.runs.secrets import REDACTED
+
+# Their values are paths or texts as they were typed, which need not be an override's.
+FREE_TEXT = re.compile(r"\+{0,2}(resume|run|sweep|input)=(.*)", re.DOTALL)
+EVALUATING = ("run", "split", "input", "output")  # keys that a training config does not have
+
+
+def parsed(argument: str) -> Override | None:
+    """Return an argument as Hydra reads it; None for a flag, or what Hydra is to refuse."""
+    if argument.startswith("-"):
+        return None
+    try:
+        return OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return None
+
+
+def key_of(argument: str) -> str | None:
+    """Return the key or group that an argument sets; None for a flag."""
+    free = FREE_TEXT.fullmatch(argument)
+    override = parsed(argument)
+    if free is not None or override is None:
+        return None if free is None else free[1]
+    return override.key_or_group
+
+
+def value_of(key: str, arguments: Sequence[str]) -> Any:
+    """Return the last value that was typed for a key; None where none was."""
+    found = [o for a in arguments if (o := parsed(a)) is not None and o.key_or_group == key]
+    return found[-1].value() if found else None
+
+
+def free_text(key: str, arguments: Sequence[str]) -> tuple[int, str] | None:
+    """Return the place and value of the argument that sets a key of free text to something."""
+    for place, argument in enumerate(arguments):
+        match = FREE_TEXT.fullmatch(argument)
+        if match is not None and match[1] == key and match[2] not in ("", "null"):
+            override = parsed(argument) if match[2][0] in "'\"" else None
+            return place, match[2] if override is None else str(override.value())
+    return None
+
+
+def quoted(text: object) -> str:
+    """Return a text as a value that Hydra takes literally: no interpolation, no list, no sweep."""
+    escaped = str(text).replace("${", "\\${")
+    # backslashes before a quote, and at the end, would escape it
+    escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), escaped)
+    return f"'{escaped}'"
+
+
+def quoted_input(argument: str) -> str:
+    """Quote the value of `input=`, which is anybody's text, unless it is quoted already."""
+    match = FREE_TEXT.fullmatch(argument)
+    if match is None or match[1] != "input":
+        return argument
+    whole = match[2]
+    if len(whole) > 1 and whole[0] == whole[-1] and whole[0] in "'\"":
+        return argument
+    return f"{argument[: match.start(2)]}{quoted(whole)}"
+
+
+# ---------------------------------------------------------------- where configs are
+
+
+def with_own_configs(arguments: Sequence[str]) -> list[str]:
+    """Add the folders of configs of a project that is built on this one to what was typed."""
+    own = [f"file://{folder}" for folder in config_dirs()[1:]]
+    typed = value_of("hydra.searchpath", arguments) or []
+    missing = [path for path in own if path not in typed]
+    if not missing:
+        return list(arguments)
+    kept = [a for a in arguments if key_of(a) != "hydra.searchpath"]
+    paths = ",".join(map(quoted, [*typed, *missing]))
+    return [f"hydra.searchpath=[{paths}]", *kept]
+
+
+def log_dir(arguments: Sequence[str]) -> str:
+    """Return `paths.log_dir` as typed, or as set in configs/local, or the default."""
+    typed = value_of("paths.log_dir", arguments)
+    if typed is not None:
+        return str(typed)
+    files = [folder / "local" / "default.yaml" for folder in config_dirs()]
+    local = next((path for path in files if path.is_file()), None)
+    own = OmegaConf.create() if local is None else OmegaConf.load(local)
+    return str(OmegaConf.select(own, "paths.log_dir", default="logs"))
+
+
+# ---------------------------------------------------------------- a run that goes on
+
+
+def named_run(command: str, argv: list[str]) -> Path | None:
+    """Return the run that `resume=` or `run=` names, and put its full path into `argv`.
+
+    `latest` is resolved here, once, so that processes which repeat the command line agree.
+    """
+    key = "resume" if command == "train" else "run"
+    named = free_text(key, argv[1:])
+    if named is None:
+        return None
+    place, value = named
+    if value == "latest":
+        path = latest_run(command, Path(log_dir(argv[1:])))
+    else:
+        path = existing_run(value)
+    argv[1 + place] = f"{key}={quoted(path)}"
+    return path
+
+
+def arguments_in_run(command: str, run_dir: Path, arguments: Sequence[str]) -> list[str]:
+    """Return Hydra's arguments for a command on a run's own config, in the run's directory."""
+    paths = ",".join(quoted(f"file://{folder}") for folder in config_dirs())
+    own = [
+        f"hydra.run.dir={quoted(run_dir)}",
+        "hydra.output_subdir=null",
+        f"hydra.job.name={command}",
+        f"hydra.searchpath=[{paths}]",
+        "hydra/job_logging=hydralight",
+        f"+hydra.runtime.choices.experiment={experiment_of(run_dir)}",
+    ]
+    added = [key_of(a) in EVALUATING and not a.startswith("+") for a in arguments]
+    typed = [f"++{quoted_input(a)}" if add else a for a, add in zip(arguments, added, strict=True)]
+    before = earlier_overrides(run_dir)
+    # a relaunched rank comes with arguments that have been through here already
+    return [a for a in [*own, *before] if a not in typed] + typed
+
+
+def earlier_overrides(run_dir: Path) -> list[str]:
+    """Return what earlier resumes of a run have changed in its config."""
+    path = run_dir / "resume.json"
+    return json.loads(path.read_text()) if path.is_file() else []
+
+
+# ---------------------------------------------------------------- a sweep that goes on
+
+
+def named_sweep(argv: Sequence[str]) -> Path | None:
+    """Return the sweep that `sweep=` names.
+
+    Raises:
+        UserError: there is none.
+    """
+    named = free_text("sweep", argv[1:])
+    if named is None:
+        return None
+    path = Path(named[1]).expanduser().absolute()
+    if not (path / "sweep.json").is_file():
+        raise UserError(f"there is no sweep at {named[1]}: it has no sweep.json.")
+    return path
+
+
+def arguments_in_sweep(sweep_dir: Path, arguments: Sequence[str]) -> list[str]:
+    """Return the arguments that go on with a sweep: what began it, and what is typed now."""
+    begun = json.loads((sweep_dir / "sweep.json").read_text())
+    typed = [a for a in arguments if key_of(a) != "sweep" and a not in ("-m", "--multirun")]
+    anew = {key_of(argument) for argument in typed} | {"hydra.sweep.dir", "hydra.mode"}
+    kept = [argument for argument in begun if key_of(argument) not in anew]
+    for argument in kept:
+        if REDACTED in argument:
+            key = argument.split("=")[0]
+            raise UserError(f"{key} was redacted in the sweep's record: give it again as {key}=….")
+    return ["--multirun", *kept, *typed, f"hydra.sweep.dir={quoted(sweep_dir)}"]

@@ -1,0 +1,60 @@
+"""One job of a sweep: `train.py` with its overrides, in a process of its own."""
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from hydralight.cli import COMMAND, start
+from hydralight.config.explain import explain
+from hydralight.config.project import CONFIG_DIR
+from hydralight.errors import first_line
+from hydralight.runs.run import read_metrics
+from hydralight.sweeps.trial import arguments_of, run_trial, take_one_gpu
+
+
+def trial(cfg: DictConfig, run_dir: Path) -> Any:
+    """Run one job of a sweep in a process of its own, as `train.py` with its overrides."""
+    arguments, environment = arguments_of(cfg, run_dir)
+    return run_trial(train_trial, arguments, run_dir, environment, cfg.optimized_metric)
+
+
+def train_trial(run_dir: Path, arguments: Sequence[str]) -> Any:
+    """Train in this process, and return an outcome whatever happens."""
+    sys.argv = [script(), *arguments]  # DDP starts its other ranks by them
+    take_one_gpu()
+    started = time.monotonic()
+    outcome: dict[str, Any] = {"state": "complete"}
+    try:
+        start("train", arguments)
+    except Exception as error:
+        traceback.print_exc()
+        if type(error).__name__ == "TrialPruned":
+            outcome |= {"state": "pruned", "step": error.args[0]}
+        else:
+            reason = explain(error) or f"{type(error).__name__}: {first_line(error)}"
+            outcome |= {"state": "failed", "reason": reason}
+    best = read_metrics(run_dir).get("best", {})
+    outcome["metrics"] = {name: value for name, value in best.items() if name != "step"}
+    outcome["metrics"]["seconds"] = round(time.monotonic() - started, 3)
+    return outcome
+
+
+def script() -> str:
+    """Return the file that starts a training: the one that was started, if it is of the checkout.
+
+    A launcher has started one of its own instead, and a wheel has none but `hydralight`.
+    """
+    started = Path(sys.argv[0]).resolve()
+    if CONFIG_DIR.parent in started.parents:
+        return str(started)
+    checkout = CONFIG_DIR.parent / "train.py"
+    if checkout.is_file():
+        return str(checkout)
+    os.environ[COMMAND] = "train"
+    return str(Path(sys.executable).with_name("hydralight"))
