@@ -28,7 +28,7 @@ from hydralight.callbacks.predictions import Predictions
 from hydralight.config.project import CONFIG_DIR
 from hydralight.config.resolvers import register_resolvers
 from hydralight.config.whitelist import WHITELIST
-from hydralight.data.datamodule import DataModule
+from hydralight.data.module import DataModule
 from hydralight.tasks.task import Task
 
 # what is neither training nor its log; Trainer is run without it too

@@ -3,13 +3,13 @@
 import json
 
 import pytest
+from hydralight.data.image_classification import ImageClassificationData
 from omegaconf import OmegaConf
 from standins import images, write_jsonl
 
 import hydralight
 from hydralight.cli import start
 from hydralight.config.resolvers import direction
-from hydralight.data.image_classification import ImageClassificationData
 from hydralight.errors import UserError
 
 SQUAD = {"text": ["dragon"], "answer_start": [3]}

@@ -11,6 +11,11 @@ import numpy as np
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, List, Value
+from hydralight.data.image_classification import ImageClassificationData, open_image
+from hydralight.data.language_modeling import CausalLMData, MaskedLMData
+from hydralight.data.multiple_choice import MultipleChoiceData, encode_choices
+from hydralight.data.question_answering import QuestionAnsweringData, encode_windows
+from hydralight.data.token_classification import TokenClassificationData, encode_words, to_iob2
 from PIL import Image
 from standins import article, tokenizer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -19,14 +24,9 @@ from transformers import PreTrainedTokenizerFast
 from hydralight.data.augmentation import RandomResizedCropAndFlip
 from hydralight.data.documents import encode_documents, encode_prompts
 from hydralight.data.encoding import encode_texts, has_plain_backend
-from hydralight.data.image_classification import ImageClassificationData, open_image
 from hydralight.data.labels import distinct, encode_labels, named_labels
-from hydralight.data.language_modeling import CausalLMData, MaskedLMData
-from hydralight.data.multiple_choice import MultipleChoiceData, encode_choices
-from hydralight.data.question_answering import QuestionAnsweringData, encode_windows
 from hydralight.data.roles import rename_roles
 from hydralight.data.splits import fold
-from hydralight.data.token_classification import TokenClassificationData, encode_words, to_iob2
 from hydralight.errors import UserError
 from hydralight.tasks.question_answering import QuestionAnsweringTask
 from hydralight.tasks.token_classification import TokenClassificationTask

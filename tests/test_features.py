@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hydralight.data.text_classification import TextClassificationData
 from safetensors.torch import load_file
 from sklearn.utils.class_weight import compute_class_weight
 from standins import row_for, tokenizer, write_jsonl
@@ -16,7 +17,6 @@ from standins import row_for, tokenizer, write_jsonl
 import hydralight
 from hydralight.callbacks.throughput import Throughput
 from hydralight.cli import start
-from hydralight.data.text_classification import TextClassificationData
 from hydralight.errors import UserError
 from hydralight.loggers import CSVLogger
 from hydralight.tasks.classification import TextClassificationTask

@@ -9,9 +9,9 @@ from itertools import chain
 import pytest
 import zstandard
 from datasets import ClassLabel, Dataset, DatasetDict
+from hydralight.data.sources import load_splits
 
 from hydralight.data.roles import rename_roles
-from hydralight.data.sources import load_splits
 from hydralight.data.splits import carve
 from hydralight.errors import UserError
 

@@ -61,7 +61,7 @@ def fresh(function: Any, case: Case) -> Any:
 def encode_ours(case: Case) -> tuple[float, int]:
     """Encode by the data module; return the seconds, and how many tokens came of it."""
     _, data, _ = ours.built(case.overrides, case.folder / f"run-{os.getpid()}")
-    data.sources()
+    data.rows()
     data.load_processor()
     elapsed = seconds(lambda: data.encoded("train"))
     return elapsed, sum(map(len, data.encoded("train")["input_ids"]))

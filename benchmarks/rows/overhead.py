@@ -21,7 +21,7 @@ from benchmarks.measure import Line, in_turns, line
 from benchmarks.recorder import Recorder
 from benchmarks.rows.same_batches import sides
 from hydralight import optim
-from hydralight.data.sampling import EpochBatchSampler
+from hydralight.data.order import Order
 
 TINY: dict[str, Any] = {"steps": 5, "warmup": 1, "batch_size": 4, "real": False}
 
@@ -64,7 +64,7 @@ def compared(
     """Run all sides on the same batches, and return each side's recorders."""
     number = batch_size * (warmup + steps)
     case = cases.classification(shape, number, folder, real)
-    order = EpochBatchSampler(number, batch_size, seed=1).order(0).tolist()
+    order = Order(num_rows=number, batch_size=batch_size, seed=1).rows(0).tolist()
     overrides = [*cases.SAME, f"data.batch_size={batch_size}", "trainer.max_epochs=1"]
     block = min(10, steps)
     overrides += [*cases.FIXED_BATCHES, "seed=1"]

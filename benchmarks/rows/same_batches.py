@@ -13,7 +13,7 @@ from benchmarks.cases import Case
 from benchmarks.hardware import on_gpu
 from benchmarks.measure import Line, PassOn, in_turns, line
 from benchmarks.recorder import Recorder
-from hydralight.data.sampling import EpochBatchSampler
+from hydralight.data.order import Order
 
 # batch size, and steps behind the warm-up; more where a step is short
 SIZES = {
@@ -87,7 +87,7 @@ def sides(
     case: Case, overrides: list[str], batch_size: int, warmup: int, block: int
 ) -> dict[str, Callable[[PassOn], Recorder]]:
     """Return the sides of a training on the same batches, in our own order of seed 1."""
-    order = EpochBatchSampler(len(case.rows), batch_size, seed=1).order(0).tolist()
+    order = Order(num_rows=len(case.rows), batch_size=batch_size, seed=1).rows(0).tolist()
     same: dict[str, Any] = {
         "per_device_train_batch_size": batch_size,
         "learning_rate": cases.LR,

@@ -1,21 +1,29 @@
 """From a composed config to the objects that it names."""
 
+import inspect
 import logging
 import os
 import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_class, get_object, instantiate
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
 from hydralight import models
-from hydralight.config.check import check_root, check_targets
-from hydralight.data.datamodule import DataModule
+from hydralight.config.check import check_root, check_targets, parameters
+from hydralight.data.batches import Batching
+from hydralight.data.encoding import Encoding
+from hydralight.data.mix import Mix
+from hydralight.data.module import DataModule
+from hydralight.data.source import Source
+from hydralight.data.splits import Splits
 from hydralight.errors import UserError, first_line
 from hydralight.runs.run import model_folder
 from hydralight.sweeps.trial import PRUNING
@@ -82,9 +90,52 @@ def built(node: DictConfig, **arguments: Any) -> Any:
 
 
 def build_data(cfg: DictConfig) -> DataModule:
-    """Build the data module around the tokenizer's recipe."""
+    """Build the data module: the flat keys of `data` are dealt out to its parts by their fields.
+
+    The shape is what `data._target_` names. `data.source` names a function or a class of the
+    user's own, which takes flat keys too.
+    """
     tokenizer = instantiate(cfg.tokenizer, _convert_="object")
-    return built(cfg.data, tokenizer=tokenizer, _convert_="object")
+    own = {"_target_", "source"}
+    keys = {str(key): cfg.data[key] for key in cfg.data if key not in own}
+    keys = built(OmegaConf.create(keys), _convert_="object")  # an augmentation is an object by now
+    node = cfg.data.get("source")
+    source = None if not node else own_source(node, keys)
+    return DataModule(
+        shape=dealt(get_class(cfg.data._target_), keys),
+        source=dealt(Source, {**keys, "source": source}),
+        splits=dealt(Splits, keys),
+        mix=dealt(Mix, keys),
+        encoding=dealt(Encoding, keys),
+        batching=dealt(Batching, keys),
+        tokenizer=tokenizer,
+    )
+
+
+def dealt(part: type, keys: Mapping[str, Any]) -> Any:
+    """Build a dataclass from those of the keys that are its fields."""
+    names = {field.name for field in fields(part)}
+    return part(**{key: value for key, value in keys.items() if key in names})
+
+
+def own_source(node: Any, keys: Mapping[str, Any]) -> Callable[[], Any]:
+    """Build a source of the user's own: a function with its arguments, or an object to call.
+
+    Args:
+        node: Its dotted path, or a node with `_target_` and arguments.
+        keys: Keys of the group, of which it gets those that it takes.
+    """
+    node = {"_target_": node} if isinstance(node, str) else dict(node)
+    made = get_object(node["_target_"])
+    accepted, _ = parameters(made)
+    later = {} if inspect.isclass(made) else {"_partial_": True}  # an object is made now
+    taken = {key: value for key, value in keys.items() if key in accepted}
+    source = built(OmegaConf.create({**taken, **node, **later}), _convert_="object")
+    if not callable(source):
+        raise UserError(
+            f"data.source={node['_target_']}: its objects should be called, and return splits."
+        )
+    return source
 
 
 def build_all(group: DictConfig | None) -> list[Any]:
@@ -154,10 +205,12 @@ def progress_bar(cfg: DictConfig) -> list[Any]:
 
 def quiet_libraries() -> None:
     """Leave out what the libraries say about themselves and what this project handles itself."""
+    import datasets
     import transformers
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    datasets.disable_progress_bars()  # except where rows are encoded
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -17,7 +17,7 @@ from hydralight.building import (
     use_trained_model,
 )
 from hydralight.callbacks.predictions import Predictions
-from hydralight.data.datamodule import DataModule
+from hydralight.data.module import DataModule
 from hydralight.runs.environment import record_start
 from hydralight.runs.run import update_metrics
 from hydralight.tasks.task import Task

@@ -14,7 +14,6 @@ from hydralight.building import (
     use_trained_model,
 )
 from hydralight.callbacks.predictions import write_json_lines
-from hydralight.data.sources import without_bars
 from hydralight.errors import UserError
 from hydralight.runs.environment import record_start
 from hydralight.tasks.evaluated import Rows
@@ -37,11 +36,9 @@ def predict(cfg: DictConfig, run_dir: Path) -> Rows:
         raise UserError(f"output={output} is a folder: name a file in it.")
     cfg.trainer = {**cfg.trainer, "devices": 1, "strategy": "auto"}
     task, data = build_task(cfg), build_data(cfg)
-    with without_bars():
-        data.predict_from(str(cfg.input))
+    data.predict_from(str(cfg.input))
     trainer = build_trainer(cfg, progress_bar(cfg) if output is not None else [], logger=False)
-    with without_bars():
-        batches = trainer.predict(task, datamodule=data) or []
+    batches = trainer.predict(task, datamodule=data) or []
     rows: Rows = sorted((row for batch in batches for row in batch), key=lambda row: row["row"])
     if output is not None:
         write_json_lines(Path(str(output)).expanduser(), rows)

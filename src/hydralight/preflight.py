@@ -9,7 +9,7 @@ from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
 from hydralight.building import build_data, build_task, build_trainer
-from hydralight.data.datamodule import DataModule
+from hydralight.data.module import DataModule
 from hydralight.tasks.task import Task
 
 
@@ -36,8 +36,8 @@ def print_summary(cfg: DictConfig, task: Task, data: DataModule, trainer: Traine
     assert task.model is not None
     parameters = list(task.model.parameters())
     trainable = sum(p.numel() for p in parameters if p.requires_grad)
-    rows = len(data.encoded("train"))
-    batches = math.ceil(rows / (data.batch_size * trainer.world_size))
+    data.encoded("train")
+    batches = len(data.train_dataloader())
     steps = math.ceil(batches / trainer.accumulate_grad_batches)
     table = Table("", "checked; nothing was trained", title="Preflight", title_justify="left")
     table.add_row("model", f"{type(task.model).__name__}, {sum(p.numel() for p in parameters):,}")

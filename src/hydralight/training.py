@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hydralight.building import build, prepare
 from hydralight.callbacks.preemption import EXIT_CODE
-from hydralight.data.datamodule import DataModule
+from hydralight.data.module import DataModule
 from hydralight.errors import UserError, did_you_mean, first_line
 from hydralight.evaluation import test_best
 from hydralight.loggers import wandb_run_ends

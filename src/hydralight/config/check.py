@@ -12,7 +12,15 @@ from hydralight.config.whitelist import allowed
 from hydralight.errors import UserError, did_you_mean, first_line
 
 # What a group's keys are dealt out to, beside the class that its `_target_` names.
-PARTS: dict[str, tuple[str, ...]] = {}
+PARTS = {
+    "data": (
+        "hydralight.data.source.Source",
+        "hydralight.data.splits.Splits",
+        "hydralight.data.mix.Mix",
+        "hydralight.data.encoding.Encoding",
+        "hydralight.data.batches.Batching",
+    )
+}
 
 
 def targets(node: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
@@ -30,28 +38,22 @@ def targets(node: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
 
 
 def parameters(target: Any) -> tuple[dict[str, Any], bool]:
-    """Return the keyword arguments a callable takes with their types, and whether it takes any.
-
-    `**kwargs` of one of our classes go to its base classes; those of others may go anywhere.
-    """
-    mro = inspect.getmro(target) if inspect.isclass(target) else ()
-    classes = [c for c in mro if "__init__" in vars(c) and c is not object]
-    accepted: dict[str, Any] = {}
-    for function in [vars(c)["__init__"] for c in classes] if classes else [target]:
-        function = inspect.unwrap(function)
-        signature = inspect.signature(function).parameters.values()
-        try:
-            hints = typing.get_type_hints(function)
-        except NameError:  # a type that its module imports for type checkers only
-            hints = {}
-        for p in signature:
-            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "self":
-                accepted.setdefault(p.name, hints.get(p.name, Any))
-        if not any(p.kind is p.VAR_KEYWORD for p in signature):
-            return accepted, False
-        if not function.__module__.startswith("hydralight."):
-            break
-    return accepted, True
+    """Return the keyword arguments a callable takes with their types, and whether it takes any."""
+    function = target
+    if inspect.isclass(target):
+        classes = inspect.getmro(target)
+        function = next(vars(c)["__init__"] for c in classes if "__init__" in vars(c))
+    if function is object.__init__:
+        return {}, False
+    function = inspect.unwrap(function)
+    try:
+        hints = typing.get_type_hints(function)
+    except NameError:  # a type that its module imports for type checkers only
+        hints = {}
+    known = inspect.signature(function).parameters.values()
+    named = [p for p in known if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    accepted = {p.name: hints.get(p.name, Any) for p in named if p.name != "self"}
+    return accepted, any(p.kind is p.VAR_KEYWORD for p in known)
 
 
 def check_targets(cfg: DictConfig) -> None:

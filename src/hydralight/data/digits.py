@@ -1,7 +1,6 @@
 """Handwritten digits that come with scikit-learn: real images, with no download."""
 
 import io
-from typing import Any
 
 import datasets
 import numpy as np
@@ -9,29 +8,20 @@ from datasets import Dataset
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from hydralight.data.image_classification import ImageClassificationData
 
+def digits() -> dict[str, Dataset]:
+    """Return the 1,797 digits of 8 x 8 pixels (Alpaydin and Kaynak, 1998) in ten classes.
 
-class DigitsData(ImageClassificationData):
-    """The 1,797 digits of 8 x 8 pixels (Alpaydin and Kaynak, 1998) in ten classes.
-
-    Args:
-        kwargs: Those of `ImageClassificationData`; fractions part the data.
+    They are all in `train`; fractions part them.
     """
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"stratify_by": "label", **kwargs})
-
-    def read_sources(self) -> dict[str, Dataset]:
-        """Return the digits as images; splits are cut out of them."""
-        digits = load_digits()
-        rows = {
-            "image": [{"bytes": png(pixels), "path": None} for pixels in digits.images],
-            "label": [str(label) for label in digits.target],
-        }
-        image = datasets.Image(decode=False)
-        features = datasets.Features({"image": image, "label": datasets.Value("string")})
-        return {"train": Dataset.from_dict(rows, features=features)}
+    read = load_digits()
+    rows = {
+        "image": [{"bytes": png(pixels), "path": None} for pixels in read.images],
+        "label": [str(label) for label in read.target],
+    }
+    image = datasets.Image(decode=False)
+    features = datasets.Features({"image": image, "label": datasets.Value("string")})
+    return {"train": Dataset.from_dict(rows, features=features)}
 
 
 def png(pixels: np.ndarray) -> bytes:

@@ -1,4 +1,4 @@
-"""Encoding a data set once, and finding it again."""
+"""The rows of a split, encoded once and found again."""
 
 import hashlib
 import inspect
@@ -6,17 +6,20 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 import datasets
 import numpy as np
 from datasets import Dataset
 from datasets.fingerprint import Hasher
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase
 
+from hydralight.data.shape import Columns, Purpose, Shape
 from hydralight.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -24,43 +27,81 @@ log = logging.getLogger(__name__)
 PARALLELISM = os.environ.get("TOKENIZERS_PARALLELISM")  # the user's own, before ours
 
 
-def encode_cached(
-    dataset: Dataset,
-    function: Callable[..., dict[str, list]],
-    processor: Any,
-    processor_key: str,
-    arguments: Mapping[str, Any],
-    kept_columns: Collection[str],
-    desc: str,
-) -> Dataset:
-    """Map a plain function over a data set, or find the result of the same call.
-
-    The cache's key is made here, from the data, the tokenizer as it was loaded, the function's
-    source and its arguments: `datasets`' own key would change with the tokenizer's use, and not
-    with the function's code.
+@dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """How rows are encoded.
 
     Args:
-        dataset: The rows.
-        function: Called with a batch of rows, their indices, the processor and the arguments.
-        processor: The tokenizer, or the image processor.
-        processor_key: Its `processor_id`.
-        arguments: Further arguments of the function.
-        kept_columns: What the rows keep of what they had before.
-        desc: Title of the progress bar.
+        too_long: What happens to an example that is longer than the maximum.
     """
-    kept = sorted(kept_columns)
-    key = Hasher.hash([dataset._fingerprint, processor_key, source_of(function), arguments, kept])
-    with parallel_tokenizers():
-        return dataset.map(
-            function,
-            batched=True,
-            with_indices=True,
-            fn_kwargs={"processor": processor, **arguments},
-            remove_columns=[name for name in dataset.column_names if name not in kept],
-            cache_file_name=str(cache_folder("encoded") / f"{key}.arrow"),
-            new_fingerprint=key,
-            desc=desc,
-        )
+
+    too_long: Literal["truncate", "drop", "refuse"] = "truncate"
+
+    def encode(
+        self,
+        rows: Dataset,
+        shape: Shape,
+        processor: Any,
+        processor_key: str,
+        purpose: Purpose,
+        split: str,
+    ) -> tuple[Dataset, int]:
+        """Encode a split's rows, or find them in the cache; and count those that are too long.
+
+        The cache's key is made here, from the data, the tokenizer as it was loaded, the shape's
+        settings and the source of its module: `datasets`' own key would change with the
+        tokenizer's use, and not with the code.
+
+        Args:
+            rows: The prepared rows.
+            shape: What an example is.
+            processor: The tokenizer, or the image processor.
+            processor_key: Its `processor_id`.
+            purpose: What for.
+            split: The split's name.
+
+        Raises:
+            UserError: a row cannot be used, or is too long and `too_long` is `refuse`.
+        """
+        beside = [role for role in shape.file_roles if role in rows.column_names]
+        table = rows.remove_columns(beside)
+        if not table.column_names:  # files alone, which are to be predicted
+            table = Dataset.from_dict({"row": list(range(len(rows)))})
+        roles = () if purpose == "train" else shape.roles if shape.kept is None else shape.kept
+        kept = sorted(set(roles) & set(table.column_names))
+        settings = {
+            field.name: getattr(shape, field.name)
+            for field in fields(shape)
+            if field.name not in shape.not_encoded
+        }
+        source = [*sources_of(type(shape)), purpose, kept]
+        key = Hasher.hash([table._fingerprint, processor_key, source, settings])
+        with all_cores(bar=purpose != "predict"):
+            encoded = table.map(
+                _encode,
+                batched=True,
+                with_indices=True,
+                fn_kwargs={"shape": shape, "processor": processor, "purpose": purpose},
+                remove_columns=[name for name in table.column_names if name not in kept],
+                cache_file_name=str(cache_folder("encoded") / f"{key}.arrow"),
+                new_fingerprint=key,
+                desc=f"encoding {split}",
+            )
+        policy = self.too_long
+        if purpose == "predict" and policy == "drop":
+            policy = "truncate"
+        encoded, number = without_too_long(encoded, policy, f"{split} examples", settings)
+        if beside:
+            files = rows.select_columns(beside)
+            encoded = datasets.concatenate_datasets([encoded, files], axis=1)
+        return encoded, number
+
+
+def _encode(
+    rows: Columns, indices: list[int], *, shape: Shape, processor: Any, purpose: Purpose
+) -> Columns:
+    encoded = shape.encode(rows, indices, processor, purpose)
+    return {"too_long": [False] * len(encoded["length"]), "row": indices, **encoded}
 
 
 def without_too_long(
@@ -95,94 +136,46 @@ def without_too_long(
     return encoded.select(np.flatnonzero(~too_long)), number
 
 
-def encode_texts(
-    tokenizer: PreTrainedTokenizerBase,
-    text: list[str] | None = None,
-    text_pair: list[str] | None = None,
-    *,
-    text_target: list[str] | None = None,
-    max_length: int | None,
-) -> tuple[dict[str, list], list[bool]]:
-    """Tokenize texts or pairs, cut at `max_length` tokens if given, and say which were longer.
-
-    Returns:
-        `input_ids`, and `token_type_ids` for pairs where the model reads them.
-    """
-    types = text_pair is not None and "token_type_ids" in tokenizer.model_input_names
-    if text is not None and has_plain_backend(tokenizer):
-        return encode_by_backend(tokenizer, text, text_pair, types, max_length)
-    columns = {"text": text, "text_pair": text_pair, "text_target": text_target}
-    given = {name: column for name, column in columns.items() if column is not None}
-    options: dict[str, Any] = {"return_attention_mask": False, "verbose": False}
-    options["return_token_type_ids"] = types
-    whole = dict(tokenizer(**given, **options))
-    too_long = [max_length is not None and len(ids) > max_length for ids in whole["input_ids"]]
-    if any(too_long):
-        longer = {
-            name: [value for value, is_longer in zip(column, too_long, strict=True) if is_longer]
-            for name, column in given.items()
-        }
-        cut = tokenizer(**longer, truncation=True, max_length=max_length, **options)
-        for name, values in whole.items():
-            shorter = iter(cut[name])
-            whole[name] = [
-                next(shorter) if is_longer else value
-                for value, is_longer in zip(values, too_long, strict=True)
-            ]
-    return whole, too_long
-
-
-def encode_by_backend(
-    tokenizer: Any,
-    text: list[str],
-    text_pair: list[str] | None,
-    types: bool,
-    max_length: int | None,
-) -> tuple[dict[str, list], list[bool]]:
-    """Do the same without what a tokenizer's call adds, which takes as long as the tokens do."""
-    backend = tokenizer.backend_tokenizer
-    backend.no_padding()
-    backend.encode_special_tokens = tokenizer.split_special_tokens
-    side = tokenizer.truncation_side
-    backend.no_truncation()
-    if max_length is not None:
-        backend.enable_truncation(max_length, strategy="longest_first", direction=side)
-    inputs = text if text_pair is None else list(zip(text, text_pair, strict=True))
-    encodings = backend.encode_batch_fast(inputs)
-    backend.no_truncation()
-    columns: dict[str, list] = {"input_ids": [encoding.ids for encoding in encodings]}
-    if types:
-        columns["token_type_ids"] = [encoding.type_ids for encoding in encodings]
-    return columns, [bool(encoding.overflowing) for encoding in encodings]
-
-
-def has_plain_backend(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a tokenizer's call does nothing to texts but what its backend does."""
-    own = getattr(type(tokenizer), "_encode_plus", None)
-    return own is PreTrainedTokenizerFast._encode_plus
-
-
 @contextmanager
-def parallel_tokenizers() -> Iterator[None]:
-    """Let tokenizers use all cores here, but not in what is forked later, where it could hang."""
+def all_cores(bar: bool) -> Iterator[None]:
+    """Let tokenizers use all cores here, but not in what is forked later, where it could hang.
+
+    Args:
+        bar: Whether `datasets` shows a bar, which it does for nothing else (`quiet_libraries`).
+    """
+    hidden = datasets.are_progress_bars_disabled()
     os.environ["TOKENIZERS_PARALLELISM"] = PARALLELISM or "true"
+    if bar:
+        datasets.enable_progress_bars()
     try:
         yield
     finally:
         os.environ["TOKENIZERS_PARALLELISM"] = PARALLELISM or "false"
+        if hidden:
+            datasets.disable_progress_bars()
 
 
-def source_of(function: Callable[..., Any]) -> list[str]:
-    """Return the source of a function's module, and of ours that it takes functions from."""
-    module = inspect.getmodule(function)
-    if module is None:
-        return [inspect.getsource(function)]
-    names = {
-        value.__module__
-        for value in vars(module).values()
-        if inspect.isfunction(value) and value.__module__.startswith("hydralight.data.")
-    }
-    return [inspect.getsource(sys.modules[name]) for name in sorted({module.__name__, *names})]
+def sources_of(kind: type) -> list[str]:
+    """Return the sources that decide on what a shape encodes: its module's, and those it uses.
+
+    These are the modules of its base classes, and those of the same package, or of this one, that
+    functions and classes have been taken from.
+    """
+    found: dict[str, str] = {}
+    waiting = [m for base in kind.__mro__ if (m := inspect.getmodule(base)) is not None]
+    own = kind.__module__.partition(".")[0]
+    while waiting:
+        module = waiting.pop()
+        if module.__name__ in found or not module.__name__.startswith((own, "hydralight.data.")):
+            continue
+        found[module.__name__] = inspect.getsource(module)
+        waiting += _used_by(module)
+    return [found[name] for name in sorted(found)]
+
+
+def _used_by(module: ModuleType) -> Sequence[ModuleType]:
+    values = [v for v in vars(module).values() if inspect.isfunction(v) or inspect.isclass(v)]
+    return [sys.modules[v.__module__] for v in values if v.__module__ in sys.modules]
 
 
 def processor_id(processor: Any) -> str:

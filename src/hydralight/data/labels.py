@@ -2,16 +2,92 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
 
 from datasets import ClassLabel, Dataset, List, Value
 
-from hydralight.data.roles import is_text
+from hydralight.data.roles import Where, check_text, is_text
+from hydralight.data.shape import Shape
 from hydralight.errors import UserError, did_you_mean
 
 ProblemType = Literal[
     "single_label_classification", "multi_label_classification", "regression"
 ]  # as in HF's model configs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labelled(Shape):
+    """What the shapes of classification share: the forms of labels.
+
+    Args:
+        problem_type: As in the model's config.
+        labels: All labels, in the order of their numbers; unless said, what the source declares,
+            or the distinct ones of the training split.
+        label_delimiter: What joins several labels in one text.
+    """
+
+    problem_type: ProblemType = "single_label_classification"
+    labels: Sequence[str] | None = None
+    label_delimiter: str | None = None
+
+    targets = ("label",)
+
+    def __post_init__(self) -> None:
+        names = [str(label) for label in self.labels] if self.labels else None
+        if names and len(set(names)) < len(names):
+            raise UserError(f"data.labels names a label twice: {', '.join(names)}.")
+        object.__setattr__(self, "labels", names)
+
+    @property
+    def label_names(self) -> list[str] | None:
+        """The labels in the order of their numbers; None in regression."""
+        if self.problem_type == "regression":
+            return None
+        if self.labels is None:
+            raise UserError("the labels are not known without training data: set data.labels.")
+        return list(self.labels)
+
+    @property
+    def target_capacity(self) -> int:
+        """One target an example, or one a label."""
+        several = self.problem_type == "multi_label_classification"
+        return len(self.label_names or ()) if several else 1
+
+    def declared(self, rows: Dataset, where: Where) -> Sequence[str]:
+        """Return the names of a `ClassLabel`, or of the columns that make up the label."""
+        columns = where.columns.get("label", "label")
+        if not isinstance(columns, str):
+            return columns
+        feature = rows.features.get("label")
+        return getattr(getattr(feature, "feature", feature), "names", None) or ()
+
+    def prepare(self, rows: Dataset, where: Where) -> Dataset:
+        """Check the texts, and name the labels."""
+        if "label" in rows.column_names:
+            names, delimiter = (
+                self.labels or self.declared(rows, where) or None,
+                self.label_delimiter,
+            )
+            rows = named_labels(rows, self.problem_type, names, delimiter, where.name)
+        for role in self.text_roles:
+            if role in rows.column_names:
+                check_text(rows, role, where)
+        return rows
+
+    def settled(self, train: Dataset | None, declared: Sequence[str]) -> Self:
+        """Return the shape with its labels."""
+        if self.problem_type == "regression" or self.labels is not None:
+            return self
+        if not declared and (train is None or "label" not in train.column_names):
+            return self
+        names = list(declared or distinct(train))
+        if len(names) < 2 and self.problem_type == "single_label_classification":
+            raise UserError(
+                f"there is only one label in the training data, {names[0]!r}: name "
+                "those that there can be in data.labels."
+            )
+        return replace(self, labels=names)
 
 
 def named_labels(

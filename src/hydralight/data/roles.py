@@ -2,6 +2,8 @@
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import datasets
 import pyarrow as pa
@@ -13,28 +15,59 @@ from hydralight.errors import UserError, did_you_mean
 Columns = Mapping[str, str | Sequence[str]]
 
 
+@dataclass(frozen=True)
+class Where:
+    """What messages call a data set and its columns.
+
+    Args:
+        name: Of the data set, such as its path and split.
+        columns: Roles to the names of their columns, where they differ.
+    """
+
+    name: str
+    columns: Columns = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.name
+
+    @classmethod
+    def of(cls, path: Any, split: str, columns: Columns | None = None) -> "Where":
+        """Name a split of what `data.path` says; a column that is unset by null is left out."""
+        name = path.get(split) if isinstance(path, Mapping) else path
+        if isinstance(name, Mapping):  # files that are aligned line by line
+            name = " and ".join(map(str, name.values()))
+        named = {role: names for role, names in (columns or {}).items() if names is not None}
+        return cls(f"{'data.source' if name is None else name} ({split})", named)
+
+    def column(self, role: str) -> str | Sequence[str]:
+        """Return the name of a role's column, or of its columns."""
+        return self.columns.get(role, role)
+
+
 def rename_roles(
     dataset: Dataset,
-    columns: Columns,
     roles: Collection[str],
-    where: str,
+    where: Where,
     optional: Collection[str] = (),
 ) -> Dataset:
     """Keep the columns that the roles name, renamed to the roles.
 
     Args:
         dataset: The rows as they came from the source.
-        columns: Roles to column names; `translation.en` is the field `en` of `translation`, and
-            several names make a list of their values. A role that is not in here has a column of
-            its own name.
         roles: The roles that the task knows.
-        where: What messages call the data set, such as its path and split.
-        optional: Those of the roles that are left out where neither `columns` nor the data set
+        where: Names the column of a role; `translation.en` is the field `en` of `translation`, and
+            several names make a list of their values. A role that it does not know has a column
+            of its own name.
+        optional: Those of the roles that are left out where neither `where` nor the data set
             has them.
 
     Raises:
-        UserError: A role is not known, or a column is not there.
+        UserError: There are no rows, a role is not known, or a column is not there.
     """
+    columns = dict(where.columns)
+    if len(dataset) == 0:
+        raise UserError(f"{where.name} is empty.")
+    roles = list(dict.fromkeys(roles))
     if unknown := [role for role in columns if role not in roles]:
         raise UserError(
             f"data.columns names {unknown[0]!r}, which is no role of this task; its roles are "
@@ -43,7 +76,6 @@ def rename_roles(
     # joined data sets come with a fixed list of columns that they show
     dataset = dataset.with_format(None)
     roles = [r for r in roles if r not in optional or r in columns or r in dataset.column_names]
-    columns = dict(columns)
     lists: dict[str, dict[str, str]] = {}
     for role in roles:
         names = columns.get(role, role)
@@ -87,8 +119,9 @@ def is_text(feature: object) -> bool:
     return isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string")
 
 
-def check_text(dataset: Dataset, role: str, column: object, where: str) -> None:
+def check_text(dataset: Dataset, role: str, where: Where) -> None:
     """Raise a `UserError` that names the first row whose text is empty or no text."""
+    column = where.column(role)
     values = dataset.with_format("arrow")[role][:]
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
@@ -102,8 +135,9 @@ def check_text(dataset: Dataset, role: str, column: object, where: str) -> None:
         raise UserError(f"{where}, row {row + 1}: the {role} (column '{column}') is empty.")
 
 
-def check_list(dataset: Dataset, role: str, column: object, where: str) -> None:
+def check_list(dataset: Dataset, role: str, where: Where) -> None:
     """Raise a `UserError` where a role does not hold lists, or a list is missing or empty."""
+    column = where.column(role)
     values = dataset.with_format("arrow")[role][:]
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()

@@ -1,6 +1,7 @@
 """Cutting a data set into train, validation and test."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import datasets
@@ -8,8 +9,54 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset
 
-from hydralight.data.faults import count
+from hydralight.data.read.formats import count
 from hydralight.errors import UserError, did_you_mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splits:
+    """How the training rows are parted where the source has no validation or test split.
+
+    Args:
+        validation_fraction: Part of train that becomes validation where the source has none.
+        test_fraction: The same for test.
+        split_seed: Seed of that division, and of folds.
+        stratify_by: Column whose values keep their proportions in it.
+        group_by: Column whose groups stay together in it.
+        fold: Number of the fold of train to validate on, instead of the validation split.
+        num_folds: How many folds there are.
+    """
+
+    validation_fraction: float = 0.1
+    test_fraction: float = 0.0
+    split_seed: int = 42
+    stratify_by: str | None = None
+    group_by: str | None = None
+    fold: int | None = None
+    num_folds: int = 5
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns by which train is parted."""
+        return [column for column in (self.stratify_by, self.group_by) if column]
+
+    def part(self, splits: Mapping[str, Dataset]) -> dict[str, Dataset]:
+        """Return the splits with what was missing cut out of train.
+
+        Raises:
+            UserError: the fractions, folds or columns cannot be had.
+        """
+        by = {"stratify_by": self.stratify_by, "group_by": self.group_by}
+        if self.fold is not None and "train" in splits:  # an evaluation of other data has none
+            number, seed = self.fold, self.split_seed
+            splits = fold(splits, number=number, num_folds=self.num_folds, seed=seed, **by)
+        return carve(
+            splits,
+            validation_fraction=self.validation_fraction,
+            test_fraction=self.test_fraction,
+            seed=self.split_seed,
+            **by,
+        )
 
 
 def carve(

@@ -63,7 +63,7 @@ class CausalLMTask(Task):
     def on_fit_start(self) -> None:
         """See that packed texts do not see one another."""
         super().on_fit_start()
-        if getattr(self.datamodule, "packing", False) and self.leaks():
+        if getattr(self.datamodule.shape, "packing", False) and self.leaks():
             kind = self.model.config.model_type
             how = self.model.config._attn_implementation
             raise UserError(

@@ -39,7 +39,7 @@ class RecurrentLMTask(CausalLMTask):
     def configure_model(self) -> None:
         """Build the model, and see that it can be recurrent."""
         super().configure_model()
-        if getattr(self.datamodule, "packing", False):
+        if getattr(self.datamodule.shape, "packing", False):
             raise UserError(
                 "data.packing does not go with segment-level recurrence, which reads each text "
                 "from its beginning: leave it out."

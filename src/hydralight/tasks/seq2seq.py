@@ -37,7 +37,7 @@ class Seq2SeqTask(Task):
         config = self.model.generation_config
         if config.max_new_tokens is not None or config.max_length not in (None, 20):
             return {}
-        return {"max_new_tokens": self.datamodule.max_target_length}
+        return {"max_new_tokens": self.datamodule.shape.max_target_length}
 
     def forward(self, batch: Batch) -> Any:
         """Feed the decoder the labels, shifted right."""
@@ -114,7 +114,7 @@ class TranslationTask(Seq2SeqTask):
     def default_generation(self) -> dict[str, Any]:
         """Begin with the target language's code, where the data module knows one."""
         values = super().default_generation()
-        code = self.datamodule.target_lang
+        code = self.datamodule.shape.target_lang
         if code is None:
             return values
         number = self.datamodule.processor.convert_tokens_to_ids(code)

@@ -130,7 +130,7 @@ class Task(EvaluatedModule):
         if positions is not None and longest > positions:
             raise UserError(
                 f"the data has inputs of {longest} tokens, and the model takes {positions}: set "
-                f"data.{self.datamodule.length_limit}={positions}."
+                f"data.{self.datamodule.shape.length_limit}={positions}."
             )
 
     def _configure_generation(self, model: PreTrainedModel) -> None:

@@ -1,20 +1,23 @@
 """What is to be predicted: a file, standard input, or a text."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 
-from hydralight.data.faults import suffix
-from hydralight.data.roles import Columns, rename_roles
-from hydralight.data.sources import FORMATS
+from hydralight.data.read.formats import FORMATS, suffix
 from hydralight.errors import UserError
+
+Load = Callable[[str, Mapping[str, Any]], dict[str, Dataset]]
 
 
 def read_input(
-    source: str, role: str, load: Callable[..., dict[str, Dataset]], reader: Mapping[str, Any]
+    source: str,
+    role: str,
+    load: Callable[[str, Mapping[str, Any]], dict[str, Dataset]],
+    reader: Mapping[str, Any],
 ) -> tuple[Dataset, str]:
     """Return the rows of an input with their own columns, and what messages call it.
 
@@ -22,7 +25,7 @@ def read_input(
         source: A file of any format that training reads; "-" for lines on standard input; or a
             text itself.
         role: What lines and texts are.
-        load: Reads a mapping from splits to files.
+        load: Reads a file with options of the reader.
         reader: Options of the reader of files.
 
     Raises:
@@ -37,7 +40,7 @@ def read_input(
         options = reader
         if suffix(source) in (".txt", ".text"):  # the training data may have been of another format
             options = {k: v for k, v in reader.items() if k in ("encoding", "sample_by")}
-        (dataset,) = load({"predict": source}, reader=options).values()
+        (dataset,) = load(source, options).values()
         where = source
         if suffix(source) in (".txt", ".text"):
             dataset = dataset.rename_columns({"text": role} if role != "text" else {})
@@ -46,29 +49,6 @@ def read_input(
     if len(dataset) == 0:
         raise UserError(f"{where} is empty: there is nothing to predict.")
     return dataset, where
-
-
-def input_roles(
-    dataset: Dataset,
-    roles: Sequence[str],
-    columns: Columns,
-    where: str,
-    optional: Sequence[str] = (),
-) -> Dataset:
-    """Name the columns by role: those of the training data, or the roles' own names.
-
-    Raises:
-        UserError: there is no such column.
-    """
-    flat = {*dataset.column_names, *dataset.flatten().column_names}
-    there = {
-        role: names
-        for role, names in columns.items()
-        if role in roles and flat.issuperset([names] if isinstance(names, str) else names)
-    }
-    # what training used is needed, what it did without is taken where it is there
-    left = [r for r in optional if r not in columns and r not in dataset.column_names]
-    return rename_roles(dataset, there, [r for r in roles if r not in left], where)
 
 
 def looks_like_a_file(source: str) -> bool:

@@ -9,7 +9,6 @@ import sys
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import datasets
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 import zstandard
 from datasets.arrow_writer import SchemaInferenceError
 
+from hydralight.data.read.formats import count, suffix
 from hydralight.errors import UserError, did_you_mean, first_line
 
 _DIALECT = {"quoting", "quotechar", "escapechar", "doublequote", "skipinitialspace"}
@@ -164,15 +164,3 @@ def _open(file: str) -> BinaryIO:
     if file.lower().endswith(".zst"):
         return io.BufferedReader(zstandard.open(file))
     return open(file, "rb")
-
-
-def suffix(file: str) -> str:
-    """The suffix that tells the format: that before .gz and .zst, but for parquet."""
-    path = Path(file.lower())
-    inner = path.with_suffix("").suffix if path.suffix in (".gz", ".zst") else path.suffix
-    return path.suffix if inner == ".parquet" else inner
-
-
-def count(number: int, noun: str) -> str:
-    """Put a number before a noun in the singular or plural."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,101 @@
+"""How rows come together in batches, as typed."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hydralight.data.budget import Budget
+from hydralight.data.order import Batches, LongestFirst, Order, Place, Plan
+from hydralight.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batching:
+    """How rows come together in batches.
+
+    Args:
+        batch_size: Examples of a batch per device.
+        eval_batch_size: The same in evaluation and prediction; `batch_size` unless said.
+        max_tokens: Of a training batch per device, padding included: it takes as many examples of
+            like lengths as fit, instead of `batch_size`.
+        group_by_length: Whether a training batch is of examples of like lengths, which saves
+            padding.
+        pad_to_multiple_of: What the lengths of batches are rounded up to, such as 64 for few shapes
+            under `task.torch_compile`; 8 in 16 bits unless said, for the sake of tensor cores.
+        num_workers: Worker processes of each loader.
+        seed: Of the training order.
+
+    Raises:
+        UserError: a number is too small.
+    """
+
+    batch_size: int = 8
+    eval_batch_size: int | None = None
+    max_tokens: int | None = None
+    group_by_length: bool = False
+    pad_to_multiple_of: int | None = None
+    num_workers: int = 0
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or (self.eval_batch_size or 1) < 1:
+            raise UserError("data.batch_size and data.eval_batch_size should be at least 1.")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise UserError("data.max_tokens should be at least 1.")
+        if self.num_workers < 0:
+            raise UserError("data.num_workers should be 0 or more.")
+
+    def training(self, sizes: np.ndarray, place: Place, shuffle: bool = True) -> Batches:
+        """Return the training batches.
+
+        Args:
+            sizes: What each row takes of a budget, part by part (rows, parts).
+            place: This process.
+            shuffle: Off where the same few batches are trained on again and again.
+
+        Raises:
+            UserError: a row alone exceeds the budget, or there are fewer rows than processes.
+        """
+        if len(sizes) < place.world_size:
+            raise UserError(
+                f"{len(sizes)} training examples are too few for {place.world_size} devices."
+            )
+        if self.max_tokens is not None and shuffle:
+            longest = sizes.sum(axis=1).max()
+            if longest > self.max_tokens:
+                raise UserError(
+                    f"data.max_tokens={self.max_tokens} has no room for a training example of "
+                    f"{longest} tokens: raise it, or shorten the examples."
+                )
+            plan: Plan = Budget(sizes, self.max_tokens, seed=self.seed, world_size=place.world_size)
+        else:
+            plan = Order(
+                num_rows=len(sizes),
+                batch_size=self.batch_size,
+                seed=self.seed,
+                shuffle=shuffle,
+                lengths=sizes.sum(axis=1) if self.group_by_length and shuffle else None,
+                world_size=place.world_size,
+                batches_per_step=place.accumulate_grad_batches,
+            )
+        return Batches(plan, place)
+
+    def evaluation(self, sizes: np.ndarray, place: Place, whole: bool = True) -> Batches:
+        """Return batches from long to short, or in the source's order where not all are taken."""
+        size = self.eval_batch_size or self.batch_size
+        common: dict[str, Any] = {"batch_size": size, "world_size": place.world_size}
+        plan = (
+            LongestFirst(num_rows=len(sizes), sizes=sizes, **common)
+            if whole
+            else Order(num_rows=len(sizes), shuffle=False, **common)
+        )
+        return Batches(plan, Place(place.rank, place.world_size))
+
+    def order_settings(self, place: Place) -> dict[str, Any]:
+        """Return what decides on the order of a run's rows, beside the size of its batches."""
+        names = ("seed", "group_by_length", "max_tokens")
+        settings: dict[str, Any] = {f"data.{name}": getattr(self, name) for name in names}
+        if self.group_by_length or place.world_size > 1:
+            settings["trainer.accumulate_grad_batches"] = place.accumulate_grad_batches
+        return settings

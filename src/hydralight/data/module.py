@@ -1,0 +1,317 @@
+"""The data module: from what was typed to batches, with an exact place in the data.
+
+It holds the parts that each do one thing, and knows no shape by name.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from datasets import Dataset
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+
+from hydralight.data.batches import Batching
+from hydralight.data.collate import EpochRows, collate
+from hydralight.data.encoding import Encoding, cache_folder, processor_id
+from hydralight.data.mix import Mix
+from hydralight.data.order import Batches, Place
+from hydralight.data.padding import rounded_up
+from hydralight.data.rows import Rows, read_rows
+from hydralight.data.shape import Batch, Purpose, Row, Shape
+from hydralight.data.source import SPLITS, Source
+from hydralight.data.splits import Splits
+from hydralight.errors import UserError
+
+
+class DataModule(LightningDataModule):
+    """Reads, encodes and batches what a shape says an example is.
+
+    Args:
+        shape: What an example is.
+        source: Where the rows are.
+        splits: How train is parted where there is no validation split.
+        mix: Further data sets.
+        encoding: How rows are encoded.
+        batching: How rows come together in batches.
+        tokenizer: Recipe of the tokenizer or image processor: called with the training texts, a
+            key for them and a cache folder.
+    """
+
+    def __init__(
+        self,
+        *,
+        shape: Shape,
+        source: Source,
+        tokenizer: Callable[..., Any],
+        splits: Splits | None = None,
+        mix: Mix | None = None,
+        encoding: Encoding | None = None,
+        batching: Batching | None = None,
+    ) -> None:
+        super().__init__()
+        self.shape = shape  # with its labels, once rows have been read
+        self.source = source
+        self.splits = splits or Splits()
+        self.mix = mix or Mix()
+        self.encoding = encoding or Encoding()
+        self.batching = batching or Batching()
+        self.make_processor = tokenizer
+        self.processor: Any = None
+        self.validation_split = "validation"
+        self.later_splits: tuple[str, ...] = ()  # evaluated after training; a lack is told before
+        self.too_long_counts: dict[str, int] = {}
+        self.consumed = 0  # training batches before this process began
+        self._batches_per_epoch = 0
+        self._rows: Rows | None = None
+        self._input: Dataset | None = None
+        self._encoded: dict[str, Dataset] = {}
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+
+    # ------------------------------------------------------------ rows
+
+    def rows(self) -> Rows:
+        """Return the rows of all splits, prepared; read once."""
+        if self._rows is None:
+            known = dict.fromkeys([*SPLITS, self.validation_split])
+            self._rows = read_rows(self.source, self.splits, self.mix, self.shape, known)
+            self.shape = self._rows.shape
+        return self._rows
+
+    def predict_from(self, text: str) -> None:
+        """Take what is to be predicted from a file, standard input ("-") or a text."""
+        rows, where = self.source.read_input(text, self.shape)
+        self._input = self.shape.prepare(rows, where)
+
+    @property
+    def label_names(self) -> Sequence[str] | None:
+        """The labels in the order of their numbers; None where there are none."""
+        return self.shape.label_names
+
+    @property
+    def extra_eval(self) -> Mapping[str, Any]:
+        """The further sets to evaluate, by name."""
+        return self.mix.extra_eval or {}
+
+    @property
+    def validation_sets(self) -> tuple[str, ...]:
+        """What a validation evaluates: the validation split, and the sets of `extra_eval`."""
+        return (self.validation_split, *self.extra_eval)
+
+    # ------------------------------------------------------------ encoding
+
+    def load_processor(self) -> Any:
+        """Load or train the tokenizer (or load the image processor) once, and return it."""
+        if self.processor is None:
+            train = None if self._rows is None else self._rows.splits.get("train")
+            key = "" if train is None else train._fingerprint
+            made = self.make_processor(
+                lambda: self.rows().texts(), cache_key=key, cache_dir=cache_folder("tokenizers")
+            )
+            self.processor = self.shape.ready(made)
+            # its state changes with use, so that it is identified now
+            self._processor_key = processor_id(self.processor)
+        return self.processor
+
+    def encoded(self, split: str) -> Dataset:
+        """Return a split's encoded rows, cached on disk by what they are made from.
+
+        Raises:
+            UserError: there is no such split, or it is empty, or a row cannot be used.
+        """
+        if split not in self._encoded:
+            rows = self.rows()
+            if split not in rows.splits:
+                part = f" or set data.{split}_fraction" if split in ("validation", "test") else ""
+                raise UserError(
+                    f"there is no '{split}' split (there are: {', '.join(rows.splits)}): "
+                    f"name one in data.path{part}."
+                )
+            trains = split == "train" and self.validation_split != "train"
+            purpose: Purpose = "train" if trains else "evaluate"
+            try:
+                self._encode(split, rows.splits[split], purpose)
+            except UserError as error:
+                part = ", as cut out of the training data" if split in rows.cut else ""
+                if not str(error).startswith("row "):
+                    raise
+                raise UserError(f"the {split} split{part}, {error}.") from error
+        return self._encoded[split]
+
+    def _encode(self, split: str, rows: Dataset, purpose: Purpose) -> None:
+        self.load_processor()
+        self._encoded[split], self.too_long_counts[split] = self.encoding.encode(
+            rows, self.shape, self.processor, self._processor_key, purpose, split
+        )
+
+    def longest(self) -> int:
+        """Return the length in tokens of the longest input that has been encoded, as padded."""
+        encoded = [rows.with_format("numpy") for rows in self._encoded.values()]
+        longest = max((int(rows["length"][:].max()) for rows in encoded), default=0)
+        return rounded_up(longest, self.pad_to_multiple_of)
+
+    # ------------------------------------------------------------ Lightning's hooks
+
+    def prepare_data(self) -> None:
+        """Read, train the tokenizer and encode, on one process; the others find it cached."""
+        self.setup(None)
+
+    def setup(self, stage: str | None) -> None:
+        """Read and encode the splits that the trainer's stage needs, from the cache if there."""
+        validated = self.trainer is None or self.trainer.limit_val_batches
+        validation = self.validation_sets if validated else ()
+        running = (
+            "fit"
+            if self.trainer is None
+            else str(self.trainer.state.fn and self.trainer.state.fn.value)
+        )
+        wanted = {
+            "fit": ("train", *validation, *self.later_splits),
+            "validate": validation,
+            "test": ("test",),
+        }.get(running, ())
+        for split in wanted:
+            self.encoded(split)
+        if self._input is not None and "predict" not in self._encoded:
+            self._encode("predict", self._input, "predict")
+
+    def train_dataloader(self) -> DataLoader:
+        """Return the training batches, from the place where a resumed run stopped."""
+        return self._loader("train", "train", self._train_batches)
+
+    def _train_batches(self) -> Batches:
+        shuffle = self.trainer is None or not self.trainer.overfit_batches  # type: ignore[attr-defined]
+        limit = 1.0 if self.trainer is None else self.trainer.limit_train_batches
+        place = self.place
+        if self.batching.max_tokens is not None and self.shape.length_limit is None:
+            raise UserError("data.max_tokens counts tokens, and these examples have none.")
+        sizes = self.shape.size(self._encoded["train"].with_format("numpy"))
+        batches = self.batching.training(sizes, place, shuffle)
+        number = len(batches)
+        taken = int(number * limit) if isinstance(limit, float) else min(limit, number)
+        if self.consumed and taken != self._batches_per_epoch:
+            raise UserError(
+                f"the run had {self._batches_per_epoch} batches an epoch, and now there are "
+                f"{taken}: resume with the same training data."
+            )
+        batches.epoch, batches.position = divmod(self.consumed, max(1, taken))
+        return batches
+
+    def val_dataloader(self) -> list[DataLoader]:
+        """Return the batches of each set to validate on."""
+        return [self._eval_loader(split) for split in self.validation_sets]
+
+    def test_dataloader(self) -> DataLoader:
+        """Return the test batches."""
+        return self._eval_loader("test")
+
+    def predict_dataloader(self) -> DataLoader:
+        """Return the batches of what is to be predicted."""
+        return self._loader("predict", "predict", partial(self._eval_batches, "predict"))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the place in the data: the batches taken from it in all."""
+        assert self.trainer is not None
+        return {
+            "consumed": self.trainer.fit_loop.epoch_loop.batch_progress.total.ready,
+            "batches_per_epoch": int(self.trainer.num_training_batches),
+            "global_batch_size": self.global_batch_size,
+            **self.batching.order_settings(self.place),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the place that `state_dict` recorded.
+
+        Raises:
+            UserError: the order of the data would be another one.
+        """
+        for name, value in self.batching.order_settings(self.place).items():
+            before = state_dict.get(name)
+            if value != before:
+                raise UserError(
+                    f"the run was trained with {name}={before}, and another value "
+                    "would change the order of its data: resume without it."
+                )
+        size, unit = self.global_batch_size, "tokens" if self.batching.max_tokens else "examples"
+        if size != state_dict["global_batch_size"]:
+            raise UserError(
+                f"the run was trained with {state_dict['global_batch_size']} {unit} a batch over "
+                f"all devices, and now there are {size}: resume with the same data.batch_size "
+                "and number of devices."
+            )
+        self.consumed = state_dict["consumed"]
+        self._batches_per_epoch = state_dict["batches_per_epoch"]
+
+    # ------------------------------------------------------------ batches
+
+    @property
+    def place(self) -> Place:
+        """This process among those of the trainer; alone where there is no trainer."""
+        if self.trainer is None:
+            return Place()
+        trainer = self.trainer
+        return Place(trainer.global_rank, trainer.world_size, trainer.accumulate_grad_batches)
+
+    @property
+    def global_batch_size(self) -> int:
+        """Examples of a training batch over all devices; or tokens, where `max_tokens` is set."""
+        return (self.batching.max_tokens or self.batching.batch_size) * self.place.world_size
+
+    @property
+    def target_capacity(self) -> int:
+        """How many targets a training batch of one device holds, about."""
+        return self.batching.batch_size * self.shape.target_capacity
+
+    @property
+    def pad_to_multiple_of(self) -> int | None:
+        """What lengths are rounded up to."""
+        if self.batching.pad_to_multiple_of is not None:
+            return self.batching.pad_to_multiple_of
+        return 8 if self.trainer is not None and "16" in str(self.trainer.precision) else None
+
+    def collate(self, rows: list[Row], purpose: Purpose = "evaluate") -> Batch:
+        """Turn encoded rows into a batch: tensors, and what is kept of its roles as lists."""
+        return self._collate(purpose)(rows)
+
+    def _collate(self, purpose: Purpose) -> Callable[[list[Row]], Batch]:
+        return partial(
+            collate,
+            shape=self.shape,
+            processor=self.processor,
+            seed=self.batching.seed,
+            pad_to_multiple_of=self.pad_to_multiple_of,
+            purpose=purpose,
+        )
+
+    def first_batch(self, split: str, num_rows: int) -> Batch:
+        """Return the first rows of an encoded split as one batch."""
+        rows = EpochRows(self.encoded(split))
+        return self.collate(rows.__getitems__([(0, i) for i in range(min(num_rows, len(rows)))]))
+
+    def _eval_loader(self, split: str) -> DataLoader:
+        limit: int | float | None = 1.0
+        if self.trainer is not None:
+            tested = split == "test" and self.trainer.testing
+            trainer = self.trainer
+            limit = trainer.limit_test_batches if tested else trainer.limit_val_batches
+        whole = isinstance(limit, float) and limit == 1.0  # an int is a number of batches
+        return self._loader(split, "evaluate", partial(self._eval_batches, split, whole))
+
+    def _eval_batches(self, split: str, whole: bool = True) -> Batches:
+        place = self.place
+        sizes = self.shape.size(self._encoded[split].with_format("numpy"))
+        return self.batching.evaluation(sizes, place, whole)
+
+    def _loader(self, split: str, purpose: Purpose, batches: Callable[[], Batches]) -> DataLoader:
+        workers = self.batching.num_workers
+        return DataLoader(
+            collate_fn=self._collate(purpose),
+            batch_sampler=batches(),
+            dataset=EpochRows(self._encoded[split]),
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            # its own stream: making an iterator must not draw from the global one
+            generator=torch.Generator().manual_seed(self.batching.seed),
+        )

@@ -1,0 +1,71 @@
+"""Formats of files, by their suffixes, and the `datasets` builders that read them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydralight.errors import UserError
+
+FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
+    ".csv": ("csv", {}),
+    ".tsv": ("csv", {"sep": "\t"}),
+    ".json": ("json", {}),
+    ".jsonl": ("json", {}),
+    ".ndjson": ("json", {}),
+    ".parquet": ("parquet", {}),
+    ".txt": ("text", {}),
+    ".text": ("text", {}),
+    ".conll": ("conll", {}),
+}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    # An empty cell is missing; "NA" and "None" are text like any other.
+    "csv": {"encoding": "utf-8-sig", "keep_default_na": False, "na_values": [""]},
+    "json": {"parse_agent_traces": False},
+    "text": {"encoding": "utf-8-sig"},
+    "conll": {"encoding": "utf-8-sig", "column_names": ["tokens", "tags"]},
+}
+
+
+def builder_of(files: Sequence[str], reader: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the `datasets` builder and its options for files.
+
+    Args:
+        files: Their paths, of one format.
+        reader: The user's options of the builder; and `format`, where suffixes do not tell it.
+
+    Raises:
+        UserError: the files have no known format, or several.
+    """
+    options = {key: value for key, value in reader.items() if key != "format"}
+    for key in {"sep", "delimiter"} & options.keys():  # "\t" as typed in a shell or in YAML
+        options[key] = str(options[key]).replace("\\t", "\t")
+    builders = sorted({builder for builder, _ in FORMATS.values()})
+    if (chosen := reader.get("format")) is not None:
+        if chosen not in builders:
+            raise UserError(f"data.reader.format is one of {', '.join(builders)}, not {chosen}.")
+        return chosen, DEFAULTS.get(chosen, {}) | options
+    for file in files:
+        if suffix(file) not in FORMATS:
+            raise UserError(
+                f"The suffix of {file} is not one of {', '.join(FORMATS)} (also with .gz or "
+                f".zst): say what it holds with data.reader.format, one of {', '.join(builders)}."
+            )
+        if FORMATS[suffix(file)] != FORMATS[suffix(files[0])]:
+            raise UserError(
+                f"The files of one split must have one format, but {files[0]} is "
+                f"{suffix(files[0])[1:]} and {file} is {suffix(file)[1:]}."
+            )
+    builder, own = FORMATS[suffix(files[0])]
+    return builder, DEFAULTS.get(builder, {}) | own | options
+
+
+def suffix(file: str) -> str:
+    """Return the suffix that tells the format: that before .gz and .zst, except for parquet."""
+    path = Path(file.lower())
+    inner = path.with_suffix("").suffix if path.suffix in (".gz", ".zst") else path.suffix
+    return path.suffix if inner == ".parquet" else inner
+
+
+def count(number: int, noun: str) -> str:
+    """Put a number before a noun in the singular or plural."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

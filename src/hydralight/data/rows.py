@@ -1,0 +1,99 @@
+"""From a source to the rows of each split: named by role, checked, carved and mixed."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from datasets import Dataset
+
+from hydralight.data.mix import Mix
+from hydralight.data.roles import Where, rename_roles
+from hydralight.data.shape import Shape
+from hydralight.data.source import SPLITS, Source
+from hydralight.data.splits import Splits
+from hydralight.errors import UserError
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What has been read.
+
+    Args:
+        splits: Prepared rows by split, and by the name of a further set to evaluate.
+        shape: The shape, which knows its labels by now.
+        cut: The splits whose rows are no longer numbered as in the source.
+    """
+
+    splits: dict[str, Dataset]
+    shape: Shape
+    cut: frozenset[str] = frozenset()
+
+    def texts(self) -> Iterator[str]:
+        """Yield the texts of the training split, role by role, to train a tokenizer on."""
+        train = self.splits["train"]
+        for role in self.shape.text_roles:
+            if role in train.column_names:
+                for batch in train.select_columns([role]).iter(1000):
+                    yield from map(self.shape.text_of, batch[role])
+
+
+def read_rows(
+    source: Source, parting: Splits, mix: Mix, shape: Shape, known: Iterable[str] = SPLITS
+) -> Rows:
+    """Read all splits.
+
+    Args:
+        source: Where the rows are.
+        parting: How train is parted.
+        mix: Further sets.
+        shape: What an example is.
+        known: The splits that `data.path` may name.
+
+    Raises:
+        UserError: whatever is wrong with what was typed, or with a row.
+    """
+    limit = shape.length_limit
+    if limit is not None and getattr(shape, limit) < 4:
+        raise UserError(f"data.{limit}={getattr(shape, limit)} leaves nothing of an input.")
+    read = source.read(shape, known)
+    where = {split: Where.of(source.path, split, source.columns) for split in read}
+    by = [column for column in (parting.stratify_by, parting.group_by) if column]
+    rows = {}
+    for split, one in read.items():
+        roles = [*shape.roles, *(column for column in by if split == "train")]
+        rows[split] = rename_roles(one, roles, where[split], shape.optional_roles)
+    declared = next((d for s, one in rows.items() if (d := shape.declared(one, where[s]))), ())
+    rows = {split: shape.prepare(one, where[split]) for split, one in rows.items()}
+    parted = parting.part(rows)
+    cut = {s for s in parted if s not in rows or len(parted[s]) != len(rows[s])}
+    extra = set(by) - set(shape.roles)
+    splits = {
+        split: one.remove_columns([c for c in one.column_names if c in extra])
+        for split, one in parted.items()
+    }
+    shape = shape.settled(splits.get("train"), declared)
+    for name, one in (mix.extra_eval or {}).items():
+        splits[name] = read_set("data.extra_eval", name, one, source, shape)
+    if mix.mix and "train" in splits:
+        others = {n: read_set("data.mix", n, one, source, shape) for n, one in mix.mix.items()}
+        splits["train"] = mix.interleave(splits["train"], others)
+    return Rows(splits, shape, frozenset(cut))
+
+
+def read_set(
+    argument: str, name: str, one: Mapping[str, Any], source: Source, shape: Shape
+) -> Dataset:
+    """Read one set of `extra_eval` or `mix`; what it does not say is as in the data itself."""
+    own = {key: one[key] for key in ("reader", "columns") if one.get(key) is not None}
+    place = {key: one.get(key) for key in ("path", "name", "revision")}
+    read = replace(source, **{"splits": None, "source": None, **place, **own})
+    found = read.read(shape)
+    split = one.get("split")
+    if split is None:
+        order = ("train",) if argument == "data.mix" else ("validation", "test", "train")
+        split = next((s for s in order if s in found), next(iter(found)))
+    if split not in found:
+        raise UserError(f"{argument}.{name} has no split '{split}': {', '.join(found)}.")
+    where = Where(f"{argument}.{name} ({one['path']})", Where.of(None, split, read.columns).columns)
+    rows = rename_roles(found[split], shape.roles, where, shape.optional_roles)
+    return shape.prepare(rows, where)

@@ -1,0 +1,1 @@
+"""What an example is, a file for each kind of example."""

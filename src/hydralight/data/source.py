@@ -1,0 +1,190 @@
+"""Where rows come from: files, folders, the hub, or a function of one's own."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from datasets import Dataset
+
+from hydralight.data.read.files import cut, is_local, joined, read_aligned, read_local
+from hydralight.data.read.hub import load_hub
+from hydralight.data.read.images import folder_of, image_files, located
+from hydralight.data.read.images import joined as joined_to_table
+from hydralight.data.read.inputs import looks_like_a_file, read_input
+from hydralight.data.roles import Columns, Where, rename_roles
+from hydralight.data.shape import Shape
+from hydralight.errors import UserError, did_you_mean
+
+SPLITS = ("train", "validation", "test")
+Splits = Mapping[str, Dataset | Iterable[Mapping[str, Any]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What was typed of where the rows are, and which columns play which roles.
+
+    Args:
+        path: Hub id, local file, glob or folder, or a list of files; or a mapping from split to
+            such. A local path may end in a slice as HF's split names do: `my.csv[:10%]`. Within a
+            split, a mapping from column names to files, `{en: train.en, de: train.de}`, is of text
+            files that are aligned line by line.
+        name: Config name of a hub data set.
+        revision: Branch, tag or commit of a hub data set.
+        splits: For hub data: split to HF's split expression, such as `{train: "train[:1%]"}`.
+            Local data is used whole, or sliced in its own path.
+        columns: Role to column name, where they differ; several names make a list.
+        reader: Options of the `datasets` builder that reads local files (`sep`, `encoding`,
+            `field`, `sample_by`, …), and `format` where suffixes do not say what files hold.
+        metadata: A table with a row for each image of `path`, whose column of file names is the
+            role `image`; folders' names are then no labels.
+        image_dir: Where the files are that a table in `path` names; its own folder unless said.
+        source: Called without arguments, returns the splits: data sets, or rows as dicts. A `path`
+            that is given goes before it.
+    """
+
+    path: Any = None
+    name: str | None = None
+    revision: str | None = None
+    splits: Mapping[str, str] | None = None
+    columns: Columns | None = None
+    reader: Mapping[str, Any] | None = None
+    metadata: str | None = None
+    image_dir: str | None = None
+    source: Callable[[], Splits] | None = None
+
+    def read(self, shape: Shape | None = None, known: Iterable[str] = SPLITS) -> dict[str, Dataset]:
+        """Return the splits with their own columns.
+
+        Args:
+            shape: Unfolds nested rows, and says which roles are files.
+            known: The splits that `path` may name.
+
+        Raises:
+            UserError: something is not there, cannot be read, or is empty.
+        """
+        if self.path is None:
+            if self.source is None:
+                raise UserError("data.path has no value: give data.path=<hub id, file or folder>.")
+            return _own(self.source())
+        path = {"train": self.path} if isinstance(self.path, list) else self.path
+        reader = {} if self.metadata is not None else dict(self.reader or {})
+        unfold = None if shape is None else shape.unfold
+        if isinstance(path, Mapping):
+            _check_splits(path, [*known, "predict"])
+            found = {}
+            for split, value in path.items():
+                if isinstance(value, Mapping):
+                    found[split] = read_aligned(split, value, reader)
+                elif value is not None:  # else a recipe's split that is not wanted
+                    paths = [value] if isinstance(value, str) else list(value)
+                    parts = [self._part(one, split, reader, unfold) for one in paths]
+                    found[split] = joined(paths, parts, split) if len(parts) > 1 else parts[0]
+        elif is_local(path):
+            found = read_local(path, reader, unfold)
+        else:
+            self._refuse_slice(path)
+            found = load_hub(path, self.name, self.revision, self.splits or {})
+        for split, rows in found.items():
+            if len(rows) == 0:
+                named = ", ".join(map(str, path.values())) if isinstance(path, Mapping) else path
+                raise UserError(f"The split {split} of {named} has no rows.")
+        return self._with_files(found, shape) if shape is not None and shape.file_roles else found
+
+    def _part(self, path: str, split: str, reader: dict[str, Any], unfold: Any) -> Dataset:
+        """Read what one path has for a split."""
+        if not is_local(path):
+            bare, slice_ = cut(path)
+            expression = (self.splits or {}).get(split, split) + slice_
+            return load_hub(bare, self.name, self.revision, {split: expression})[split]
+        found = read_local(path, reader, unfold)
+        if split not in found and len(found) > 1:
+            raise UserError(f"{path} has no split {split}; its splits are {', '.join(found)}.")
+        return found[split] if split in found else next(iter(found.values()))
+
+    def _refuse_slice(self, path: str) -> None:
+        if cut(path)[1]:
+            raise UserError(f"A slice of the hub data set {path} goes in data.splits, by split.")
+
+    def _with_files(self, found: dict[str, Dataset], shape: Shape) -> dict[str, Dataset]:
+        """Find the images that a table names: in `metadata`, or in `path` itself."""
+        (role,) = shape.file_roles
+        name = str((self.columns or {}).get(role, role))
+        if self.metadata is not None:
+            (table,) = replace(self, path=self.metadata, metadata=None).read().values()
+            return {
+                s: joined_to_table(rows, table, name, self.metadata) for s, rows in found.items()
+            }
+        with_images = {}
+        for split, rows in found.items():
+            column = name if name in rows.column_names else role
+            folder = self.image_dir or folder_of(self.path, split)
+            with_images[split] = located(rows, column, folder)
+        return with_images
+
+    # ------------------------------------------------------------ what is to be predicted
+
+    def read_input(self, text: str, shape: Shape) -> tuple[Dataset, Where]:
+        """Return the rows of an input, named by role, and what messages call it.
+
+        Args:
+            text: A file of any format that training reads; "-" for lines on standard input; or a
+                text itself. For images a file, a folder, a glob, or a table.
+            shape: Says which roles an input has.
+
+        Raises:
+            UserError: there is no such file, nothing in it, or a column that training used is
+                missing.
+        """
+        roles = [role for role in shape.roles if role not in shape.targets]
+        read = replace(self, source=None, metadata=None)
+        if shape.file_roles:
+            files = image_files(text)
+            if files is not None:
+                images = Dataset.from_dict({roles[0]: [str(file) for file in files]})
+                return located(images, roles[0], "."), Where("input")
+            if not looks_like_a_file(text):
+                raise UserError(f"input={text}: there is no image there.")
+        rows, name = read_input(
+            text,
+            roles[0],
+            lambda file, reader: replace(read, path={"predict": file}, reader=reader).read(shape),
+            self.reader or {},
+        )
+        there = {*rows.column_names, *rows.flatten().column_names}
+        used = Where.of(self.path, "predict", self.columns).columns
+        columns = {
+            role: names
+            for role, names in used.items()
+            if role in roles and there.issuperset([names] if isinstance(names, str) else names)
+        }
+        where = Where(name, columns)
+        # what training used is needed, what it did without is taken where it is there
+        optional = [r for r in shape.optional_roles if r not in used and r not in rows.column_names]
+        return rename_roles(rows, [r for r in roles if r not in optional], where), where
+
+
+def _own(splits: Splits) -> dict[str, Dataset]:
+    """Take what a source of the user's own returns."""
+    if not isinstance(splits, Mapping) or not splits:
+        raise UserError("data.source should return splits: {train: rows, validation: rows}.")
+    found = {}
+    for split, rows in splits.items():
+        try:
+            found[split] = rows if isinstance(rows, Dataset) else Dataset.from_list(list(rows))
+        except (TypeError, ValueError, AttributeError) as error:
+            raise UserError(
+                f"data.source: the split {split} is no data set, and no rows as dicts ({error})."
+            ) from error
+        if len(found[split]) == 0:
+            raise UserError(f"data.source: the split {split} has no rows.")
+    return found
+
+
+def _check_splits(path: Mapping[str, Any], known: Iterable[str]) -> None:
+    names = list(dict.fromkeys(known))
+    for split in path:
+        if split not in names:
+            raise UserError(
+                f"data.path names the split '{split}'{did_you_mean(split, names)} (there are: "
+                f"{', '.join(names[:-1])})"
+            )
