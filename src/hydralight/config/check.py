@@ -113,6 +113,8 @@ def _check_arguments(
     for key in map(str, node):
         if key in ("_target_", "_partial_", "_recursive_", "_convert_", "_args_"):
             continue
+        if key == "source" and path in PARTS:  # a dotted path, which has been looked up
+            continue
         if key not in accepted and not open_ended:
             short = str(node["_target_"]).rsplit(".", 1)[-1]
             raise UserError(
