@@ -3,13 +3,17 @@
 import json
 
 import pytest
-from hydralight.data.image_classification import ImageClassificationData
 from omegaconf import OmegaConf
 from standins import images, write_jsonl
 
 import hydralight
 from hydralight.cli import start
 from hydralight.config.resolvers import direction
+from hydralight.data.mix import Mix
+from hydralight.data.rows import read_rows
+from hydralight.data.shapes.image_classification import ImageClassification
+from hydralight.data.source import Source
+from hydralight.data.splits import Splits
 from hydralight.errors import UserError
 
 SQUAD = {"text": ["dragon"], "answer_start": [3]}
@@ -102,14 +106,10 @@ def test_files_named_by_a_table(tmp_path):
     table.write_text("\n".join(["file,kind", *lines]))
 
     def labels(**arguments):
-        data = ImageClassificationData(
-            tokenizer=None,
-            path=str(folder),
-            columns={"image": "file", "label": "kind"},
-            validation_fraction=0.0,
-            **arguments,
-        )
-        return data.sources()["train"]
+        columns = {"image": "file", "label": "kind"}
+        source = Source(path=str(folder), columns=columns, **arguments)
+        parting = Splits(validation_fraction=0.0)
+        return read_rows(source, parting, Mix(), ImageClassification()).splits["train"]
 
     rows = labels(metadata=str(table))
     pairs = zip(rows["image"], rows["label"], strict=True)

@@ -3,16 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
-from torch.utils.data import DataLoader
 
 import hydralight
-from hydralight.data.sampling import (
-    EpochBatchSampler,
-    EpochRows,
-    TokenBudgetSampler,
-    widest,
-)
 from hydralight.tasks.losses import token_cross_entropy
 from hydralight.tasks.task import Task
 
@@ -82,138 +74,6 @@ def test_loss_is_a_sum_and_weighs_nothing_without_targets():
     nothing, none = token_cross_entropy(logits, torch.full((2, 3), -100))
     assert nothing == 0
     assert none == 0
-
-
-def indices(sampler):
-    """The rows of one epoch's batches, without the epoch that goes with each."""
-    return [[index for _, index in batch] for batch in sampler]
-
-
-def test_order_is_a_function_of_seed_and_epoch():
-    def epochs(seed, number=3):
-        sampler = EpochBatchSampler(10, 4, seed=seed)
-        return [indices(sampler) for _ in range(number)]
-
-    first, second, third = epochs(seed=0)
-    assert epochs(seed=0) == [first, second, third]
-    assert first != second != third
-    assert epochs(seed=1)[0] != first
-    for epoch in (first, second, third):
-        assert sorted(i for batch in epoch for i in batch) == list(range(10))
-        assert [i for batch in epoch for i in batch] != list(range(10))
-    assert indices(EpochBatchSampler(5, 2, shuffle=False)) == [[0, 1], [2, 3], [4]]
-
-
-def test_order_goes_on_from_any_position():
-    sampler = EpochBatchSampler(10, 4, seed=3)
-    whole = [list(sampler) for _ in range(3)]
-    assert {epoch for batch in whole[1] for epoch, _ in batch} == {1}
-    resumed = EpochBatchSampler(10, 4, seed=3, epoch=1, position=2)
-    assert list(resumed) == whole[1][2:]
-    assert list(resumed) == whole[2]
-
-
-def test_batches_of_like_lengths():
-    lengths = np.random.default_rng(0).integers(5, 500, 1003)
-    sampler = EpochBatchSampler(1003, 8, seed=2, lengths=lengths)
-    first, second = indices(sampler), indices(sampler)
-    for epoch in (first, second):
-        assert sorted(i for batch in epoch for i in batch) == list(range(1003))
-        assert len(epoch[-1]) == 3
-        assert lengths.argmax() in epoch[0]
-    together = lambda epoch: {frozenset(batch) for batch in epoch}  # noqa: E731
-    assert len(together(first) & together(second)) < 3
-
-    def padded(epoch):
-        return sum(len(batch) * lengths[batch].max() for batch in epoch) / lengths.sum()
-
-    plain = indices(EpochBatchSampler(1003, 8, seed=2))
-    assert padded(plain) > 1.6
-    assert padded(first) < 1.1
-    longest = [lengths[batch].max() for batch in first[1:-1]]
-    assert abs(np.corrcoef(longest, range(len(longest)))[0, 1]) < 0.2  # not from long to short
-
-    resumed = EpochBatchSampler(1003, 8, seed=2, lengths=lengths, epoch=1, position=60)
-    assert indices(resumed) == second[60:]
-    ranks = [
-        indices(EpochBatchSampler(1003, 4, seed=2, lengths=lengths, rank=rank, world_size=2))
-        for rank in range(2)
-    ]
-    steps = [sorted(one + other) for one, other in zip(*ranks, strict=True)]
-    assert steps == [sorted(batch) for batch in first]
-
-
-@pytest.mark.parametrize(
-    ("num_rows", "world_size", "max_tokens"),
-    [(1003, 1, 2048), (1003, 2, 1024), (17, 3, 600), (500, 1, 512), (4, 2, 4000)],
-)
-def test_batches_of_a_token_budget(num_rows, world_size, max_tokens):
-    lengths = np.random.default_rng(num_rows).integers(5, 513, num_rows)
-
-    def ranks(epoch, position=0):
-        samplers = [
-            TokenBudgetSampler(lengths, max_tokens, seed=2, rank=rank, world_size=world_size)
-            for rank in range(world_size)
-        ]
-        for sampler in samplers:
-            sampler.epoch, sampler.position = epoch, position
-        batches = [indices(sampler) for sampler in samplers]
-        assert {len(part) + position for part in batches} == {len(sampler) for sampler in samplers}
-        return batches
-
-    epochs = [ranks(epoch) for epoch in range(3)]
-    assert len({len(part) for parts in epochs for part in parts}) == 1
-    for parts in epochs:
-        rows = sorted(row for part in parts for batch in part for row in batch)
-        assert len(rows) == len(set(rows)) > num_rows - world_size
-        sizes = [len(batch) * lengths[batch].max() for part in parts for batch in part]
-        assert max(sizes) <= max_tokens
-        if num_rows > 100:
-            assert len(rows) == num_rows
-            assert lengths.max() in [lengths[part[0]].max() for part in parts]
-            assert sum(sizes) < 1.1 * lengths.sum()
-    together = [{frozenset(b) for b in parts[0] if len(b) > 3} for parts in epochs]
-    if num_rows > 100:
-        assert len(together[0] & together[1]) < len(together[0]) / 4
-        longest = [lengths[batch].max() for batch in epochs[0][0][1:]]
-        assert abs(np.corrcoef(longest, range(len(longest)))[0, 1]) < 0.2
-    assert ranks(1, position=1) == [part[1:] for part in epochs[1]]
-
-
-@pytest.mark.parametrize("world_size", [1, 2])
-@pytest.mark.parametrize(("longest", "max_tokens"), [((400, 112), 1000), ((40, 12), 99)])
-def test_a_token_budget_holds_for_sources_and_targets(longest, max_tokens, world_size):
-    rng = np.random.default_rng(4)
-    parts = np.stack([rng.integers(5, length, 800) for length in longest], axis=1)
-    sampler = TokenBudgetSampler(parts, max_tokens, seed=2, world_size=world_size)
-    for _ in range(3):
-        batches = [parts[batch] for batch in indices(sampler)]
-        sizes = [len(batch) * batch.max(axis=0).sum() for batch in batches]
-        assert max(sizes) <= max_tokens
-        assert sum(sizes) < 1.4 * sum(batch.sum() for batch in batches)
-        assert len(batches) == len(sampler)
-
-
-def test_rows_of_one_length_may_change_places():
-    parts = np.array([[5, 1], [3, 3], [1, 5], [2, 1]])
-    bounds = ((0, 1), (1, 2), (2, 4), (3, 9))
-    assert [widest(parts, parts.sum(axis=1), *pair) for pair in bounds] == [10, 10, 10, 3]
-
-
-@pytest.mark.parametrize("num_rows", [8, 9, 11, 16, 17])
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_ranks_share_the_global_batches(num_rows, world_size):
-    alone = indices(EpochBatchSampler(num_rows, 3 * world_size, seed=1))
-    ranks = [
-        indices(EpochBatchSampler(num_rows, 3, seed=1, rank=rank, world_size=world_size))
-        for rank in range(world_size)
-    ]
-    assert len({len(batches) for batches in ranks}) == 1
-    steps = [sorted(i for part in step for i in part) for step in zip(*ranks, strict=True)]
-    assert sorted(i for step in steps for i in step) == list(range(num_rows))
-    assert all(part for batches in ranks for part in batches)
-    if num_rows % (3 * world_size) >= world_size or num_rows % (3 * world_size) == 0:
-        assert steps == [sorted(batch) for batch in alone]
 
 
 def test_training_shuffles_and_evaluation_goes_from_long_to_short(bart_cnn, monkeypatch):
@@ -311,16 +171,3 @@ def test_resumed_run_is_the_uninterrupted_one(
     assert torch.equal(*moments)
     assert whole.history.equals(resumed.history)
     assert whole.metrics == resumed.metrics
-
-
-def test_dataloader_leaves_the_global_random_stream_alone(bart_cnn):
-    """A plain loader draws its workers' seed from it whenever an iterator is made."""
-    torch.manual_seed(0)
-    before = torch.get_rng_state()
-    rows = EpochRows(Dataset.from_dict({"a": [1, 2]}))
-    sampler = EpochBatchSampler(2, 1)
-    loader = DataLoader(rows, batch_sampler=sampler, generator=torch.Generator())
-    list(loader)
-    assert torch.equal(before, torch.get_rng_state())
-    list(DataLoader([1, 2]))
-    assert not torch.equal(before, torch.get_rng_state())

@@ -9,14 +9,18 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hydralight.data.text_classification import TextClassificationData
 from safetensors.torch import load_file
 from sklearn.utils.class_weight import compute_class_weight
-from standins import row_for, tokenizer, write_jsonl
+from standins import row_for, write_jsonl
 
 import hydralight
 from hydralight.callbacks.throughput import Throughput
 from hydralight.cli import start
+from hydralight.data.mix import Mix
+from hydralight.data.rows import read_rows
+from hydralight.data.shapes.text_classification import TextClassification
+from hydralight.data.source import Source
+from hydralight.data.splits import Splits
 from hydralight.errors import UserError
 from hydralight.loggers import CSVLogger
 from hydralight.tasks.classification import TextClassificationTask
@@ -171,13 +175,12 @@ def key(row):
     return json.dumps(row)
 
 
-def pairs(folder, **arguments):
+def pairs(folder, mix=None, **parting):
     columns = {"text": "sentence1", "text_pair": "sentence2"}
     path = {"train": str(examples(folder, "own", 200))}
-    made = TextClassificationData(
-        tokenizer=lambda *args, **kwargs: tokenizer(), path=path, columns=columns, **arguments
-    )
-    return made.sources()
+    mixed = Mix(mix=mix) if mix else Mix()
+    source = Source(path=path, columns=columns)
+    return read_rows(source, Splits(**parting), mixed, TextClassification()).splits
 
 
 def test_mix_draws_by_weight_and_leaves_evaluation_alone(tmp_path):

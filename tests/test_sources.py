@@ -3,17 +3,17 @@ import json
 import os
 import subprocess
 import sys
-from collections import Counter
-from itertools import chain
 
+import datasets
 import pytest
 import zstandard
-from datasets import ClassLabel, Dataset, DatasetDict
-from hydralight.data.sources import load_splits
+from datasets import Dataset, DatasetDict
 
-from hydralight.data.roles import rename_roles
-from hydralight.data.splits import carve
+from hydralight.data.roles import Where, rename_roles
+from hydralight.data.source import Source
 from hydralight.errors import UserError
+
+datasets.disable_progress_bars()  # as `quiet_libraries` does
 
 ROWS = [{"text": 'a "b"', "n": 1}, {"text": "None", "n": 2}, {"text": "NA, c", "n": 3}]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
@@ -39,6 +39,11 @@ def write(path, content):
 
 def numbers(count):
     return "n\n" + "".join(f"{i}\n" for i in range(count))
+
+
+def load_splits(path, **settings):
+    known = path if isinstance(path, dict) else ()
+    return Source(path=path, **settings).read(known=known)
 
 
 def refused(*args, **kwargs):
@@ -198,12 +203,12 @@ HUB = """
 import sys
 from datasets import Dataset, config
 from hydralight.errors import UserError
-from hydralight.data.sources import load_splits
+from hydralight.data.source import Source
 import logging; logging.disable(logging.CRITICAL)
 asked = [{"train": "test[:1]", "test": "test"}, {"train": "x"}]
 for arguments in [{}, *[{"splits": splits} for splits in asked], {"name": "x"}]:
     try:
-        print({k: v["a"][:] for k, v in load_splits(sys.argv[1], **arguments).items()})
+        print({k: v["a"][:] for k, v in Source(path=sys.argv[1], **arguments).read().items()})
     except UserError as error:
         print(error)
 """
@@ -236,101 +241,8 @@ def test_hub_ids_without_a_network(tmp_path):
     assert "for config 'x' Available configs in the cache" in lines[3]
 
 
-def made(count=200, classes="aaab", groups=23):
-    return Dataset.from_dict(
-        {
-            "row": list(range(count)),
-            "label": [classes[i % len(classes)] for i in range(count)],
-            "group": [None if i % groups == 0 else str(i % groups) for i in range(count)],
-        }
-    )
-
-
-def cut(data, **kwargs):
-    fractions = {"validation_fraction": 0.1, "test_fraction": 0.2, "seed": 1}
-    return carve({"train": data}, **{**fractions, **kwargs})
-
-
-@pytest.mark.parametrize("by", [{}, {"stratify_by": "label"}, {"group_by": "group"}])
-def test_carve(by):
-    parts = cut(made(), **by)
-    rows = {split: part["row"][:] for split, part in parts.items()}
-    assert sorted(chain(*rows.values())) == list(range(200))
-    assert all(row == sorted(row) for row in rows.values())
-    assert rows == {split: part["row"][:] for split, part in cut(made(), **by).items()}
-    assert rows != {split: part["row"][:] for split, part in cut(made(), seed=2, **by).items()}
-    sizes = {split: len(row) for split, row in rows.items()}
-    if "group_by" in by:
-        groups = [set(part["group"][:]) for part in parts.values()]
-        assert sum(len(group) for group in groups) == 23
-        assert 10 < sizes["validation"] <= 20 < 30 < sizes["test"] <= 40
-    else:
-        assert sizes == {"train": 140, "validation": 20, "test": 40}
-    if "stratify_by" in by:
-        assert Counter(parts["validation"]["label"]) == {"a": 15, "b": 5}
-        assert Counter(parts["test"]["label"]) == {"a": 30, "b": 10}
-
-
-def test_carve_only_what_is_missing():
-    data = made()
-    assert list(cut(data, test_fraction=0)) == ["train", "validation"]
-    there = carve(
-        {"train": data, "validation": data}, validation_fraction=0.1, test_fraction=0, seed=0
-    )
-    assert there == {"train": data, "validation": data}
-    assert carve({"test": data}, validation_fraction=0.5, test_fraction=0, seed=0) == {"test": data}
-
-
-def test_carve_is_the_same_in_another_process(tmp_path):
-    path = write(tmp_path / "a.csv", numbers(100))
-    code = (
-        "import sys; from hydralight.data.roles import rename_roles\n"
-        "from hydralight.data.sources import load_splits\n"
-        "from hydralight.data.splits import carve\n"
-        "parts = carve(load_splits(sys.argv[1]), validation_fraction=.1, test_fraction=0, seed=3)\n"
-        "parts = [rename_roles(p, {'x': 'n'}, ['x'], '') for p in parts.values()]\n"
-        "print([(p._fingerprint, p['x'][:3]) for p in parts])"
-    )
-    runs = [
-        subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True).stdout
-        for _ in range(2)
-    ]
-    assert runs[0] == runs[1] != ""
-
-
-@pytest.mark.parametrize(
-    ("data", "kwargs", "sentence"),
-    [
-        (made(), {"stratify_by": "label", "group_by": "group"}, "exclude each other"),
-        (made(), {"group_by": "grup"}, "its columns are row, label, group; did you mean 'group'?"),
-        (
-            made(classes="a" * 99 + "b"),
-            {"stratify_by": "label"},
-            "The class 'b' of label has 2 rows",
-        ),
-        (made(groups=2), {"group_by": "group"}, "of train has 2 groups, too few to carve"),
-        (made(2), {}, "The split train has 2 rows, too few to carve validation and test"),
-        (made(), {"test_fraction": 0.9}, "must be in 0..1"),
-        (Dataset.from_dict({"a": [[1]]}), {"group_by": "a"}, "holds lists or records"),
-    ],
-)
-def test_carve_refuses(data, kwargs, sentence):
-    with pytest.raises(UserError) as caught:
-        cut(data, **kwargs)
-    assert sentence in str(caught.value)
-
-
-def test_carve_names_the_class_of_a_class_label():
-    data = made(99, classes="a" * 98 + "b").cast_column("label", ClassLabel(names=["a", "b"]))
-    with pytest.raises(UserError, match="The class 'b' of label has 1 row,"):
-        cut(data, stratify_by="label")
-
-
-def test_carve_unequal_groups():
-    data = Dataset.from_dict({"g": [0] * 80 + [1, 2]})
-    parts = cut(data, group_by="g", test_fraction=0.1)
-    assert len(parts["train"]) == 80
-    assert [len(parts[split]) for split in ("validation", "test")] == [1, 1]
+def renamed(data, columns, roles):
+    return rename_roles(data, roles, Where("my.csv (train)", columns))
 
 
 def test_rename_roles():
@@ -342,16 +254,14 @@ def test_rename_roles():
             "other": [1],
         }
     )
-    assert rename_roles(data, {"text": "body", "summary": "text"}, ["text", "summary"], "x")[0] == {
+    assert renamed(data, {"text": "body", "summary": "text"}, ["text", "summary"])[0] == {
         "text": "long",
         "summary": "title",
     }
     pair = {"source": "translation.en", "target": "translation.ro", "again": "translation.en"}
-    nested = rename_roles(data.select([0]), pair, ["source", "target", "again", "text"], "x")
+    nested = renamed(data.select([0]), pair, ["source", "target", "again", "text"])
     assert nested[0] == {"source": "yes", "target": "da", "again": "yes", "text": "title"}
-    assert rename_roles(data, {}, ["translation"], "x")[0] == {
-        "translation": data[0]["translation"]
-    }
+    assert renamed(data, {}, ["translation"])[0] == {"translation": data[0]["translation"]}
 
 
 @pytest.mark.parametrize(
@@ -368,7 +278,7 @@ def test_rename_roles():
 def test_rename_roles_refuses(columns, sentence):
     data = Dataset.from_dict({"title": ["a"], "body": ["b"]})
     with pytest.raises(UserError) as caught:
-        rename_roles(data, columns, ["text", "summary"], "my.csv (train)")
+        renamed(data, columns, ["text", "summary"])
     assert sentence in str(caught.value)
 
 
@@ -398,3 +308,22 @@ def test_conll_columns(tmp_path):
     assert message.startswith(f"Line 3 of {path} has 2 columns (New, B-LOC), and")
     tabs = write(tmp_path / "c.conll", "New York\tB-LOC\n")
     assert load_splits(tabs, reader={"delimiter": "\\t"})["train"][0]["tags"] == ["B-LOC"]
+
+
+def poems(language="en", number=2):
+    return {"train": [{"text": f"{language} {i}"} for i in range(number)]}
+
+
+def test_a_source_of_ones_own():
+    """A function that returns splits, as dicts or data sets; a path that is typed goes before."""
+    assert Source(source=poems).read()["train"]["text"][:] == ["en 0", "en 1"]
+    ready = Dataset.from_dict({"text": ["a"]})
+    assert Source(source=lambda: {"test": ready}).read() == {"test": ready}
+    for wrong in (lambda: [1], lambda: {}, lambda: {"train": []}, lambda: {"train": [1, 2]}):
+        with pytest.raises(UserError, match=r"^data\.source"):
+            Source(source=wrong).read()
+
+
+def test_a_typed_path_goes_before_a_source(tmp_path):
+    path = write(tmp_path / "a.csv", "text\nx\n")
+    assert Source(source=poems, path=path).read()["train"]["text"][:] == ["x"]

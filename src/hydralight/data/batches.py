@@ -39,7 +39,7 @@ class Batching:
     seed: int = 42
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or (self.eval_batch_size or 1) < 1:
+        if min(self.batch_size, 1 if self.eval_batch_size is None else self.eval_batch_size) < 1:
             raise UserError("data.batch_size and data.eval_batch_size should be at least 1.")
         if self.max_tokens is not None and self.max_tokens < 1:
             raise UserError("data.max_tokens should be at least 1.")

@@ -6,7 +6,15 @@ from typing import Any
 
 from datasets import Dataset
 
-from hydralight.data.read.files import cut, is_local, joined, read_aligned, read_local
+from hydralight.data.read.files import (
+    cut,
+    files_of,
+    is_local,
+    joined,
+    read_aligned,
+    read_local,
+)
+from hydralight.data.read.formats import builder_of
 from hydralight.data.read.hub import load_hub
 from hydralight.data.read.images import folder_of, image_files, located
 from hydralight.data.read.images import joined as joined_to_table
@@ -77,6 +85,9 @@ class Source:
                     found[split] = read_aligned(split, value, reader)
                 elif value is not None:  # else a recipe's split that is not wanted
                     paths = [value] if isinstance(value, str) else list(value)
+                    if len(paths) > 1:
+                        local = [file for one in paths if is_local(one) for file in files_of(one)]
+                        builder_of(local, reader)  # refuses files of several formats
                     parts = [self._part(one, split, reader, unfold) for one in paths]
                     found[split] = joined(paths, parts, split) if len(parts) > 1 else parts[0]
         elif is_local(path):

@@ -55,7 +55,7 @@ def builder_of(files: Sequence[str], reader: Mapping[str, Any]) -> tuple[str, di
                 f"The files of one split must have one format, but {files[0]} is "
                 f"{suffix(files[0])[1:]} and {file} is {suffix(file)[1:]}."
             )
-    builder, own = FORMATS[suffix(files[0])]
+    builder, own = FORMATS[suffix(files[0])] if files else ("", {})
     return builder, DEFAULTS.get(builder, {}) | own | options
 
 
