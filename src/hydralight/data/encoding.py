@@ -74,7 +74,7 @@ class Encoding:
             for field in fields(shape)
             if field.name not in shape.not_encoded
         }
-        source = [*sources_of(type(shape)), purpose, kept]
+        source = [*sources_of(type(shape)), type(shape).__qualname__, purpose, kept]
         key = Hasher.hash([table._fingerprint, processor_key, source, settings])
         with all_cores(bar=purpose != "predict"):
             encoded = table.map(
