@@ -231,7 +231,7 @@ def test_words_without_a_piece_are_outside(side):
     predicted[0, 1], predicted[0, 4] = 3, 1
     predicted[1, second.start + 1] = 3
     outputs = SimpleNamespace(logits=torch.nn.functional.one_hot(predicted, len(NAMES)).float())
-    tags = task_of(TokenClassificationTask, NAMES).tags(outputs, batch)
+    tags = task_of(TokenClassificationTask, NAMES).decode(outputs, batch)["tags"]
     assert tags == [["B-PER", "O", "B-LOC", "O"], ["B-PER", "O"]]
 
 
@@ -472,7 +472,9 @@ def test_best_spans_are_those_of_a_search_one_by_one(version_2, threshold, longe
         # "no answer" has to be likely in each window to be an answer at all
         outputs.start_logits[:, 0] = 3 * seed
         window = 0
-        for row, answer in enumerate(task.answered_rows(outputs, batch)):
+        columns = task.decode(outputs, batch)
+        answers = [dict(zip(columns, v, strict=True)) for v in zip(*columns.values(), strict=True)]
+        for row, answer in enumerate(answers):
             place = slice(window, window + len(encoded["starts"][row]))
             window = place.stop
             logits = outputs.start_logits[place], outputs.end_logits[place]

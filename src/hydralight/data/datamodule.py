@@ -83,6 +83,11 @@ class DataModule(EncodedData):
         In training the generator is seeded by (seed, epoch, index), in evaluation by the latter.
         """
 
+    @property
+    def shape(self) -> "DataModule":
+        """What an example is; here it is the module itself that says so."""
+        return self
+
     # ------------------------------------------------------------ Lightning's hooks
 
     def prepare_data(self) -> None:
