@@ -74,7 +74,7 @@ def test_padding_does_not_change_the_loss_of_answers(smoothing):
     mask = torch.ones(3, 9, dtype=torch.long)
     mask[:, 6:] = 0
     outputs = SimpleNamespace(start_logits=start, end_logits=end)
-    loss_sum, weight = task.loss(outputs, {"attention_mask": mask, **positions})
+    loss_sum, weight = task.own_loss(outputs, {"attention_mask": mask, **positions})
     expected = [
         F.cross_entropy(side[:, :6], positions[f"{name}_positions"], label_smoothing=smoothing)
         for name, side in (("start", start), ("end", end))

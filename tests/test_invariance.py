@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import hydralight
-from hydralight.tasks.task import Task
+from hydralight.tasks.gradient import Gradient
 
 OFF = "hidden_dropout_prob: 0, attention_probs_dropout_prob: 0"
 MODELS = {
@@ -129,20 +129,14 @@ def test_micro_batches(experiment, single, monkeypatch):
     assert max(found.values()) < 1e-5, found
 
     # the negative control: means of micro-batches, as they usually are
-    def mean(task, batch, batch_idx):
-        loss_sum, weight = task.loss_and_weight(task(batch), batch)
-        window = torch.stack([loss_sum.detach(), weight.float()])
-        task._window = window if task._window is None else task._window + window
+    original = Gradient.add
+
+    def mean(gradient, loss_sum, weight, rows):
+        original(gradient, loss_sum, weight, rows)
         return loss_sum / weight
 
-    original = Task.on_before_optimizer_step
-
-    def unscaled(task, optimizer):
-        original(task, optimizer)
-        task._factor = torch.ones(())
-
-    monkeypatch.setattr(Task, "training_step", mean)
-    monkeypatch.setattr(Task, "on_before_optimizer_step", unscaled)
+    monkeypatch.setattr(Gradient, "add", mean)
+    monkeypatch.setattr(Gradient, "factor", lambda *_: torch.ones(()))
     found = difference(*(single(experiment, split) for split in ALONE.values()))
     print(f"{experiment}, negative control: {shown(found)}")
     assert found["norm"] > 0.05, found

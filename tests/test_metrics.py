@@ -142,12 +142,24 @@ def of_task(cls, problem_type, names, logits, labels, **kwargs):
     """The metrics of a classification task after batches of 7 rows."""
     task = cls(model=None, optimizer=None, problem_type=problem_type, **kwargs)
     task.trainer = SimpleNamespace(datamodule=SimpleNamespace(label_names=names))
-    task.metrics = nn.ModuleDict(task.build_metrics())
     logits, labels = torch.tensor(logits).float(), torch.tensor(labels)
-    for rows in torch.arange(len(labels)).split(7):
-        batch = {"labels": labels[rows], "row": rows}
-        task.update_metrics(SimpleNamespace(logits=logits[rows]), batch)
-    return {name: float(value) for name, value in task.compute_metrics().items()}
+    batches = torch.arange(len(labels)).split(7)
+    return evaluated(task, [({"labels": labels[rows]}, logits[rows]) for rows in batches])
+
+
+def evaluated(task, batches):
+    """The metrics of a task after batches, each with the logits that a model gives."""
+    task.evaluation.metrics = nn.ModuleDict(task.build_metrics())
+    one = torch.tensor(1.0)
+    for batch, logits in batches:
+        outputs = SimpleNamespace(logits=logits)
+        scores = task.score(outputs, batch, task.decode(outputs, batch))
+        task.evaluation.update(one, one, scores)
+    names, _ = task.evaluation.names()
+    found = {name: float(value) for name, value in task.evaluation.compute().items()}
+    assert [*found] == names
+    del found["loss"]
+    return found
 
 
 @pytest.mark.parametrize(
@@ -217,7 +229,7 @@ def test_regression_metrics():
         "spearman": scipy.stats.spearmanr(logits, labels).statistic,
         "mse": sklearn.metrics.mean_squared_error(labels, logits),
     }
-    found = of_task(TextClassificationTask, "regression", None, logits[:, None], labels)
+    found = of_task(TextClassificationTask, "regression", ["x"], logits[:, None], labels)
     assert found == pytest.approx(expected, abs=1e-5)
 
 
@@ -238,17 +250,14 @@ def test_perplexity():
     """Of a causal model's logits, over batches that differ in rows, tokens and bytes."""
     rng = np.random.default_rng(4)
     task = CausalLMTask(model=None, optimizer=None)
-    task.metrics = nn.ModuleDict(task.build_metrics())
-    nlls, num_bytes = [], 0
+    batches, nlls, num_bytes = [], [], 0
     for rows, length in ((1, 3), (5, 9), (2, 2)):
         logits = 2 * rng.normal(size=(rows, length, 6))
         labels = rng.integers(0, 6, (rows, length))
         labels[-1, 2:] = -100
         sizes = rng.integers(3, 30, rows)
         batch = {"labels": torch.tensor(labels), "num_bytes": torch.tensor(sizes)}
-        task.update_metrics(
-            SimpleNamespace(logits=torch.tensor(logits)), {**batch, "row": torch.arange(rows)}
-        )
+        batches.append((batch, torch.tensor(logits)))
         num_bytes += int(sizes.sum())
         for row in range(rows):
             for place in range(1, length):
@@ -260,8 +269,7 @@ def test_perplexity():
         "bits_per_byte": sum(nlls) / num_bytes / math.log(2),
         "byte_perplexity": math.exp(sum(nlls) / num_bytes),
     }
-    found = {name: float(value) for name, value in task.compute_metrics().items()}
-    assert found == pytest.approx(expected, rel=1e-5)
+    assert evaluated(task, batches) == pytest.approx(expected, rel=1e-5)
     without = Perplexity()
     without.update(torch.tensor(sum(nlls)), torch.tensor(len(nlls)))
     assert {n: float(v) for n, v in without.compute().items()} == pytest.approx(

@@ -47,15 +47,15 @@ def test_language_codes(make, source, target, quick, tmp_path, monkeypatch):
     path = write_jsonl(tmp_path / "rows.jsonl", rows)
     generated, labels = [], []
 
-    def seen(task, batch, *outputs):
+    def seen(task, outputs, batch):
         labels.extend(batch["labels"].tolist() if "labels" in batch else [])
         inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
         generated.extend(task.model.generate(**inputs).tolist())
         assert batch["input_ids"][0, 0 if make is nllb else -1] == code(source)
-        return original(task, batch)
+        return original(task, outputs, batch)
 
-    original = Seq2SeqTask.generate
-    monkeypatch.setattr(Seq2SeqTask, "generate", seen)
+    original = Seq2SeqTask.decode
+    monkeypatch.setattr(Seq2SeqTask, "decode", seen)
 
     def code(language):
         return tokenizer.convert_tokens_to_ids(language)

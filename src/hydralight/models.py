@@ -224,6 +224,17 @@ def vocabulary(
     return values
 
 
+def positions_of(model: PreTrainedModel) -> int | None:
+    """Return how many tokens a model's positions are enough for; None where they have no end."""
+    positions = getattr(model.config, "max_position_embeddings", None)
+    for name, module in model.named_modules():
+        # RoBERTa and its kin count positions from behind the padding's
+        if positions and name.endswith("position_embeddings"):
+            padding = getattr(module, "padding_idx", None)
+            return positions - (0 if padding is None else padding + 1)
+    return positions
+
+
 def finish(
     model: PreTrainedModel, gradient_checkpointing: bool, freeze: Sequence[str]
 ) -> PreTrainedModel:

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -10,29 +11,55 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import get_scheduler
-from transformers.trainer_pt_utils import get_parameter_names
 
 from hydralight.errors import UserError
 
-# The names by which transformers' Trainer knows biases and norm weights.
-NO_DECAY = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)"]
+# Classes of norms: LayerNorm, LlamaRMSNorm, BatchNorm2d; not NormedEmbedding, whose norm is fixed.
+NORM = re.compile(r"Norm(?!ed|al)")
 
 
 def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     """Return two groups of trainable parameters: all but biases and norms, and those.
 
-    The first takes the optimizer's own weight decay, the second none, as in transformers'
-    `Trainer.get_decay_parameter_names`.
+    The first takes the optimizer's own weight decay, the second none. A norm is known by its
+    class, whatever the model calls it (transformers' Trainer goes by names, and decays `norm1` and
+    `norm_f`); a bias by its name, also where that is a table, as T5's `relative_attention_bias` is.
     """
-    decayed = set(get_parameter_names(model, [nn.LayerNorm], NO_DECAY))
-    trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    norms = (module for module in model.modules() if NORM.search(type(module).__name__))
+    spared = {id(p) for norm in norms for p in norm.parameters(recurse=False)}
+    spared |= {id(p) for name, p in model.named_parameters() if "bias" in name.lower()}
+    trainable = [p for p in model.parameters() if p.requires_grad]
     if not trainable:
         raise UserError("model.freeze leaves no parameter to train.")
     groups: list[dict[str, Any]] = [
-        {"params": [p for name, p in trainable if name in decayed]},
-        {"params": [p for name, p in trainable if name not in decayed], "weight_decay": 0.0},
+        {"params": [p for p in trainable if id(p) not in spared]},
+        {"params": [p for p in trainable if id(p) in spared], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
+
+
+def build(recipe: Callable[..., Optimizer], model: nn.Module, *, scaler: bool) -> Optimizer:
+    """Return the optimizer of a model's trainable parameters, fused where that can be.
+
+    Args:
+        recipe: Called with the parameter groups.
+        model: The model.
+        scaler: Whether gradients are scaled (16-mixed); a fused optimizer would get them so, and
+            they could not be clipped.
+
+    Raises:
+        UserError: the recipe refuses its arguments, or asks for a fused optimizer there.
+    """
+    try:
+        optimizer = (recipe if scaler else fused(recipe))(parameter_groups(model))
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"optimizer: {error}.") from error
+    if scaler and optimizer.defaults.get("fused"):
+        raise UserError(
+            "optimizer.fused=true does not go with 16-mixed precision, where a fused "
+            "optimizer sees scaled gradients: set optimizer.fused=false."
+        )
+    return optimizer
 
 
 def fused(recipe: Callable[..., Optimizer]) -> Callable[..., Optimizer]:

@@ -16,7 +16,7 @@ from hydralight.building import (
 from hydralight.callbacks.predictions import write_json_lines
 from hydralight.errors import UserError
 from hydralight.runs.environment import record_start
-from hydralight.tasks.evaluated import Rows
+from hydralight.tasks.data import Rows
 
 
 def predict(cfg: DictConfig, run_dir: Path) -> Rows:

@@ -8,8 +8,9 @@ from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
-from hydralight.building import build_data, build_task, build_trainer
+from hydralight.building import build_all, build_data, build_task, build_trainer
 from hydralight.data.module import DataModule
+from hydralight.tasks.evaluation import check_monitors
 from hydralight.tasks.task import Task
 
 
@@ -23,6 +24,7 @@ def preflight(cfg: DictConfig) -> None:
     limited = DictConfig({**cfg, "trainer": {**cfg.trainer, "limit_val_batches": 1}})
     trainer = build_trainer(limited, [], logger=False)
     trainer.validate(task, datamodule=data, verbose=False)
+    check_monitors(build_all(cfg.callbacks), task)
     data.encoded("train")
     if cfg.test:
         data.encoded("test")

@@ -2,7 +2,6 @@
 
 import logging
 import sys
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from hydralight.building import build, prepare
 from hydralight.callbacks.preemption import EXIT_CODE
 from hydralight.data.module import DataModule
-from hydralight.errors import UserError, did_you_mean, first_line
+from hydralight.errors import UserError, first_line
 from hydralight.evaluation import test_best
 from hydralight.loggers import wandb_run_ends
 from hydralight.models import read_config
@@ -43,7 +42,6 @@ def train(cfg: DictConfig, run_dir: Path) -> float | None:
     checkpoint = resume_checkpoint(cfg, run_dir) if cfg.resume else None
     check_checkpoint_is_read(cfg)
     task, data, trainer = build(cfg)
-    check_monitors(trainer, task, data)
     data.later_splits = ("test",) if cfg.test else ()
     if cfg.check:
         preflight(cfg)
@@ -151,23 +149,6 @@ def check_checkpoint_is_read(cfg: DictConfig) -> None:
         log.warning(
             "checkpoint=%s is not used: neither model nor tokenizer is 'pretrained'", cfg.checkpoint
         )
-
-
-def check_monitors(trainer: Trainer, task: Task, data: DataModule) -> None:
-    """Raise a `UserError` for a callback that monitors what the task does not log."""
-    names = ["loss", *task.metric_names, *task.further_metrics]
-    known = [f"val/{name}" for name in names]
-    known += [f"val/{one}/{name}" for one in data.extra_eval for name in names]
-    if task.further_metrics:  # one of several values names them itself
-        known.append("val/*")
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        monitor = getattr(callback, "monitor", None)
-        if monitor is not None and not any(fnmatch(monitor, name) for name in known):
-            name = type(callback).__name__
-            raise UserError(
-                f"{name} monitors '{monitor}' (optimized_metric), which is never logged"
-                f"{did_you_mean(monitor, known)} (there are: {', '.join(known)})"
-            )
 
 
 def log_config(cfg: DictConfig, trainer: Trainer) -> None:

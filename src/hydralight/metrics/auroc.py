@@ -20,6 +20,7 @@ class LabelAUROC(MultilabelAUROC):
     def __init__(self, label_names: Sequence[str]) -> None:
         super().__init__(num_labels=len(label_names), average="none", thresholds=None)
         self.label_names = list(label_names)
+        self.names = ["auroc", *(f"auroc/{name}" for name in self.label_names)]
 
     def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
         """Return the areas."""
@@ -29,5 +30,4 @@ class LabelAUROC(MultilabelAUROC):
         areas = torch.full((len(self.label_names),), torch.nan, device=target.device)
         if defined.any():
             areas[defined] = super().compute()[defined].to(areas.dtype)
-        by_name = {f"auroc/{n}": area for n, area in zip(self.label_names, areas, strict=True)}
-        return {"auroc": areas.nanmean(), **by_name}
+        return dict(zip(self.names, [areas.nanmean(), *areas], strict=True))

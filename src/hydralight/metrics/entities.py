@@ -31,6 +31,7 @@ class EntityScores(Metric):
     def __init__(self, types: Sequence[str]) -> None:
         super().__init__()
         self.types = list(types)
+        self.names = ["precision", "recall", "f1", "accuracy", *(f"f1/{kind}" for kind in types)]
         self.add_state("counts", torch.zeros(len(types), 3).long(), dist_reduce_fx="sum")
         self.add_state("words", torch.zeros(2).long(), dist_reduce_fx="sum")
 

@@ -11,6 +11,9 @@ class Perplexity(Metric):
     """Perplexity of tokens; bits and perplexity of UTF-8 bytes, which tokenizers have in common.
 
     The mean is over all tokens (bytes) of a corpus, not over its batches.
+
+    Args:
+        by_byte: Whether bytes are known at all.
     """
 
     higher_is_better = False
@@ -20,12 +23,15 @@ class Perplexity(Metric):
     tokens: Tensor
     num_bytes: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, by_byte: bool = True) -> None:
         super().__init__()
+        self.names = ["perplexity", *(("bits_per_byte", "byte_perplexity") if by_byte else ())]
         for name in ("nll", "tokens", "num_bytes"):
             self.add_state(name, torch.tensor(0.0), dist_reduce_fx="sum")
 
-    def update(self, nll: Tensor, tokens: Tensor, num_bytes: Tensor | None = None) -> None:
+    def update(
+        self, nll: Tensor | float, tokens: Tensor | int, num_bytes: Tensor | None = None
+    ) -> None:
         """Add a batch: summed negative log-likelihood (nats), tokens, and bytes if known."""
         self.nll += nll
         self.tokens += tokens

@@ -23,6 +23,7 @@ class SquadScores(Metric):
 
     higher_is_better = True
     full_state_update = False
+    names = tuple(f"{kind}{n}" for kind in ("", "HasAns_", "NoAns_") for n in ("exact_match", "f1"))
 
     totals: Tensor
 

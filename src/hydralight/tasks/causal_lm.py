@@ -1,6 +1,7 @@
 """Causal language modelling: every token is predicted from those before it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,32 +13,29 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from hydralight.errors import UserError
 from hydralight.metrics.perplexity import Perplexity
-from hydralight.tasks.evaluated import Batch, Rows
+from hydralight.tasks.data import Batch, Rows
+from hydralight.tasks.evaluation import Scores
+from hydralight.tasks.generation import continue_prompts, has_length
 from hydralight.tasks.losses import token_cross_entropy
 from hydralight.tasks.task import Task
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class CausalLMTask(Task):
     """Cross-entropy of the next token; continuations of prompts.
+
+    An evaluation gives the mean `loss` of each row (nats) and its `tokens`; a prediction gives
+    `prompt`, `prediction` and, of a labelled text, `reference`, the rest of it.
 
     Args:
         prompt_length: How many tokens of a validation text the samples begin with, half of the
             text at most.
-        kwargs: Those of `Task`.
     """
+
+    prompt_length: int = 16
 
     auto_class = AutoModelForCausalLM
     sample_columns = ("prompt", "prediction")
-    model: Any
-
-    def __init__(self, *, prompt_length: int = 16, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.prompt_length = prompt_length
-
-    @property
-    def metric_names(self) -> Sequence[str]:
-        """Those of `Perplexity`."""
-        return ("perplexity", "bits_per_byte", "byte_perplexity")
 
     def build_metrics(self) -> dict[str, Metric]:
         """Return the perplexity."""
@@ -45,10 +43,7 @@ class CausalLMTask(Task):
 
     def default_generation(self) -> dict[str, Any]:
         """Continue by 64 tokens, unless the checkpoint says how far."""
-        config = self.model.generation_config
-        if config.max_new_tokens is not None or config.max_length not in (None, 20):
-            return {}
-        return {"max_new_tokens": 64}
+        return {} if has_length(self.model) else {"max_new_tokens": 64}
 
     def configure_model(self) -> None:
         """Build the model, and see that it has room for what it is to generate."""
@@ -99,55 +94,46 @@ class CausalLMTask(Task):
         aligned = CausalLMOutput(logits=outputs.logits[:, :-1])
         return super().loss_and_weight(aligned, {**batch, "labels": batch["labels"][:, 1:]})
 
-    def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    def own_loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum the cross-entropy over the tokens that have one before them."""
         return token_cross_entropy(outputs.logits, batch["labels"], self.label_smoothing)
 
-    def update_metrics(self, outputs: Any, batch: Batch) -> Rows:
-        """Count likelihoods, and return each row's mean loss and its tokens."""
+    def decode(self, outputs: Any, batch: Batch) -> dict[str, list]:
+        """Return each row's mean loss, and its tokens."""
         logits, labels = outputs.logits[:, :-1].float(), batch["labels"][:, 1:]
         nll = F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none")
         tokens = (labels != -100).sum(dim=1)
-        metric: Any = self.metrics["perplexity"]
-        metric.update(nll.sum(), tokens.sum(), batch.get("num_bytes"))
-        self.update_further_metrics(logits.transpose(1, 2), labels)
-        means = (nll.sum(dim=1) / tokens.clamp(min=1)).tolist()
-        return self.rows(batch, loss=means, tokens=tokens.tolist())
+        means = nll.sum(dim=1) / tokens.clamp(min=1)
+        return {"loss": means.tolist(), "tokens": tokens.tolist()}
+
+    def score(self, outputs: Any, batch: Batch, columns: Mapping[str, list]) -> Scores:
+        """Count likelihoods; further metrics get the logits (batch, vocabulary, length)."""
+        pairs = zip(columns["loss"], columns["tokens"], strict=True)
+        nll = sum(loss * tokens for loss, tokens in pairs)
+        return {
+            "perplexity": (nll, sum(columns["tokens"]), batch.get("num_bytes")),
+            "further": (outputs.logits[:, :-1].transpose(1, 2), batch["labels"][:, 1:]),
+        }
 
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> Rows:
         """Continue prompts, or the beginnings of labelled texts."""
-        tokenizer, ids = self.datamodule.processor, batch["input_ids"]
-        prompts, references = batch.get("text"), None
-        mask = batch["attention_mask"]
-        if prompts is None:
+        tokenizer, ids, mask = (
+            self.datamodule.processor,
+            batch["input_ids"],
+            batch["attention_mask"],
+        )
+        columns: dict[str, list] = {"prompt": batch.get("text", [])}
+        if "text" not in batch:
             shortest = int(mask.sum(dim=1).min())
             length = max(1, min(self.prompt_length, shortest // 2))
             rest = ids.masked_fill(mask == 0, tokenizer.pad_token_id)[:, length:]
-            references = tokenizer.batch_decode(rest, skip_special_tokens=True)
             ids, mask = ids[:, :length], mask[:, :length]
-            prompts = tokenizer.batch_decode(ids, skip_special_tokens=True)
-        config = self.model.generation_config
-        if self.positions is not None:  # the end of a long prompt, and what is to come
-            room = self.positions - (config.max_new_tokens or 0)
-            ids, mask = ids[:, -room:], mask[:, -room:]
-        stopping = {"tokenizer": tokenizer} if config.stop_strings else {}
-        with torch.no_grad():
-            continued = self.model.generate(input_ids=ids, attention_mask=mask, **stopping)
-        texts = tokenizer.batch_decode(continued[:, ids.shape[1] :], skip_special_tokens=True)
-        texts = [cut(text, config.stop_strings) for text in texts]
-        each = len(texts) // len(prompts)  # num_return_sequences
-        repeated = {"row": batch["row"].repeat_interleave(each)}
-        columns = {"prompt": prompts} | ({"reference": references} if references else {})
+            columns["prompt"] = tokenizer.batch_decode(ids, skip_special_tokens=True)
+            columns["reference"] = tokenizer.batch_decode(rest, skip_special_tokens=True)
+        texts = continue_prompts(self.model, tokenizer, ids, mask, self.positions)
+        each = len(texts) // len(ids)  # num_return_sequences
         spread = {
             name: [v for v in values for _ in range(each)] for name, values in columns.items()
         }
-        return self.rows(
-            repeated, **{"prompt": spread.pop("prompt"), "prediction": texts, **spread}
-        )
-
-
-def cut(text: str, markers: str | Sequence[str] | None) -> str:
-    """Cut a text before the first of the markers that is in it."""
-    for marker in [markers] if isinstance(markers, str) else markers or ():
-        text = text.partition(marker)[0]
-    return text
+        order = {"prompt": spread.pop("prompt"), "prediction": texts, **spread}
+        return self.rows({"row": batch["row"].repeat_interleave(each)}, order)

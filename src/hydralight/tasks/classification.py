@@ -1,9 +1,9 @@
 """Classification of whole examples: one label, several labels, or a number."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 from torchmetrics import MeanSquaredError, Metric, PearsonCorrCoef, SpearmanCorrCoef
 from torchmetrics.classification import (
@@ -19,20 +19,13 @@ from transformers import AutoModelForImageClassification, AutoModelForSequenceCl
 
 from hydralight.errors import UserError
 from hydralight.metrics.auroc import LabelAUROC
-from hydralight.tasks.evaluated import Batch, Rows
+from hydralight.tasks.data import Batch
+from hydralight.tasks.evaluation import Scores
 from hydralight.tasks.labelled import LabelledTask, label_counts
-from hydralight.tasks.losses import label_cross_entropy, token_cross_entropy
-
-NAMES = {
-    "single_label_classification": ("accuracy", "f1", "f1_macro", "f1_micro", "mcc"),
-    "multi_label_classification": (
-        *("accuracy", "f1_macro", "f1_micro", "auroc"),
-        *("f1/*", "auroc/*"),
-    ),
-    "regression": ("pearson", "spearman", "mse"),
-}
+from hydralight.tasks.losses import label_cross_entropy, number, token_cross_entropy
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class ClassificationTask(LabelledTask):
     """Cross-entropy, binary cross-entropy or squared error, by the problem's type.
 
@@ -43,31 +36,19 @@ class ClassificationTask(LabelledTask):
     Args:
         problem_type: As in the model's config.
         threshold: The probability from which one of several labels is given.
-        kwargs: Those of `LabelledTask`.
     """
 
-    inputs: Sequence[str] = ()  # the roles that predictions repeat
+    problem_type: str = "single_label_classification"
+    threshold: float = 0.5
+
     sample_columns = ("text", "text_pair", "image", "label", "score", "reference")
 
-    def __init__(
-        self,
-        *,
-        problem_type: str = "single_label_classification",
-        threshold: float = 0.5,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        if problem_type == "regression" and self.class_weights is not None:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.problem_type == "regression" and self.class_weights is not None:
             raise UserError("task.class_weights are for labels, and this is a regression.")
-        if not 0 <= threshold <= 1:
-            raise UserError(f"task.threshold={threshold} should be in 0..1.")
-        self.problem_type = problem_type
-        self.threshold = threshold
-
-    @property
-    def metric_names(self) -> Sequence[str]:
-        """The metrics of this type of problem."""
-        return NAMES[self.problem_type]
+        if not 0 <= self.threshold <= 1:
+            raise UserError(f"task.threshold={self.threshold} should be in 0..1.")
 
     def model_arguments(self) -> dict[str, Any]:
         """Return the labels, and the problem's type."""
@@ -109,38 +90,33 @@ class ClassificationTask(LabelledTask):
         }
         return metrics | ({"f1": BinaryF1Score()} if size == 2 else {})
 
-    def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    def own_loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum the loss over examples, or over examples and labels."""
         logits, labels = outputs.logits, batch["labels"]
         if self.problem_type == "regression":
             error = logits.float().squeeze(-1) - labels
-            return (error**2).sum(), torch.tensor(labels.numel(), device=labels.device)
+            return (error**2).sum(), number(labels.numel(), labels)
         function = token_cross_entropy
         if self.problem_type == "multi_label_classification":
             function = label_cross_entropy
         return function(logits, labels, self.label_smoothing, self.weights)
 
-    def update_metrics(self, outputs: Any, batch: Batch) -> Rows:
-        """Compare with the labels."""
+    def score(self, outputs: Any, batch: Batch, columns: Mapping[str, list]) -> Scores:
+        """Compare with the labels: numbers, probabilities, or (`f1` of two, `mcc`) the best."""
         logits, labels = outputs.logits.float(), batch["labels"]
+        preds = logits.softmax(-1)
         if self.problem_type == "regression":
-            logits = logits.squeeze(-1)
+            preds = logits.squeeze(-1)
         elif self.problem_type == "multi_label_classification":
-            logits, labels = logits.sigmoid(), labels.long()
-        else:
-            logits = logits.softmax(-1)
-        by_id = ("f1", "mcc") if self.problem_type == "single_label_classification" else ()
-        for name, metric in self.metrics.items():
-            metric.update(logits.argmax(-1) if name in by_id else logits, labels)  # type: ignore[operator]
-        self.update_further_metrics(logits, labels)
-        return self.labelled_rows(outputs, batch)
+            preds, labels = logits.sigmoid(), labels.long()
+        names = [*self.evaluation.metrics, "further"]
+        scores: dict[str, tuple] = dict.fromkeys(names, (preds, labels))
+        if self.problem_type == "single_label_classification":
+            scores |= dict.fromkeys(("f1", "mcc"), (preds.argmax(-1), labels))
+        return scores
 
-    def predict_step(self, batch: Batch, batch_idx: int = 0) -> Rows:
-        """Return each input with its label, its score, and all scores."""
-        return self.labelled_rows(self(batch), batch)
-
-    def labelled_rows(self, outputs: Any, batch: Batch) -> Rows:
-        """Lay out labels and scores; with several labels, those above the threshold."""
+    def decode(self, outputs: Any, batch: Batch) -> dict[str, list]:
+        """Return labels and scores; of several labels, those above the threshold."""
         logits, names = outputs.logits.float(), self.label_names
         columns: dict[str, list[Any]] = {}
         if self.problem_type == "regression":
@@ -157,9 +133,10 @@ class ClassificationTask(LabelledTask):
             columns["scores"] = table
         if "label" in batch:
             columns["reference"] = batch["label"]
-        return self.rows(batch, *self.inputs, **columns)
+        return columns
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class TextClassificationTask(ClassificationTask):
     """Classification of texts and pairs of texts."""
 
@@ -167,17 +144,12 @@ class TextClassificationTask(ClassificationTask):
     inputs = ("text", "text_pair")
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class ImageClassificationTask(ClassificationTask):
     """Classification of images; with more than five classes also `top5`, the accuracy of five."""
 
     auto_class = AutoModelForImageClassification
     inputs = ("image",)
-
-    @property
-    def metric_names(self) -> Sequence[str]:
-        """Those of classification, and `top5`."""
-        one = self.problem_type == "single_label_classification"
-        return (*super().metric_names, "top5") if one else super().metric_names
 
     def build_metrics(self) -> dict[str, Metric]:
         """Return those of classification, and `top5`."""

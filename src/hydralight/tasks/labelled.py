@@ -1,6 +1,7 @@
 """What the tasks that choose among labels share: the head's size, and weights of classes."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,22 +13,22 @@ from hydralight.tasks.losses import ClassWeights, weights_of_classes
 from hydralight.tasks.task import Task
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class LabelledTask(Task):
     """A task whose labels have names.
 
     Args:
         class_weights: What each label weighs in the loss: a list in the labels' order, a mapping
             from names (1 where not named), or `balanced`.
-        kwargs: Those of `Task`.
     """
 
-    weights: Tensor | None
+    class_weights: ClassWeights | None = None
+    weights: Tensor | None = field(init=False)  # (labels,)
 
-    def __init__(self, *, class_weights: ClassWeights | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        if class_weights is not None and self.custom_loss is not None:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.class_weights is not None and self.loss is not None:
             raise UserError("task.loss is a loss of its own: task.class_weights do nothing to it.")
-        self.class_weights = class_weights
         self.register_buffer("weights", None, persistent=False)
 
     @property
@@ -47,7 +48,6 @@ class LabelledTask(Task):
         super().configure_model()
         if built or self.class_weights is None:
             return
-        assert self.model is not None
         config = self.model.config
         if self.class_weights == "balanced":
             weights = getattr(config, "class_weights", None)

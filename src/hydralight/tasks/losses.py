@@ -1,13 +1,13 @@
 """Losses as a sum over targets and their weight."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hydralight.errors import UserError, did_you_mean
+from hydralight.errors import UserError, did_you_mean, first_line
 
 ClassWeights = Sequence[float] | Mapping[str, float] | Literal["balanced"]
 
@@ -38,7 +38,10 @@ def token_cross_entropy(
         label_smoothing=label_smoothing,
     )
     there = flat != -100
-    return loss_sum, there.sum() if class_weights is None else class_weights[flat[there]].sum()
+    if class_weights is None:
+        return loss_sum, there.sum()
+    # choosing the labels that are there would wait for the device to say how many they are
+    return loss_sum, class_weights[flat.clamp(min=0)].masked_fill(~there, 0).sum()
 
 
 def label_cross_entropy(
@@ -59,7 +62,7 @@ def label_cross_entropy(
     loss_sum = F.binary_cross_entropy_with_logits(
         logits.float(), targets, pos_weight=class_weights, reduction="sum"
     )
-    return loss_sum, torch.tensor(labels.numel(), device=labels.device)
+    return loss_sum, number(labels.numel(), labels)
 
 
 def focal_loss(
@@ -78,13 +81,38 @@ def focal_loss(
     logits, labels = outputs.logits.float(), batch["labels"]
     if labels.shape == logits.shape:
         nll = F.binary_cross_entropy_with_logits(logits, labels.float(), reduction="none")
-        weight = torch.tensor(nll.numel(), device=nll.device)
-        return ((1 - (-nll).exp()) ** gamma * nll).sum(), weight
+        return ((1 - (-nll).exp()) ** gamma * nll).sum(), number(nll.numel(), nll)
     flat = labels.reshape(-1)
     nll = F.cross_entropy(
         logits.reshape(-1, logits.shape[-1]), flat, ignore_index=-100, reduction="none"
     )
     return ((1 - (-nll).exp()) ** gamma * nll).sum(), (flat != -100).sum()
+
+
+def custom_loss(
+    loss: Callable[[Any, dict[str, Any]], tuple[Tensor, Tensor]],
+    outputs: Any,
+    batch: dict[str, Any],
+) -> tuple[Tensor, Tensor]:
+    """Return the sum and the weight of a loss that the config has chosen.
+
+    Raises:
+        UserError: it cannot be called with these, or returns something else.
+    """
+    try:
+        loss_sum, weight = loss(outputs, batch)
+        return loss_sum, weight.to(loss_sum.device)
+    except Exception as error:
+        name = getattr(loss, "func", loss).__name__
+        raise UserError(
+            f"task.loss: {name} does not go with this task, or does not return a sum and a "
+            f"weight as tensors ({type(error).__name__}: {first_line(error)})."
+        ) from error
+
+
+def number(value: int, beside: Tensor) -> Tensor:
+    """Return a number as a scalar on a tensor's device, which `torch.tensor` would wait for."""
+    return torch.full((), value, device=beside.device)
 
 
 def weights_of_classes(weights: ClassWeights, names: Sequence[str]) -> list[float]:

@@ -1,6 +1,7 @@
 """Masked language modelling: hidden tokens are predicted from all the others."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,66 +10,55 @@ from torchmetrics import MeanMetric, Metric
 from transformers import AutoModelForMaskedLM
 
 from hydralight.metrics.perplexity import Perplexity
-from hydralight.tasks.evaluated import Batch, Rows
+from hydralight.tasks.data import Batch
+from hydralight.tasks.evaluation import Scores
 from hydralight.tasks.losses import token_cross_entropy
 from hydralight.tasks.task import Task
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class MaskedLMTask(Task):
     """Cross-entropy of the hidden tokens; filled masks.
 
     Args:
         top_k: How many fillings of a mask are predicted.
-        kwargs: Those of `Task`.
     """
 
+    top_k: int = 5
+
     auto_class = AutoModelForMaskedLM
-
-    def __init__(self, *, top_k: int = 5, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.top_k = top_k
-
-    @property
-    def metric_names(self) -> Sequence[str]:
-        """Perplexity and accuracy of the hidden tokens."""
-        return ("perplexity", "accuracy")
+    inputs = ("text",)
 
     def build_metrics(self) -> dict[str, Metric]:
-        """Return perplexity and accuracy."""
-        return {"perplexity": Perplexity(), "accuracy": MeanMetric(nan_strategy="ignore")}
+        """Return perplexity and accuracy of the hidden tokens."""
+        return {"perplexity": Perplexity(by_byte=False), "accuracy": MeanMetric()}
 
-    def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    def own_loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum the cross-entropy over hidden tokens."""
         return token_cross_entropy(outputs.logits, batch["labels"], self.label_smoothing)
 
-    def update_metrics(self, outputs: Any, batch: Batch) -> Rows:
-        """Compare the hidden tokens, and return how many of each row were found."""
-        logits, labels = outputs.logits, batch["labels"]
-        hidden = labels != -100
-        right = (logits.argmax(-1) == labels) & hidden
-        metrics: Any = self.metrics
-        metrics["perplexity"].update(*token_cross_entropy(logits, labels))
-        metrics["accuracy"].update(right[hidden].float())
-        self.update_further_metrics(logits.float().movedim(-1, 1), labels)
-        counts = {"hidden": hidden.sum(dim=1).tolist(), "found": right.sum(dim=1).tolist()}
-        return self.rows(batch, **counts)
-
-    def predict_step(self, batch: Batch, batch_idx: int = 0) -> Rows:
-        """Fill the masks of texts, or the hidden tokens of labelled ones."""
+    def decode(self, outputs: Any, batch: Batch) -> dict[str, list]:
+        """Fill the hidden tokens, and count them; or fill the masks of texts without labels."""
         tokenizer, ids = self.datamodule.processor, batch["input_ids"]
-        probabilities = self(batch).logits.float().softmax(-1)
-        labels = batch.get("labels")
-        masks = ids == tokenizer.mask_token_id if labels is None else labels != -100
-        filled = torch.where(masks, probabilities.argmax(-1), ids)
-        columns: dict[str, Any] = {
-            "prediction": tokenizer.batch_decode(filled, skip_special_tokens=True)
+        labels, best = batch.get("labels"), outputs.logits.argmax(-1)
+        hidden = ids == tokenizer.mask_token_id if labels is None else labels != -100
+        filled = torch.where(hidden, best, ids)
+        texts = tokenizer.batch_decode(filled, skip_special_tokens=True)
+        if labels is None:
+            return {"prediction": texts, "masks": self.fillings(outputs, hidden)}
+        whole = torch.where(hidden, labels, ids)
+        return {
+            "prediction": texts,
+            "reference": tokenizer.batch_decode(whole, skip_special_tokens=True),
+            "hidden": hidden.sum(dim=1).tolist(),
+            "found": ((best == labels) & hidden).sum(dim=1).tolist(),
         }
-        if labels is not None:
-            whole = torch.where(masks, labels, ids)
-            columns["reference"] = tokenizer.batch_decode(whole, skip_special_tokens=True)
-            return self.rows(batch, **columns)
-        top = probabilities.topk(self.top_k)
-        columns["masks"] = [
+
+    def fillings(self, outputs: Any, masks: Tensor) -> list[list[list[dict[str, Any]]]]:
+        """Return the most likely tokens of each mask (batch, length) of each row, with scores."""
+        tokenizer = self.datamodule.processor
+        top = outputs.logits.float().softmax(-1).topk(self.top_k)
+        return [
             [
                 [
                     {"token": tokenizer.decode([token]).strip(), "score": score}
@@ -80,4 +70,12 @@ class MaskedLMTask(Task):
             ]
             for row, mask in enumerate(masks)
         ]
-        return self.rows(batch, "text", **columns)
+
+    def score(self, outputs: Any, batch: Batch, columns: Mapping[str, list]) -> Scores:
+        """Compare the hidden tokens; further metrics get the logits (batch, vocabulary, length)."""
+        found, hidden = sum(columns["found"]), sum(columns["hidden"])
+        return {
+            "perplexity": token_cross_entropy(outputs.logits, batch["labels"]),
+            "accuracy": (found / max(1, hidden), hidden),
+            "further": (outputs.logits.movedim(-1, 1), batch["labels"]),
+        }

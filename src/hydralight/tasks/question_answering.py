@@ -1,6 +1,7 @@
 """Answers found in a context."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,10 +10,13 @@ from torchmetrics import Metric
 from transformers import AutoModelForQuestionAnswering
 
 from hydralight.metrics.squad import SquadScores
-from hydralight.tasks.evaluated import Batch, Rows
+from hydralight.tasks.data import Batch
+from hydralight.tasks.evaluation import Scores
+from hydralight.tasks.losses import number
 from hydralight.tasks.task import Task
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class QuestionAnsweringTask(Task):
     """Extractive question answering: the first and the last token of the answer.
 
@@ -25,37 +29,21 @@ class QuestionAnsweringTask(Task):
             than `null_score_diff_threshold`.
         null_score_diff_threshold: See there.
         max_answer_length: In tokens.
-        kwargs: Those of `Task`.
     """
 
+    version_2_with_negative: bool = False
+    null_score_diff_threshold: float = 0.0
+    max_answer_length: int = 30
+
     auto_class = AutoModelForQuestionAnswering
+    inputs = ("id", "question")
     sample_columns = ("question", "answer", "reference")
-
-    def __init__(
-        self,
-        *,
-        version_2_with_negative: bool = False,
-        null_score_diff_threshold: float = 0.0,
-        max_answer_length: int = 30,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.version_2_with_negative = version_2_with_negative
-        self.null_score_diff_threshold = null_score_diff_threshold
-        self.max_answer_length = max_answer_length
-
-    @property
-    def metric_names(self) -> Sequence[str]:
-        """Exact match and F1; and those of either kind of question."""
-        names = ("exact_match", "f1")
-        kinds = ("", "HasAns_", "NoAns_") if self.version_2_with_negative else ("",)
-        return [kind + name for kind in kinds for name in names]
 
     def build_metrics(self) -> dict[str, Metric]:
         """Return SQuAD's scores."""
         return {"squad": SquadScores()}
 
-    def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    def own_loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum, over windows, the mean cross-entropy of start and end."""
         mask, smoothing = batch["attention_mask"] == 0, self.label_smoothing
         losses = []
@@ -66,27 +54,23 @@ class QuestionAnsweringTask(Task):
             right = scores.gather(1, batch[f"{side}_positions"].unsqueeze(1))
             others = scores.masked_fill(mask, 0).sum(dim=1) / (~mask).sum(dim=1)
             losses.append(-((1 - smoothing) * right.sum() + smoothing * others.sum()))
-        return (losses[0] + losses[1]) / 2, torch.tensor(len(mask), device=mask.device)
+        return (losses[0] + losses[1]) / 2, number(len(mask), mask)
 
     def forward(self, batch: Batch) -> Any:
         """Call the model without the positions: the loss is the task's."""
         positions = ("start_positions", "end_positions")
         return super().forward({n: v for n, v in batch.items() if n not in positions})
 
-    def update_metrics(self, outputs: Any, batch: Batch) -> Rows:
+    def score(self, outputs: Any, batch: Batch, columns: Mapping[str, list]) -> Scores:
         """Compare the answers with the references."""
-        rows = self.answered_rows(outputs, batch)
-        answers, references = [row["answer"] for row in rows], [row["reference"] for row in rows]
-        self.metrics["squad"].update(answers, references)  # type: ignore[operator]
-        self.update_further_metrics(answers, references)
-        return rows
+        answers = columns["answer"], columns["reference"]
+        return {"squad": answers, "further": answers}
 
-    def predict_step(self, batch: Batch, batch_idx: int = 0) -> Rows:
-        """Return answers, their scores, and where they are."""
-        return self.answered_rows(self(batch), batch)
+    def decode(self, outputs: Any, batch: Batch) -> dict[str, list]:
+        """Return the answers, where they are in the context, and their scores.
 
-    def answered_rows(self, outputs: Any, batch: Batch) -> Rows:
-        """Lay out the answers; `score` is the probability among all spans (and no answer)."""
+        `score` is the probability among all spans (and no answer).
+        """
         scores, starts, ends = spans(outputs, batch, self.max_answer_length)
         nulls = (outputs.start_logits[:, 0] + outputs.end_logits[:, 0]).float()
         answers: list[dict[str, Any]] = []
@@ -117,7 +101,7 @@ class QuestionAnsweringTask(Task):
         columns = {name: [answer[name] for answer in answers] for name in answers[0]}
         if "answers" in batch:
             columns["reference"] = [list(answer["text"]) for answer in batch["answers"]]
-        return self.rows(batch, "id", "question", **columns)
+        return columns
 
 
 def spans(outputs: Any, batch: Batch, max_answer_length: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """Causal language modelling with segment-level recurrence."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -8,9 +9,10 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from hydralight.errors import UserError
 from hydralight.tasks.causal_lm import CausalLMTask
-from hydralight.tasks.evaluated import Batch
+from hydralight.tasks.data import Batch
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class RecurrentLMTask(CausalLMTask):
     """Reads a document segment by segment, and remembers the one before (Dai et al., 2019).
 
@@ -22,19 +24,17 @@ class RecurrentLMTask(CausalLMTask):
     Args:
         segment_length: Tokens that are read at once.
         memory_length: Tokens before them that can be looked back to; 0 turns the memory off.
-        kwargs: Those of `CausalLMTask`.
     """
 
-    def __init__(
-        self, *, segment_length: int = 128, memory_length: int = 128, **kwargs: Any
-    ) -> None:
-        super().__init__(**kwargs)
-        if segment_length < 2 or memory_length < 0:
+    segment_length: int = 128
+    memory_length: int = 128
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.segment_length < 2 or self.memory_length < 0:
             raise UserError(
                 "task.segment_length should be 2 or more, task.memory_length 0 or more."
             )
-        self.segment_length = segment_length
-        self.memory_length = memory_length
 
     def configure_model(self) -> None:
         """Build the model, and see that it can be recurrent."""

@@ -1,36 +1,43 @@
-"""The base LightningModule of the tasks: a model, and losses as sums and weights."""
+"""The base LightningModule of the tasks: a model, losses as sums and weights, and an evaluation."""
 
 import inspect
-import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
+from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
-from transformers import PreTrainedModel
 
 from hydralight import optim
-from hydralight.errors import UserError, did_you_mean, first_line
-from hydralight.tasks.evaluated import Batch, EvaluatedModule
+from hydralight.errors import UserError
+from hydralight.models import positions_of
+from hydralight.tasks.data import Batch, Rows, TaskData
+from hydralight.tasks.evaluation import Evaluation, Scores, check_monitors
+from hydralight.tasks.generation import configure_generation
+from hydralight.tasks.gradient import Gradient
+from hydralight.tasks.losses import custom_loss
 
-log = logging.getLogger(__name__)
 
+@dataclass(kw_only=True, eq=False, repr=False)
+class Task(LightningModule):
+    """What the tasks share; a subclass says what its model, its loss and its predictions are.
 
-class Task(EvaluatedModule):
-    """What the tasks share; a subclass names its `auto_class`, its loss and its metrics.
+    Its options are dataclass fields, and those of a subclass too: decorate it as this class is,
+    check the options in `__post_init__`, after `super().__post_init__()`. An ordinary
+    `__init__(self, **kwargs)` that calls `super().__init__(**kwargs)` does as well.
 
-    The gradient of an optimizer step is the mean over all the targets of that step, however they
-    were split over micro-batches and devices: `training_step` returns the loss's sum over a
-    constant, and `configure_gradient_clipping` multiplies the gradients by what turns that into the
-    mean. Metrics are logged as `val/<name>` and `test/<name>`.
+    A subclass says its columns once: `decode` makes those of the predictions, and the metrics
+    (`score`), the samples, `predictions/*.jsonl` and `predict.py` all read them. Values are logged
+    as `val/<name>`, `val/<set>/<name>` for the sets of `data.extra_eval`, and `test/<name>`.
 
     Args:
         model: Recipe: called with the task's `auto_class`, the tokenizer (or image processor)
-            and `model_arguments`.
+            and `model_arguments`. The attribute is the model, once `configure_model` has built it.
         optimizer: Recipe: called with the parameter groups.
         scheduler: Recipe: called with the optimizer and the number of optimizer steps.
         generation: Values of the generation config that replace the checkpoint's.
@@ -39,54 +46,73 @@ class Task(EvaluatedModule):
         label_smoothing: Part of the probability that is spread over all classes, or tokens.
         non_finite: What a loss or gradient that is NaN or infinite does: `stop` the run, or `skip`
             the optimizer step; `train/skipped` counts these. (Infinite gradients of 16-mixed are
-            its scaler's business.)
+            its scaler's business.) On a GPU, `stop` learns of it one step later, and before
+            anything is made of the weights; `skip` waits for the device in every step.
         torch_compile: Whether training calls the model through `torch.compile`; or its arguments.
-        metrics: Further metrics by name, updated with what the task says of itself as `preds` and
-            `target` (`update_further_metrics`).
+        metrics: Further metrics by name, updated with the `further` of `score`.
+
+    Raises:
+        UserError: the options do not go together.
     """
 
-    auto_class: ClassVar[type]
-    _compiled: Callable[..., Any] | None = None
+    model: Any
+    optimizer: Callable[..., Optimizer]
+    scheduler: Callable[..., Any] | None = None
+    generation: Mapping[str, Any] | None = None
+    loss: Callable[[Any, Batch], tuple[Tensor, Tensor]] | None = None
+    label_smoothing: float = 0.0
+    non_finite: Literal["stop", "skip"] = "stop"
+    torch_compile: bool | Mapping[str, Any] = False
+    metrics: Mapping[str, Metric] | None = None
 
-    def __init__(
-        self,
-        *,
-        model: Callable[..., PreTrainedModel],
-        optimizer: Callable[..., Optimizer],
-        scheduler: Callable[..., Any] | None = None,
-        generation: Mapping[str, Any] | None = None,
-        loss: Callable[[Any, Batch], tuple[Tensor, Tensor]] | None = None,
-        label_smoothing: float = 0.0,
-        non_finite: Literal["stop", "skip"] = "stop",
-        torch_compile: bool | Mapping[str, Any] = False,
-        metrics: Mapping[str, Metric] | None = None,
-    ) -> None:
-        super().__init__(metrics)
-        self.make_model = model
-        self.make_optimizer = optimizer
-        self.make_scheduler = scheduler
-        self.generation = {k: v for k, v in (generation or {}).items() if v is not None}
-        self.custom_loss = loss
-        self.label_smoothing = label_smoothing
-        self.torch_compile = torch_compile
-        self.model: PreTrainedModel | None = None
-        if not 0 <= label_smoothing < 1:
-            raise UserError(f"task.label_smoothing={label_smoothing} should be in 0..1.")
-        if loss is not None and label_smoothing:
+    auto_class: ClassVar[type]
+    inputs: ClassVar[
+        Sequence[str]
+    ] = ()  # the roles that predictions repeat, where a batch has them
+    sample_columns: ClassVar[Sequence[str]] = ("prediction", "reference")
+    _compiled: ClassVar[Callable[..., Any] | None] = None
+
+    def __post_init__(self) -> None:
+        assert type(self).__hash__ is not None, "decorate with dataclass(kw_only=True, eq=False)"
+        super().__init__()
+        self.make_model, self.model = self.model, None
+        self.evaluation = Evaluation(self.metrics)
+        self.gradient: Gradient | None = None  # of a training
+        self.positions: int | None = None  # of the model, where they are limited
+        self._restored: dict[str, Any] = {}
+        self._step_metrics: dict[str, Tensor | float] = {}
+        if not 0 <= self.label_smoothing < 1:
+            raise UserError(f"task.label_smoothing={self.label_smoothing} should be in 0..1.")
+        if self.loss is not None and self.label_smoothing:
             raise UserError(
                 "task.loss is a loss of its own: task.label_smoothing does nothing to it."
             )
-        self.step_metrics: dict[str, Tensor | float] = {}
-        self.non_finite = non_finite
-        self.skipped = 0  # optimizer steps
-        self._window: Tensor | None = None  # loss sum and weight since the last optimizer step
-        self._parts: list[tuple[Tensor, Tensor]] = []  # the same time's loss sums and rows
-        self.positions: int | None = None  # of the model, where they are limited
 
     # ------------------------------------------------------------ what a subclass says
 
-    def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    def own_loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the summed loss of a batch and its weight, the number of targets (scalars)."""
+        raise NotImplementedError
+
+    def decode(self, outputs: Any, batch: Batch) -> dict[str, list]:
+        """Return the columns of a batch's predictions, a value each for each row of it.
+
+        A batch of an evaluation has labels, one of a prediction need not.
+        """
+        raise NotImplementedError
+
+    def build_metrics(self) -> dict[str, Metric]:
+        """Return the task's metrics; the data module and the model are there by now.
+
+        A metric whose value is a dict is logged under the names in it, which it says as `names`.
+        """
+        return {}
+
+    def score(self, outputs: Any, batch: Batch, columns: Mapping[str, list]) -> Scores:
+        """Return what the metrics of `build_metrics` are updated with, by name.
+
+        And as `further` a pair for those of `task.metrics`: scores, or texts, and what is right.
+        """
         raise NotImplementedError
 
     def model_arguments(self) -> dict[str, Any]:
@@ -99,6 +125,11 @@ class Task(EvaluatedModule):
 
     # ------------------------------------------------------------ the model
 
+    @property
+    def datamodule(self) -> TaskData:
+        """The data module in use."""
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
     def configure_model(self) -> None:
         """Build the model, once, and the metrics; the data module is set up by now."""
         if self.model is not None:
@@ -106,53 +137,23 @@ class Task(EvaluatedModule):
         processor = self.datamodule.load_processor()
         self.model = self.make_model(self.auto_class, processor, **self.model_arguments())
         if self.model.can_generate():
-            self._configure_generation(self.model)
+            chosen = {k: v for k, v in (self.generation or {}).items() if v is not None}
+            configure_generation(self.model, {**self.default_generation(), **chosen})
         accepted = inspect.signature(self.model.forward).parameters
         self._forward_names = frozenset(accepted)
-        self._check_positions(self.model)
+        self.positions = positions_of(self.model)
+        longest = self.datamodule.longest()
+        if self.positions is not None and longest > self.positions:
+            raise UserError(
+                f"the data has inputs of {longest} tokens, and the model takes {self.positions}: "
+                f"set data.{self.datamodule.shape.length_limit}={self.positions}."
+            )
         if self.torch_compile:
             options = self.torch_compile if isinstance(self.torch_compile, Mapping) else {}
             # past the module's own attributes: its parameters are there once
             self.__dict__["_compiled"] = torch.compile(self.model, **options)
-        self.metrics = nn.ModuleDict(self.build_metrics()).to(self.device)
-
-    def _check_positions(self, model: PreTrainedModel) -> None:
-        """See that the model's positions are enough for the data."""
-        positions = getattr(model.config, "max_position_embeddings", None)
-        for name, module in model.named_modules():
-            # RoBERTa and its kin count positions from behind the padding's
-            if positions and name.endswith("position_embeddings"):
-                padding = getattr(module, "padding_idx", None)
-                positions -= 0 if padding is None else padding + 1
-                break
-        self.positions = positions
-        longest = self.datamodule.longest()
-        if positions is not None and longest > positions:
-            raise UserError(
-                f"the data has inputs of {longest} tokens, and the model takes {positions}: set "
-                f"data.{self.datamodule.shape.length_limit}={positions}."
-            )
-
-    def _configure_generation(self, model: PreTrainedModel) -> None:
-        config = model.generation_config
-        config._from_model_config = False  # it is its own from here on
-        values = {**self.default_generation(), **self.generation}
-        if "max_new_tokens" in values:
-            config.max_length = None
-        if values.get("do_sample") is False:
-            for name in ("temperature", "top_k", "top_p"):
-                values[name] = None  # they say how to sample
-        unknown = config.update(**values)
-        try:
-            config.validate(strict=True)
-        except ValueError as error:
-            raise UserError(f"generation: {first_line(error)}.") from error
-        if unknown:
-            key = next(iter(unknown))
-            raise UserError(
-                f"generation.{key}: transformers' generation config has no '{key}'"
-                f"{did_you_mean(key, config.to_dict())}"
-            )
+        self.evaluation.metrics = nn.ModuleDict(self.build_metrics()).to(self.device)
+        check_monitors(self.trainer.callbacks, self)  # type: ignore[attr-defined]
 
     def forward(self, batch: Batch) -> Any:
         """Call the model with those entries of the batch that its `forward` names, but labels.
@@ -161,53 +162,91 @@ class Task(EvaluatedModule):
         """
         compiled = self._compiled if self.training else None
         model = self.model if compiled is None else compiled
-        assert model is not None
         names = self._forward_names - {"labels"}
         return model(**{name: batch[name] for name in names & batch.keys()})
+
+    # ------------------------------------------------------------ evaluation and prediction
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Any:
+        """Update loss and metrics, and return the predictions."""
+        self.evaluation.end_sets(dataloader_idx)
+        return self.evaluation_step(batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Any:
+        """Update loss and metrics, and return the predictions."""
+        return self.evaluation_step(batch)
+
+    def evaluation_step(self, batch: Batch) -> Rows:
+        """Update loss and metrics, and return the predictions."""
+        outputs = self(batch)
+        loss_sum, weight = self.loss_and_weight(outputs, batch)
+        columns = self.decode(outputs, batch)
+        self.evaluation.update(loss_sum, weight, self.score(outputs, batch, columns))
+        return self.rows(batch, columns)
+
+    def predict_step(self, batch: Batch, batch_idx: int = 0) -> Rows:
+        """Return the predictions."""
+        return self.rows(batch, self.decode(self(batch), batch))
+
+    def rows(self, batch: Batch, columns: Mapping[str, Sequence[Any]]) -> Rows:
+        """Lay columns out as one dict a row, beside the row's number and the `inputs` of it."""
+        table = {"row": batch["row"].tolist()}
+        table |= {role: batch[role] for role in self.inputs if role in batch}
+        table |= {name: list(column) for name, column in columns.items()}
+        return [
+            dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)
+        ]
+
+    def validation_prefixes(self) -> list[str]:
+        """Return what stands before the names of each set that a validation evaluates."""
+        return ["val/", *(f"val/{name}/" for name in self.datamodule.extra_eval)]
+
+    def evaluated_names(self) -> tuple[list[str], bool]:
+        """Return the names that a validation logs, and whether there may be others."""
+        names, others = self.evaluation.names()
+        return [prefix + name for prefix in self.validation_prefixes() for name in names], others
+
+    def on_validation_epoch_end(self) -> None:
+        """Log `val/…`, and `val/<name>/…` for each set of `data.extra_eval`."""
+        prefixes = self.validation_prefixes()
+        sets = self.evaluation.take_sets(len(prefixes))
+        for prefix, values in zip(prefixes, sets, strict=True):
+            self.log_evaluation(prefix, values)
+
+    def on_test_epoch_end(self) -> None:
+        """Log `test/…`."""
+        self.log_evaluation("test/", self.evaluation.compute())
+
+    def log_evaluation(self, prefix: str, values: Mapping[str, Tensor]) -> None:
+        """Log the values of one set."""
+        self.log_dict({f"{prefix}{name}": value.float() for name, value in values.items()})
+        if self.trainer.state.fn != "validate":
+            self.log("step", float(self.trainer.global_step))  # loggers count optimizer steps
 
     # ------------------------------------------------------------ training
 
     def loss_and_weight(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the configured loss's sum and weight for a batch."""
-        if self.custom_loss is None:
-            return self.loss(outputs, batch)
-        try:
-            loss_sum, weight = self.custom_loss(outputs, batch)
-            return loss_sum, weight.to(loss_sum.device)
-        except Exception as error:
-            name = getattr(self.custom_loss, "func", self.custom_loss).__name__
-            raise UserError(
-                f"task.loss: {name} does not go with this task, or does not return a sum and a "
-                f"weight as tensors ({type(error).__name__}: {first_line(error)})."
-            ) from error
+        if self.loss is None:
+            return self.own_loss(outputs, batch)
+        return custom_loss(self.loss, outputs, batch)
 
     def on_fit_start(self) -> None:
-        """Fix the constant that keeps the loss in range: a batch's capacity for targets."""
-        self._capacity = self.datamodule.target_capacity
+        """Begin the gradients; what was saved of them is restored by now."""
+        self.gradient = Gradient(
+            capacity=self.datamodule.target_capacity,
+            non_finite=self.non_finite,
+            scaler=self.trainer.precision == "16-mixed",
+            deferred=self.device.type != "cpu",
+            checkpoint=Path(self.trainer.default_root_dir) / "checkpoints" / "last.ckpt",
+            skipped=self._restored.get("skipped", 0),  # older runs did not count
+        )
+        self._step_metrics = self._restored.get("step_metrics", {})
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the summed loss over the constant."""
-        loss_sum, weight = self.loss_and_weight(self(batch), batch)
-        window = torch.stack([loss_sum.detach().float(), weight.float()])
-        self._window = window if self._window is None else self._window + window
-        self._parts.append((loss_sum.detach(), batch["row"]))
-        return loss_sum / self._capacity
-
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Find what turns the gradients of scaled sums into those of the mean over the targets."""
-        window, self._window = self._window, None
-        assert window is not None
-        if self.trainer.world_size > 1:
-            window = self.trainer.strategy.reduce(window, reduce_op="sum")
-        loss_sum, weight = window
-        # the trainer has divided by the micro-batches of a full window, and DDP by the ranks
-        scale = self._capacity * self.trainer.accumulate_grad_batches * self.trainer.world_size
-        self._factor = torch.where(weight > 0, scale / weight, 0.0)
-        self.step_metrics = {
-            "train/loss": loss_sum / weight,
-            "lr": optimizer.param_groups[0]["lr"],
-        }
-        self._loss_sum = loss_sum
+        """Return what backward runs on, the summed loss over a constant (`tasks/gradient.py`)."""
+        assert self.gradient is not None
+        return self.gradient.add(*self.loss_and_weight(self(batch), batch), batch["row"])
 
     def configure_gradient_clipping(
         self,
@@ -215,52 +254,55 @@ class Task(EvaluatedModule):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Scale and clip the gradients in one pass; record their norm, which is to be finite."""
-        parts, self._parts = self._parts, []
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients) * self._factor
-        self.step_metrics["train/grad_norm"] = norm
-        scaled = self.trainer.precision == "16-mixed"
-        if not torch.isfinite(self._loss_sum if scaled else self._loss_sum + norm):
-            self._refuse_step(parts)
-            return
-        if self.skipped:
-            self.step_metrics["train/skipped"] = self.skipped
-        factor = self._factor
-        if gradient_clip_val and gradient_clip_algorithm != "value":
-            factor = factor * (gradient_clip_val / (norm + 1e-6)).clamp(max=1.0)  # as torch does
-        torch._foreach_mul_(gradients, factor)
-        if gradient_clip_algorithm == "value":
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        """Make the gradients those of the mean over the step's targets, and clip them."""
+        assert self.gradient is not None
+        trainer, by_value = self.trainer, gradient_clip_algorithm == "value"
+        several = trainer.world_size > 1
+        values = self.gradient.finish(
+            [p for group in optimizer.param_groups for p in group["params"]],
+            step=trainer.global_step + 1,
+            # the trainer has divided by the micro-batches of a full step, and DDP by the ranks
+            divisor=trainer.accumulate_grad_batches * trainer.world_size,
+            reduce=(lambda t: trainer.strategy.reduce(t, reduce_op="sum")) if several else None,
+            clip_norm=None if by_value else gradient_clip_val,
+            clip_value=gradient_clip_val if by_value else None,
+        )
+        lr = {"lr": optimizer.param_groups[0]["lr"]}
+        self._step_metrics = {"train/loss": values["train/loss"], **lr, **values}
 
-    def _refuse_step(self, parts: list[tuple[Tensor, Tensor]]) -> None:
-        """Stop the run, or leave out this step: without gradients, an optimizer changes nothing."""
-        step = self.trainer.global_step + 1
-        bad = [row for loss_sum, rows in parts if not torch.isfinite(loss_sum) for row in rows]
-        rows = f"rows {', '.join(str(int(row)) for row in bad)}" if bad else "no row of its own"
-        if self.non_finite == "stop":
-            checkpoint = Path(self.trainer.default_root_dir) / "checkpoints" / "last.ckpt"
-            last = f"; the last checkpoint is {checkpoint}" if checkpoint.is_file() else ""
-            raise UserError(
-                f"the loss or its gradient is not finite at step {step} (in the loss of {rows} of "
-                f"the training data, counted from 0){last}. task.non_finite=skip leaves such steps "
-                "out."
-            )
-        self.skipped += 1
-        self.step_metrics["train/skipped"] = self.skipped
-        log.warning("step %d is left out: its loss or gradient is not finite (%s)", step, rows)
-        if self.trainer.precision != "16-mixed":  # where the scaler leaves it out
-            for parameter in self.parameters():
-                parameter.grad = None
+    @property
+    def step_metrics(self) -> dict[str, Tensor | float]:
+        """What the last optimizer step logs: loss, learning rate, gradient norm, steps left out.
+
+        The loss is the mean over all the targets of the step, on all devices.
+
+        Raises:
+            UserError: the step's loss or gradient is not finite, and the run is to stop there.
+        """
+        self.check_gradient()
+        return self._step_metrics
+
+    def check_gradient(self) -> None:
+        """Raise a `UserError` if the last step was not finite and the run is to stop there."""
+        if self.gradient is not None:
+            self.gradient.check()
+
+    def on_validation_start(self) -> None:
+        """Evaluate no weights that a step has spoilt."""
+        self.check_gradient()
+
+    def on_train_epoch_end(self) -> None:
+        """Look at the last step before the callbacks export what they have at the end."""
+        self.check_gradient()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the count of steps that were left out."""
-        checkpoint["skipped"] = self.skipped
+        """Keep what the last step has logged, and the count of steps that were left out."""
+        checkpoint["step_metrics"] = {n: float(value) for n, value in self.step_metrics.items()}
+        checkpoint["skipped"] = 0 if self.gradient is None else self.gradient.skipped
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on counting."""
-        self.skipped = checkpoint.get("skipped", 0)  # older runs did not count
+        """Keep what was saved until training begins."""
+        self._restored = {n: checkpoint[n] for n in ("skipped", "step_metrics") if n in checkpoint}
 
     def configure_optimizers(self, num_training_steps: int | None = None) -> OptimizerLRScheduler:
         """Build the optimizer, without weight decay on biases and norms, and its schedule.
@@ -268,25 +310,14 @@ class Task(EvaluatedModule):
         Args:
             num_training_steps: Length of the schedule; the trainer's own unless said.
         """
-        assert self.model is not None
-        # in 16-mixed a fused optimizer gets scaled gradients, which cannot be clipped
-        scaled = self.trainer.precision == "16-mixed"
-        make = self.make_optimizer if scaled else optim.fused(self.make_optimizer)
-        try:
-            optimizer = make(optim.parameter_groups(self.model))
-        except (ValueError, RuntimeError) as error:
-            raise UserError(f"optimizer: {error}.") from error
-        if scaled and optimizer.defaults.get("fused"):
-            raise UserError(
-                "optimizer.fused=true does not go with 16-mixed precision, where a fused "
-                "optimizer sees scaled gradients: set optimizer.fused=false."
-            )
-        if self.make_scheduler is None:
+        scaler = self.trainer.precision == "16-mixed"
+        optimizer = optim.build(self.optimizer, self.model, scaler=scaler)
+        if self.scheduler is None:
             return optimizer
         steps = num_training_steps or self.trainer.estimated_stepping_batches
         if steps == float("inf"):
             raise UserError("the schedule needs an end: set trainer.max_epochs or max_steps.")
-        scheduler = self.make_scheduler(optimizer, int(steps))
+        scheduler = self.scheduler(optimizer, int(steps))
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},

@@ -1,6 +1,7 @@
 """Tags for the words of a sentence."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -8,11 +9,13 @@ from torchmetrics import Metric
 from transformers import AutoModelForTokenClassification
 
 from hydralight.metrics.entities import EntityScores, entities_of, entity_types
-from hydralight.tasks.evaluated import Batch, Rows
+from hydralight.tasks.data import Batch
+from hydralight.tasks.evaluation import Scores
 from hydralight.tasks.labelled import LabelledTask
 from hydralight.tasks.losses import token_cross_entropy
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class TokenClassificationTask(LabelledTask):
     """Token-level cross-entropy in training, whole entities in evaluation.
 
@@ -21,33 +24,38 @@ class TokenClassificationTask(LabelledTask):
     """
 
     auto_class = AutoModelForTokenClassification
+    inputs = ("tokens",)
     sample_columns = ("tokens", "tags", "reference")
-
-    @property
-    def metric_names(self) -> Sequence[str]:
-        """Those of `EntityScores`."""
-        return ("precision", "recall", "f1", "accuracy", "f1/*")
 
     def build_metrics(self) -> dict[str, Metric]:
         """Return the scores of entities."""
         return {"entities": EntityScores(entity_types(self.label_names))}
 
-    def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    def own_loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum the cross-entropy over labelled tokens."""
         return token_cross_entropy(
             outputs.logits, batch["labels"], self.label_smoothing, self.weights
         )
 
-    def update_metrics(self, outputs: Any, batch: Batch) -> Rows:
-        """Compare the tags of words with the right ones."""
+    def decode(self, outputs: Any, batch: Batch) -> dict[str, list]:
+        """Return the tags of words, and the entities (words `start` to `end`, both included)."""
         tags = self.tags(outputs, batch)
-        self.metrics["entities"].update(tags, batch["tags"])  # type: ignore[operator]
-        self.update_further_metrics(outputs.logits.float().movedim(-1, 1), batch["labels"])
-        return self.tagged_rows(tags, batch)
+        entities = [
+            [
+                {"type": kind, "start": start, "end": end, "text": " ".join(words[start : end + 1])}
+                for kind, start, end in entities_of(mine)
+            ]
+            for mine, words in zip(tags, batch["tokens"], strict=True)
+        ]
+        references = {"reference": batch["tags"]} if "tags" in batch else {}
+        return {"tags": tags, "entities": entities, **references}
 
-    def predict_step(self, batch: Batch, batch_idx: int = 0) -> Rows:
-        """Return words, tags and entities."""
-        return self.tagged_rows(self.tags(self(batch), batch), batch)
+    def score(self, outputs: Any, batch: Batch, columns: Mapping[str, list]) -> Scores:
+        """Compare the tags of words; further metrics get logits of tokens (batch, tags, length)."""
+        return {
+            "entities": (columns["tags"], columns["reference"]),
+            "further": (outputs.logits.movedim(-1, 1), batch["labels"]),
+        }
 
     def tags(self, outputs: Any, batch: Batch) -> list[list[str]]:
         """Return the tag of each word: that of its first token."""
@@ -62,15 +70,3 @@ class TokenClassificationTask(LabelledTask):
                     mine[word] = names[number]
             tags.append(mine)
         return tags
-
-    def tagged_rows(self, tags: list[list[str]], batch: Batch) -> Rows:
-        """Lay out words, tags, and the entities (words `start` to `end`, both included)."""
-        entities = [
-            [
-                {"type": kind, "start": start, "end": end, "text": " ".join(words[start : end + 1])}
-                for kind, start, end in entities_of(mine)
-            ]
-            for mine, words in zip(tags, batch["tokens"], strict=True)
-        ]
-        references = {"reference": batch["tags"]} if "tags" in batch else {}
-        return self.rows(batch, "tokens", tags=tags, entities=entities, **references)

@@ -1,0 +1,44 @@
+"""What a task sees of its data."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+Batch = dict[str, Any]  # tensors as the model's `forward` names them; roles of the rows as lists
+Rows = list[dict[str, Any]]  # predictions
+
+
+class TaskData(Protocol):
+    """The data module, as a task knows it.
+
+    What only one shape has is asked of `shape`: `max_target_length` (tokens) and `target_lang` of
+    pairs of texts, `packing` of documents.
+    """
+
+    @property
+    def shape(self) -> Any:
+        """What an example is."""
+
+    @property
+    def processor(self) -> Any:
+        """The tokenizer or image processor, once it is loaded."""
+
+    @property
+    def label_names(self) -> Sequence[str] | None:
+        """The labels in the order of their numbers, where they have names."""
+
+    @property
+    def extra_eval(self) -> Mapping[str, Any]:
+        """Further sets to validate on, by name."""
+
+    @property
+    def target_capacity(self) -> int:
+        """How many targets a training batch of one device holds, about."""
+
+    def load_processor(self) -> Any:
+        """Load or train the tokenizer (or load the image processor) once, and return it."""
+
+    def encoded(self, split: str) -> Any:
+        """Return the encoded rows of a split, a `datasets.Dataset`."""
+
+    def longest(self) -> int:
+        """Return the tokens of the longest input, as padded."""

@@ -1,0 +1,102 @@
+"""How texts are generated, and how they are told to be."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+
+from hydralight.errors import UserError, did_you_mean, first_line
+
+
+def configure_generation(model: PreTrainedModel, values: Mapping[str, Any]) -> None:
+    """Overlay the generation config of a model; the checkpoint's own values stay otherwise.
+
+    Args:
+        model: Whose config is changed, in place.
+        values: By name. `max_new_tokens` puts `max_length` out of force, and `do_sample=false`
+            whatever says how to sample.
+
+    Raises:
+        UserError: there is no such value, or they do not go together.
+    """
+    config = model.generation_config
+    config._from_model_config = False  # it is its own from here on
+    values = dict(values)
+    if "max_new_tokens" in values:
+        config.max_length = None
+    if values.get("do_sample") is False:
+        values |= {"temperature": None, "top_k": None, "top_p": None}
+    unknown = config.update(**values)
+    try:
+        config.validate(strict=True)
+    except ValueError as error:
+        raise UserError(f"generation: {first_line(error)}.") from error
+    if unknown:
+        key = next(iter(unknown))
+        raise UserError(
+            f"generation.{key}: transformers' generation config has no '{key}'"
+            f"{did_you_mean(key, config.to_dict())}"
+        )
+
+
+def has_length(model: PreTrainedModel) -> bool:
+    """Whether a checkpoint says how far to generate; 20 is the library's word, not its own."""
+    config = model.generation_config
+    return config.max_new_tokens is not None or config.max_length not in (None, 20)
+
+
+@torch.no_grad()
+def write(model: Any, tokenizer: Any, inputs: Mapping[str, Tensor], read: Tensor) -> dict[str, Any]:
+    """Generate a text for each source of an encoder-decoder model.
+
+    Args:
+        model: The model.
+        tokenizer: Decodes what it writes.
+        inputs: `input_ids` and `attention_mask` of the sources (batch, length).
+        read: What the encoder makes of them (batch, length, size); it does not read them again.
+
+    Returns:
+        `prediction`, the texts; and `gen_len`, their tokens, end included, start and padding not.
+    """
+    ids = model.generate(
+        input_ids=inputs["input_ids"],
+        attention_mask=inputs["attention_mask"],
+        encoder_outputs=BaseModelOutput(last_hidden_state=read),
+    )
+    texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
+    lengths = (ids[:, 1:] != model.generation_config.pad_token_id).sum(dim=1)
+    return {"prediction": [text.strip() for text in texts], "gen_len": lengths.tolist()}
+
+
+@torch.no_grad()
+def continue_prompts(
+    model: Any, tokenizer: Any, ids: Tensor, mask: Tensor, positions: int | None = None
+) -> list[str]:
+    """Continue prompts, each as often as `num_return_sequences` says, one after the other.
+
+    Args:
+        model: A causal language model.
+        tokenizer: Decodes what it writes; a text ends before a stop string.
+        ids: The prompts (batch, length), padded on the left.
+        mask: 0 where they are padded (batch, length).
+        positions: How many the model has, if they are limited; of a long prompt, the end is read
+            that leaves room for what is to come.
+    """
+    config = model.generation_config
+    if positions is not None:
+        room = positions - (config.max_new_tokens or 0)
+        ids, mask = ids[:, -room:], mask[:, -room:]
+    stopping = {"tokenizer": tokenizer} if config.stop_strings else {}
+    continued = model.generate(input_ids=ids, attention_mask=mask, **stopping)
+    texts = tokenizer.batch_decode(continued[:, ids.shape[1] :], skip_special_tokens=True)
+    return [cut(text, config.stop_strings) for text in texts]
+
+
+def cut(text: str, markers: str | Sequence[str] | None) -> str:
+    """Cut a text before the first of the markers that is in it."""
+    for marker in [markers] if isinstance(markers, str) else markers or ():
+        text = text.partition(marker)[0]
+    return text
