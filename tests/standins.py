@@ -113,6 +113,7 @@ def row_for(experiment: str, index: int) -> dict:
         "gpt2_scratch": {"content": body},
         "distilgpt2_sonnets": {"text": body},
         "transformer_xl_reviews": {"text": body, "label": 1},
+        "minilm_nli": {"anchor": body, "positive": summary},
     }
     return rows[experiment]
 

@@ -7,14 +7,11 @@ from itertools import chain, pairwise
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from standins import write_jsonl
-from transformers import LlamaConfig, LlamaForCausalLM
 
 import hydralight
 from hydralight.cli import start
-from hydralight.tasks.recurrent_lm import RecurrentLMTask
 
 HEADS = "num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 64"
 SMALL = f"hidden_size: 32, {HEADS}, initializer_range: 0.15"  # about 1 / sqrt(hidden_size)
@@ -352,60 +349,31 @@ def test_memory_serves(learn, rows):
     assert perplexity[4] < 1.05 * 8 ** (1 / 11)  # 1.27
 
 
-@pytest.fixture
-def reader():
-    """A function that gives a recurrent task on a random model, of the same weights each time."""
+def test_sentences_that_belong_together(learn, rows, tmp_path):
+    """Animals stand for people, colours for places: 36 candidates, of which chance finds 1/36."""
 
-    def task(segment_length, memory_length, layers=2):
-        torch.manual_seed(0)
-        sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": layers}
-        sizes |= {"num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": 20}
-        lengths = {"segment_length": segment_length, "memory_length": memory_length}
-        task = RecurrentLMTask(**lengths, model=None, optimizer=None)
-        task.model = LlamaForCausalLM(LlamaConfig(**sizes, initializer_range=0.15))
-        return task
+    def related(rng):
+        first, second = rng.randrange(6), rng.randrange(6)
+        other = [PEOPLE[first], rng.choice(FILLERS), PLACES[second]]
+        rng.shuffle(other)
+        return {
+            "anchor": f"{rng.choice(FILLERS)} {COLOURS[second]} {ANIMALS[first]}",
+            "positive": " ".join(other),
+        }
 
-    return task
+    seen = iter([(a, b) for a in range(6) for b in range(6)])
 
+    def each_once(rng):
+        first, second = next(seen)
+        return {
+            "anchor": f"the {COLOURS[second]} {ANIMALS[first]}",
+            "positive": f"{PEOPLE[first]} in {PLACES[second]}",
+        }
 
-IDS = torch.arange(24).reshape(2, 12) % 20
-
-
-@pytest.mark.parametrize("memory_length", [0, 2, 4])
-def test_no_gradient_flows_into_the_memory(reader, memory_length):
-    task, seen = reader(4, memory_length), []
-    task.model.get_input_embeddings().register_forward_hook(lambda *args: seen.append(args[-1]))
-    logits = task({"input_ids": IDS}).logits
-    for segment in range(3):
-        loss = logits[:, 4 * segment : 4 * segment + 4].logsumexp(-1).sum()
-        found = torch.autograd.grad(loss, seen, retain_graph=True, allow_unused=True)
-        reached = [grad is not None and bool(grad.any()) for grad in found]
-        assert reached == [number == segment for number in range(3)]
-
-    changed = IDS.clone()
-    changed[:, 3] += 1  # the first segment's last token
-    other = task({"input_ids": changed}).logits
-    assert torch.equal(logits[:, :3], other[:, :3])
-    assert torch.equal(logits[:, 4:8], other[:, 4:8]) == (memory_length == 0)
-
-
-def test_memory_is_of_limited_length(reader):
-    """With one layer nothing further back than the memory counts; at its edge it does."""
-    task = reader(4, 2, layers=1)
-    before = task({"input_ids": IDS}).logits
-    for place, counts in ((1, False), (2, True)):
-        changed = IDS.clone()
-        changed[:, place] += 1
-        after = task({"input_ids": changed}).logits
-        assert torch.equal(before[:, 4:8], after[:, 4:8]) != counts
-        assert torch.equal(before[:, 8:], after[:, 8:])
-
-
-@pytest.mark.parametrize(
-    ("segment_length", "memory_length"), [(12, 0), (20, 4), (4, 12), (5, 12), (2, 10)]
-)
-def test_enough_memory_reads_the_whole_document(reader, segment_length, memory_length):
-    task = reader(segment_length, memory_length)
-    whole = task.model(input_ids=IDS).logits
-    read = task({"input_ids": IDS}).logits
-    torch.testing.assert_close(read, whole, atol=1e-5, rtol=0)
+    rows(each_once, train=0, validation=36)
+    validation = (tmp_path / "validation.jsonl").rename(tmp_path / "each.jsonl")
+    rows(related, validation=1)
+    path = f"{{train: {tmp_path / 'train.jsonl'}, validation: {validation}}}"
+    run = learn("sentence_similarity", path, data="text_pairs", epochs=10)
+    assert run.metrics["best"]["val/accuracy@1"] > 0.8
+    assert run.metrics["best"]["val/mrr@10"] > 0.85

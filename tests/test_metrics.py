@@ -19,6 +19,7 @@ from hydralight.metrics.auroc import LabelAUROC
 from hydralight.metrics.entities import EntityScores
 from hydralight.metrics.evaluate import Evaluate
 from hydralight.metrics.perplexity import Perplexity
+from hydralight.metrics.retrieval import RetrievalScores
 from hydralight.metrics.squad import SquadScores
 from hydralight.metrics.translation import SacreBLEU
 from hydralight.tasks.causal_lm import CausalLMTask
@@ -375,3 +376,22 @@ def test_two_processes_score_as_one(script, tmp_path):
     for rank in range(2):
         for found, expected in zip(torch.load(tmp_path / f"{rank}.pt"), alone, strict=True):
             assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("size", [3, 50])
+def test_retrieval(size):
+    """Ranks by a sort of each row, of more anchors than are compared at once."""
+    rng = torch.Generator().manual_seed(0)
+    anchors = torch.nn.functional.normalize(torch.randn(700, 6, generator=rng), dim=-1)
+    noise = 0.4 * torch.randn(700, 6, generator=rng)
+    positives = torch.nn.functional.normalize(anchors + noise, dim=-1)
+    ranks = [
+        1 + (scores.argsort(descending=True) == place).nonzero().item()
+        for place, scores in enumerate(anchors @ positives.T)
+    ]
+    found = fed(RetrievalScores(), anchors, positives, size=size)
+    assert found["accuracy@1"] == pytest.approx(np.mean([rank == 1 for rank in ranks]))
+    assert found["mrr@10"] == pytest.approx(np.mean([1 / r if r <= 10 else 0 for r in ranks]))
+    assert 0.05 < found["accuracy@1"] < found["mrr@10"] < 0.95
+    same = fed(RetrievalScores(), torch.ones(100, 2), torch.ones(100, 2))
+    assert same["accuracy@1"] == pytest.approx(0.01)
