@@ -4,9 +4,9 @@ A callback that wants one asks in its `on_train_batch_end`, on all processes ali
 
     asked_of(trainer).step = trainer.global_step
 
-Lightning puts `Checkpoint` callbacks behind all others, so `LastCheckpoint` answers in the same hook,
-and says in `saved` what it has written. That can be read in any hook that comes later, such as
-`on_train_batch_start`.
+Lightning puts `Checkpoint` callbacks behind all others, so `LastCheckpoint` answers in the same
+hook, and says in `saved` what it has written. That can be read in any hook that comes later, such
+as `on_train_batch_start`.
 """
 
 from dataclasses import dataclass
