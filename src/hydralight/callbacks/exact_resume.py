@@ -27,7 +27,7 @@ class ExactResume(Callback):
         self._restored: dict[str, Any] | None = None
 
     def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+        self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]
     ) -> None:
         """Put each rank's random states into the checkpoint, and whether an evaluation follows."""
         states: list[Any] = [None] * trainer.world_size
@@ -38,6 +38,7 @@ class ExactResume(Callback):
         checkpoint["exact_resume"] = {
             "random_states": states,
             "evaluation_is_due": evaluation_is_due(trainer),
+            "step_metrics": {n: float(v) for n, v in pl_module.step_metrics.items()},
         }
 
     def on_load_checkpoint(
@@ -46,7 +47,7 @@ class ExactResume(Callback):
         """Keep them until training starts; what comes before draws from the streams."""
         self._restored = checkpoint["exact_resume"]
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Restore the random states; or, in a fresh run, give each rank its own stream."""
         if self._restored is None:
             if trainer.global_rank:
@@ -57,6 +58,7 @@ class ExactResume(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, ExactLog):
                 logger.cut_after(trainer.global_step)
+        pl_module.step_metrics = restored["step_metrics"]
         begin_the_next_epoch(trainer)
         if restored["evaluation_is_due"]:
             evaluate_now(trainer)
