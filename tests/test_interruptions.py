@@ -18,6 +18,7 @@ import hydralight
 from hydralight.callbacks.checkpoint import LastCheckpoint
 from hydralight.config.resolvers import run_id
 from hydralight.errors import UserError
+from hydralight.runs.checkpoints import intact_checkpoint
 from hydralight.tasks.task import Task
 
 
@@ -153,8 +154,9 @@ def test_a_full_disk_leaves_the_checkpoint_before(steps, tmp_path, monkeypatch):
         with pytest.raises(UserError, match="the checkpoint of step 6 cannot be written"):
             hydralight.train([*steps, f"paths.log_dir={tmp_path / 'full'}"])
     (full,) = (tmp_path / "full/train/runs").iterdir()
-    names = {path.name for path in (full / "checkpoints").iterdir()}
-    assert names == {"last.ckpt", "step-00000004.ckpt", "step-00000005.ckpt"}
+    names = {path.stem for path in (full / "checkpoints").iterdir()}
+    assert names == {"last", "step-00000004", "step-00000005"}  # each with its record
+    assert intact_checkpoint(full / "checkpoints")[1].step == 5
     resumed = hydralight.train([f"resume={full}"])
     assert resumed.history.equals(whole.history)
     states = [

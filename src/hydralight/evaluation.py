@@ -16,6 +16,7 @@ from hydralight.building import (
     progress_bar,
     use_trained_model,
 )
+from hydralight.callbacks.lightning_seams import add_callback
 from hydralight.callbacks.predictions import Predictions
 from hydralight.data.module import DataModule
 from hydralight.runs.environment import record_start
@@ -70,7 +71,7 @@ def test_best(trainer: Trainer, task: Task, data: DataModule, run_dir: Path) -> 
     model: Any = recipe(task.auto_class)
     task.model = model.to(task.device)
     predictions = Predictions(run_dir / "predictions" / "test.jsonl")
-    trainer.callbacks.append(predictions)  # type: ignore[attr-defined]
+    add_callback(trainer, predictions)
     metrics = run_trainer(trainer, task, data, "test")
     if trainer.is_global_zero:
         update_metrics(run_dir, test=metrics)

@@ -6,11 +6,23 @@ from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
+
+
+@runtime_checkable
+class ExactLog(Protocol):
+    """A logger whose rows a repeated or resumed run has bit by bit; callbacks ask for no more.
+
+    It gets nothing that differs from run to run, such as speeds, and forgets what came after the
+    checkpoint that a run is resumed from.
+    """
+
+    def cut_after(self, step: int) -> None:
+        """Drop what was logged after the checkpoint of an optimizer step."""
 
 
 class CSVLogger(Logger):

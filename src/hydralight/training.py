@@ -3,21 +3,21 @@
 import logging
 import sys
 from pathlib import Path
-from typing import Any
 
-import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import LambdaCallback
 from omegaconf import DictConfig, OmegaConf
 
 from hydralight.building import build, prepare
+from hydralight.callbacks.lightning_seams import add_callback, is_dev_run
 from hydralight.callbacks.preemption import EXIT_CODE
 from hydralight.data.module import DataModule
-from hydralight.errors import UserError, first_line
+from hydralight.errors import UserError
 from hydralight.evaluation import test_best
 from hydralight.loggers import wandb_run_ends
 from hydralight.models import read_config
 from hydralight.preflight import preflight
+from hydralight.runs.checkpoints import checkpoints_in, intact_checkpoint
 from hydralight.runs.environment import record_overrides, record_start, redacted_keys
 from hydralight.runs.files import restore_folder
 from hydralight.runs.run import read_metrics, remove_if_unused, update_metrics
@@ -51,7 +51,7 @@ def train(cfg: DictConfig, run_dir: Path) -> float | None:
         record_start(run_dir, cfg)
         if cfg.resume:  # once it goes on: a refused change is not to be made again
             begun = LambdaCallback(on_train_start=lambda *_: record_overrides(run_dir))
-            trainer.callbacks.append(begun)  # type: ignore[attr-defined]
+            add_callback(trainer, begun)
         restore_folder(run_dir / "model")
     with wandb_run_ends():
         return fit(cfg, run_dir, task, data, trainer, checkpoint)
@@ -67,6 +67,10 @@ def fit(
 ) -> float | None:
     """Train what has been built, and test it where asked."""
     log_config(cfg, trainer)
+    # once the data is there: whether it came from the cache must not change the model; and before
+    # any callback's setup, where weight averaging builds it
+    seeded = LambdaCallback(setup=lambda *_, **__: seed_everything(cfg.seed, True, verbose=False))
+    add_callback(trainer, seeded, first=True)
     try:
         trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except SystemExit as error:  # also Lightning's answer to Ctrl-C
@@ -74,7 +78,7 @@ def fit(
             raise
         log.warning("interrupted; to go on: python train.py resume=%s", run_dir)
         sys.exit(130)
-    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+    if is_dev_run(trainer):
         remove_if_unused(run_dir)
         return None
     if cfg.test:
@@ -90,20 +94,18 @@ def fit(
 
 
 def resume_checkpoint(cfg: DictConfig, run_dir: Path) -> Path:
-    """Return the checkpoint to resume from.
+    """Return the checkpoint to resume from, which is known to be intact and has not been opened.
 
     Raises:
         UserError: there is none, or the run has nothing left to do, or needs a secret again.
     """
     folder = run_dir / "checkpoints"
-    if not (folder / "last.ckpt").is_file():
+    if not checkpoints_in(folder):
         raise UserError(f"{run_dir} has no checkpoints/last.ckpt: there is nothing to resume from.")
     for name in redacted_keys(cfg):
         raise UserError(f"{name} was redacted in the run's config: give it again as {name}=….")
-    path, state = intact_checkpoint(folder)
-    step = state["global_step"]
-    place = next(v for v in state.values() if isinstance(v, dict) and "consumed" in v)
-    epochs = place["consumed"] // place["batches_per_epoch"]
+    path, record = intact_checkpoint(folder)
+    step, epochs = record.step, record.epochs
     max_steps = cfg.trainer.get("max_steps", -1)
     max_epochs = cfg.trainer.get("max_epochs")
     # a checkpoint stands before the evaluation of its step, which may be all that is left
@@ -116,27 +118,6 @@ def resume_checkpoint(cfg: DictConfig, run_dir: Path) -> Path:
             f"it, give for example trainer.max_epochs={epochs + 1}."
         )
     return path
-
-
-def intact_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """Return the newest checkpoint that can be read whole, and what it holds.
-
-    Raises:
-        UserError: there is none.
-    """
-    damaged: list[str] = []
-    for path in [folder / "last.ckpt", *sorted(folder.glob("step-*.ckpt"), reverse=True)]:
-        try:
-            state = torch.load(path, weights_only=True, map_location="cpu")
-            if not {"exact_resume", "global_step", "state_dict"} <= state.keys():
-                raise ValueError("it is no full checkpoint of a run")
-        except Exception as error:
-            damaged.append(f"{path} is damaged ({first_line(error)})")
-            continue
-        for message in damaged:
-            log.warning("%s: resuming from %s, of step %d", message, path, state["global_step"])
-        return path, state
-    raise UserError(f"{'; '.join(damaged)}: there is no other checkpoint to resume from.")
 
 
 def check_checkpoint_is_read(cfg: DictConfig) -> None:

@@ -6,15 +6,16 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import WeightAveraging
 
+from hydralight.callbacks.lightning_seams import averaged_model, datamodule_of
 from hydralight.errors import UserError
 from hydralight.runs.files import fresh_folder, replace_folder
+from hydralight.runs.run import update_metrics
 from hydralight.runs.secrets import redact
 
 
 class BestModel(Callback):
-    """Exports the model to `model/` at each improvement of the monitored metric.
+    """Exports the model to `model/` at each improvement of the monitored metric, and records it.
 
     Without an evaluation in the run, the model of its end is exported. The folder is complete
     (weights as safetensors, config, tokenizer or image processor, generation config, model card)
@@ -25,6 +26,8 @@ class BestModel(Callback):
         monitor: Name of a logged validation metric, such as `val/rougeL`.
         mode: Whether less or more of it is better.
         card: What the model card says of the run, such as `base_model` and `experiment`.
+        run_dir: Where `metrics.json` is, which gets the metrics of this model as `best`; the
+            trainer's `default_root_dir` unless said.
     """
 
     def __init__(
@@ -33,11 +36,13 @@ class BestModel(Callback):
         monitor: str,
         mode: Literal["min", "max"],
         card: dict[str, Any] | None = None,
+        run_dir: str | None = None,
     ) -> None:
         self.dirpath = Path(dirpath)
         self.monitor = monitor
         self.mode = mode
         self.card: dict[str, Any] = redact(dict(card or {}))
+        self.run_dir = run_dir
         self.best_value: float | None = None
         self.best_step: int | None = None
         self.best_metrics: dict[str, float] = {}
@@ -86,18 +91,26 @@ class BestModel(Callback):
             self.best_value, self.best_step = value, trainer.global_step
             self.best_metrics = metrics
             self.export(trainer, pl_module)
+        self.record(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Export the last model where there was no evaluation to choose by."""
         if self.best_step is None:
             self.export(trainer, pl_module)
+        self.record(trainer)
+
+    def record(self, trainer: Trainer) -> None:
+        """Write `best` to `metrics.json`; after a resume only the checkpoint may know it."""
+        if trainer.is_global_zero and self.best_step is not None:
+            best = {"step": self.best_step, **self.best_metrics}
+            update_metrics(Path(self.run_dir or trainer.default_root_dir), best=best)
 
     def export(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the folder beside the old one, and put it in its place."""
         if not trainer.is_global_zero:
             return
         partial = fresh_folder(self.dirpath.with_name(f"{self.dirpath.name}.partial"))
-        model: Any = averaged(trainer) or pl_module.model
+        model: Any = (averaged_model(trainer) or pl_module).model
         generation: Any = getattr(model, "generation_config", None)
         stop_strings = getattr(generation, "stop_strings", None)
         if stop_strings:  # `pipeline` would refuse them without a tokenizer; our config has them
@@ -105,7 +118,7 @@ class BestModel(Callback):
         model.save_pretrained(partial)
         if stop_strings:
             generation.stop_strings = stop_strings
-        trainer.datamodule.processor.save_pretrained(partial)  # type: ignore[attr-defined]
+        datamodule_of(trainer).processor.save_pretrained(partial)
         (partial / "README.md").write_text(self.model_card(trainer.global_step, model))
         replace_folder(partial, self.dirpath)
 
@@ -123,11 +136,3 @@ class BestModel(Callback):
         lines.append(f"- optimizer steps: {step}")
         lines += [f"- {name}: {value:.4f}" for name, value in sorted(self.best_metrics.items())]
         return "\n".join([*header, *lines, ""])
-
-
-def averaged(trainer: Trainer) -> Any:
-    """Return the model of averaged weights that was evaluated, if there is one."""
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, WeightAveraging) and callback._average_model is not None:
-            return callback._average_model.module.model
-    return None

@@ -5,10 +5,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch import Callback, LightningModule, Trainer
 
-from hydralight.callbacks.schedule import evaluation_is_due
-from hydralight.loggers import CSVLogger
+from hydralight.callbacks.lightning_seams import (
+    begin_the_next_epoch,
+    evaluate_now,
+    evaluation_is_due,
+)
+from hydralight.loggers import ExactLog
 
 
 class ExactResume(Callback):
@@ -21,10 +25,6 @@ class ExactResume(Callback):
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self._restored: dict[str, Any] | None = None
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Seed once the data is there: whether it came from the cache must not change the model."""
-        seed_everything(self.seed, workers=True, verbose=False)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -55,16 +55,11 @@ class ExactResume(Callback):
         restored, self._restored = self._restored, None
         set_random_states(restored["random_states"][trainer.global_rank])
         for logger in trainer.loggers:
-            if isinstance(logger, CSVLogger):
+            if isinstance(logger, ExactLog):
                 logger.cut_after(trainer.global_step)
-        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            # Lightning would take the next epoch for the rest of this one, and not count it
-            trainer.fit_loop.reset_restart_stage()
+        begin_the_next_epoch(trainer)
         if restored["evaluation_is_due"]:
-            trainer.validating = True
-            trainer.fit_loop.epoch_loop.val_loop.restarting = False  # all of it, from its start
-            trainer.fit_loop.epoch_loop.val_loop.run()
-            trainer.training = True
+            evaluate_now(trainer)
 
 
 def random_states() -> dict[str, Any]:

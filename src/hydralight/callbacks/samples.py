@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from hydralight.callbacks.lightning_seams import datamodule_of
+
 
 class Samples(Callback):
     """Predicts the first validation examples, prints them, and writes them as JSON lines.
@@ -49,7 +51,7 @@ class Samples(Callback):
         """Predict on the first process, without a trace in the random streams."""
         if not trainer.is_global_zero or not trainer.limit_val_batches:
             return
-        datamodule = trainer.datamodule  # type: ignore[attr-defined]
+        datamodule = datamodule_of(trainer)
         batch = datamodule.first_batch(datamodule.validation_split, self.num_samples)
         batch = pl_module.transfer_batch_to_device(batch, pl_module.device, 0)
         training = pl_module.training

@@ -7,13 +7,15 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from hydralight.loggers import CSVLogger
+from hydralight.callbacks.lightning_seams import logging_is_due
+from hydralight.loggers import ExactLog
 
 
 class Throughput(Callback):
     """Shows and logs examples and tokens (without padding) a second, over all devices.
 
-    Evaluations are left out. `metrics.csv` is too, as it holds what a repetition repeats.
+    Evaluations are left out. An `ExactLog`, such as `metrics.csv`, does not get what no repetition
+    repeats.
     """
 
     def __init__(self) -> None:
@@ -42,7 +44,7 @@ class Throughput(Callback):
         self._tokens = self._tokens + tokens_of(batch)
         step, before = trainer.global_step, self._step
         self._step = step
-        if step == before or step % max(1, trainer.log_every_n_steps):  # type: ignore[attr-defined]
+        if step == before or not logging_is_due(trainer):
             return
         if torch.cuda.is_available():
             torch.cuda.synchronize()
@@ -53,7 +55,7 @@ class Throughput(Callback):
             values["train/tokens_per_second"] = tokens / seconds
         pl_module.log("examples/s", examples, prog_bar=True, logger=False)
         for logger in trainer.loggers:
-            if not isinstance(logger, CSVLogger):
+            if not isinstance(logger, ExactLog):
                 logger.log_metrics(values, step=step)
         self._restart()
 

@@ -97,9 +97,11 @@ def existing_run(value: str) -> Path:
 def latest_run(command: str, log_dir: Path) -> Path:
     """Return the newest run that can be resumed (`train`) or read (`eval`, `predict`)."""
     folder = log_dir / "train" / "runs"
-    needed = "checkpoints/last.ckpt" if command == "train" else "model/config.json"
+    needed, pattern = "model/config.json", "model/config.json"
+    if command == "train":  # a run that was killed in its first checkpoint may have no last.ckpt
+        needed, pattern = "checkpoints/last.ckpt", "checkpoints/*.ckpt"
     for path in sorted(folder.glob("*/"), reverse=True):
-        if (path / ".hydra" / "config.yaml").is_file() and (path / needed).is_file():
+        if (path / ".hydra" / "config.yaml").is_file() and any(path.glob(pattern)):
             return path.resolve()
     raise UserError(f"there is no run with {needed} in {folder}.")
 

@@ -1,0 +1,85 @@
+"""Every private or undocumented door of Lightning's that we use, each with its reason.
+
+`tests/test_lightning_seams.py` goes through all of them, and fails where Lightning changes one.
+"""
+
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
+
+
+def evaluation_is_due(trainer: Trainer) -> bool:
+    """Return whether, at the end of a training batch, Lightning is about to evaluate.
+
+    A checkpoint goes before each evaluation, and says whether one follows. Lightning decides by
+    `val_check_interval`, `check_val_every_n_epoch`, the limits and the last batch; no public method
+    tells what it will decide.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    fetcher = trainer.fit_loop._data_fetcher
+    assert fetcher is not None
+    return loop._should_check_val_fx(fetcher)
+
+
+def begin_the_next_epoch(trainer: Trainer) -> None:
+    """Begin a resumed run with the next epoch where its checkpoint was of an epoch's last batch.
+
+    Lightning would take the next epoch for the rest of this one, and not count it.
+    """
+    if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+        trainer.fit_loop.reset_restart_stage()
+
+
+def evaluate_now(trainer: Trainer) -> None:
+    """Run a whole validation at the start of training, as if its step had just ended.
+
+    A resumed run does the evaluation that followed its checkpoint so. Lightning itself would skip
+    it, or go on in its middle with the counts of the first part lost. Public `Trainer.validate`
+    would end the fit.
+    """
+    loop = trainer.fit_loop.epoch_loop.val_loop
+    trainer.validating = True  # by which the trainer knows its active loop
+    loop.restarting = False  # all of it, from its start
+    loop.run()
+    trainer.training = True
+
+
+def averaged_model(trainer: Trainer) -> Any:
+    """Return the module of averaged weights that evaluations used; None where none is averaged.
+
+    `WeightAveraging` swaps it in for an evaluation and out again before `on_validation_end`, and
+    has no public way to it.
+    """
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, WeightAveraging) and callback._average_model is not None:
+            return callback._average_model.module
+    return None
+
+
+def add_callback(trainer: Trainer, callback: Callback, first: bool = False) -> None:
+    """Add a callback to a trainer that is built, in front of the others or behind them.
+
+    The trainer takes callbacks only when it is built, and puts only checkpoints last by itself.
+    """
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    callbacks.insert(0 if first else len(callbacks), callback)
+
+
+def logging_is_due(trainer: Trainer) -> bool:
+    """Return whether a step that has just ended is a `log_every_n_steps`-th.
+
+    The trainer keeps this argument under its name, which its documentation does not promise; 0 is
+    each step, as in Lightning.
+    """
+    return trainer.global_step % max(1, trainer.log_every_n_steps) == 0  # type: ignore[attr-defined]
+
+
+def is_dev_run(trainer: Trainer) -> bool:
+    """Return whether this is a `fast_dev_run`, which the trainer keeps as undocumented too."""
+    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+
+
+def datamodule_of(trainer: Trainer) -> Any:
+    """Return the data module, which the trainer sets only once it runs."""
+    return trainer.datamodule  # type: ignore[attr-defined]

@@ -1,0 +1,166 @@
+"""The checkpoints of a run: put in place whole, recorded, and checked before they are opened.
+
+Beside each `<name>.ckpt` lies its record, `<name>.json`. What is done, in this order, leaves at
+each moment at least one checkpoint that fits a record, wherever the process is killed:
+
+1. `checkpoint.partial` is written, and its checksum taken;
+2. `step-<n>.json` is written: a record whose checkpoint is not there yet means nothing;
+3. `checkpoint.partial` becomes `step-<n>.ckpt`: from here on, this checkpoint can be resumed from;
+4. `last.ckpt` becomes the same file. Until 5, its record is `step-<n>.json`;
+5. `last.json` becomes a copy of that record;
+6. what is more than `save_total_limit` is removed, each checkpoint before its record.
+
+A reader therefore looks a checkpoint's checksum up in all the records of the folder.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import xxhash
+
+from hydralight.errors import UserError, first_line
+from hydralight.runs.files import write_text
+
+log = logging.getLogger(__name__)
+
+PARTIAL = "checkpoint.partial"  # one that is being written
+ALGORITHM = "xxh3_128"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a checkpoint without opening it.
+
+    Args:
+        step: Optimizer steps.
+        epoch: As the trainer counts it, which has not ended where the last batch has just been.
+        consumed: Batches that a device has taken from the training data, over all epochs.
+        batches_per_epoch: How many of them are an epoch.
+        checksum: Of the whole file, after the name of its algorithm: `xxh3_128:<hexadecimal>`.
+    """
+
+    step: int
+    epoch: int
+    consumed: int
+    batches_per_epoch: int
+    checksum: str
+
+    @property
+    def epochs(self) -> int:
+        """Epochs whose batches have all been taken."""
+        return self.consumed // self.batches_per_epoch
+
+
+def checksum(path: Path) -> str:
+    """Return the checksum of a file, which is read once as bytes and never unpickled.
+
+    From memory, where the system keeps what was just written, that is 11 GB/s (one core of an AMD
+    EPYC); else it is as fast as the disk.
+    """
+    with path.open("rb") as file:
+        return f"{ALGORITHM}:{hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()}"
+
+
+# ---------------------------------------------------------------- writing
+
+
+def put_in_place(folder: Path, record: Record, save_total_limit: int | None) -> None:
+    """Make `checkpoint.partial` the last checkpoint, and remove what is more than the limit.
+
+    Args:
+        folder: Of the checkpoints.
+        record: Of `checkpoint.partial`.
+        save_total_limit: How many to keep; None keeps all, and 1 only `last.ckpt`.
+
+    Raises:
+        OSError: the disk is full, or the like; the checkpoints before are intact.
+    """
+    path = folder / f"step-{record.step:08d}.ckpt"
+    path.unlink(missing_ok=True)  # the same step of an earlier attempt, which has another record
+    content = json.dumps(asdict(record), indent=2) + "\n"
+    write_text(path.with_suffix(".json"), content)
+    (folder / PARTIAL).replace(path)
+    link = folder / "last.ckpt.partial"
+    link.unlink(missing_ok=True)
+    try:
+        os.link(path, link)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(path, link)
+    link.replace(folder / "last.ckpt")
+    write_text(folder / "last.json", content)
+    if save_total_limit is not None:
+        remove_old(folder, 0 if save_total_limit == 1 else save_total_limit)
+
+
+def remove_old(folder: Path, number: int) -> None:
+    """Remove all except a number of `step-<n>.ckpt`, and the records without a checkpoint."""
+    newest_first = sorted(folder.glob("step-*.ckpt"), reverse=True)
+    for path in newest_first[number:]:
+        path.unlink()
+    for path in folder.glob("step-*.json"):
+        if not path.with_suffix(".ckpt").exists():
+            path.unlink()
+
+
+# ---------------------------------------------------------------- reading
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """Return the checkpoints, the newest first; of two of the same step `last.ckpt` is first."""
+    found = [p for p in [folder / "last.ckpt", *folder.glob("step-*.ckpt")] if p.is_file()]
+
+    def step(path: Path) -> int:
+        if path.stem != "last":
+            return int(path.stem.removeprefix("step-"))
+        record = read_record(path.with_suffix(".json"))
+        return 0 if record is None else record.step
+
+    return sorted(found, key=lambda path: (step(path), path.stem == "last"), reverse=True)
+
+
+def read_record(path: Path) -> Record | None:
+    """Return a record; None where there is none, or what is there is none."""
+    try:
+        record = Record(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+    known = isinstance(record.checksum, str) and record.checksum.startswith(f"{ALGORITHM}:")
+    return record if known else None
+
+
+def intact_checkpoint(folder: Path) -> tuple[Path, Record]:
+    """Return the newest checkpoint that is, bit by bit, what was written, and its record.
+
+    The others that had to be passed over are named in the log. A checkpoint without a record, which
+    may be an older version's or anybody's, is passed over too: nobody can tell whether it is whole.
+
+    Raises:
+        UserError: there is none.
+    """
+    records = [read_record(path) for path in folder.glob("*.json")]
+    known = {record.checksum: record for record in records if record is not None}
+    passed_over: list[str] = []
+    for path in checkpoints_in(folder):
+        own = path.with_suffix(".json")
+        try:
+            record = known.get(checksum(path)) if known else None
+        except OSError as error:
+            passed_over.append(f"{path} is damaged ({first_line(error)})")
+            continue
+        if record is not None:
+            for message in passed_over:
+                log.warning("%s: resuming from %s, of step %d", message, path, record.step)
+            return path, record
+        if read_record(own) is None:
+            passed_over.append(
+                f"{path} cannot be checked (there is no {own.name} that tells its checksum; "
+                "versions of Hydralight that wrote none can resume it)"
+            )
+        else:
+            passed_over.append(f"{path} is damaged (its checksum is not that in {own.name})")
+    raise UserError(f"{'; '.join(passed_over)}: there is no other checkpoint to resume from.")
