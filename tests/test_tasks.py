@@ -177,17 +177,14 @@ def test_a_source_is_read_once_and_written_for_as_the_model_does(
     evaluated = [row["prediction"] for row in run.predictions("validation")]
     predicted = [json.loads(line)["prediction"] for line in (tmp_path / "out").open()]
     texts = [json.loads(line)["article"] for line in source.open()]
-    expected: list = [[], []]
+    expected = []
     for text in texts:
         ids = run.tokenizer(text, return_tensors="pt", max_length=128, truncation=True)["input_ids"]
-        for written, size in zip(expected, (None, 0), strict=True):
-            mask = torch.ones_like(ids)
-            out = run.model.generate(ids, attention_mask=mask, encoder_no_repeat_ngram_size=size)
-            written.append(run.tokenizer.decode(out[0], skip_special_tokens=True).strip())
+        out = run.model.generate(ids, attention_mask=torch.ones_like(ids))
+        expected.append(run.tokenizer.decode(out[0], skip_special_tokens=True).strip())
     # of such weights the last digits decide sooner or later: most texts are the same, not all
     for texts in (evaluated, predicted):
-        same = [sum(map(str.__eq__, texts, reference)) for reference in expected]
-        assert same[0] > same[1]
+        assert sum(map(str.__eq__, texts, expected)) >= 4
     assert len(set(evaluated)) > 3
 
 
