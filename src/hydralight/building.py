@@ -29,6 +29,13 @@ from hydralight.runs.run import model_folder
 from hydralight.sweeps.trial import PRUNING
 from hydralight.tasks.task import Task
 
+NEEDED = ("task", "model", "tokenizer", "data", "optimizer", "trainer")
+
+
+def chosen(group: Any) -> bool:
+    """Whether a group names something; a recipe's own values alone are left of one that is off."""
+    return bool(group) and group.get("_target_") is not None
+
 
 def prepare(cfg: DictConfig) -> None:
     """Check a config, settle its precision, and quieten the libraries; no data is loaded yet.
@@ -37,10 +44,12 @@ def prepare(cfg: DictConfig) -> None:
         UserError: an unknown argument, a value of the wrong type, or one that is missing.
     """
     check_root(cfg)
+    for group in NEEDED:
+        if not chosen(cfg.get(group)):
+            raise UserError(f"{group} is switched off, and nothing goes without: leave it on.")
     cfg.precision = resolve_precision(str(cfg.precision), cfg.trainer)
     if cfg.task.get("loss"):  # named, to be called with outputs and batch; or the task's own
-        chosen = cfg.task.loss.get("_target_") is not None
-        cfg.task.loss = {**cfg.task.loss, "_partial_": True} if chosen else None
+        cfg.task.loss = {**cfg.task.loss, "_partial_": True} if chosen(cfg.task.loss) else None
     check_targets(cfg)
     quiet_libraries()
 
@@ -66,8 +75,8 @@ def build_task(cfg: DictConfig) -> Task:
         cfg.task,
         model=instantiate(cfg.model, _convert_="object"),
         optimizer=instantiate(cfg.optimizer, _convert_="object"),
-        scheduler=instantiate(cfg.scheduler, _convert_="object"),
-        generation=OmegaConf.to_container(cfg.generation, resolve=True),
+        scheduler=instantiate(cfg.scheduler, _convert_="object") if chosen(cfg.scheduler) else None,
+        generation=OmegaConf.to_container(cfg.generation, resolve=True) if cfg.generation else None,
         _convert_="object",
     )
 
@@ -140,7 +149,9 @@ def own_source(node: Any, keys: Mapping[str, Any]) -> Callable[[], Any]:
 
 def build_all(group: DictConfig | None) -> list[Any]:
     """Build the entries of a group (callbacks, loggers) that are not null."""
-    return [instantiate(entry, _convert_="object") for entry in (group or {}).values() if entry]
+    entries = [entry for entry in (group or {}).values() if entry]
+    # where the group is switched off, a recipe's own values of it are left, without a target
+    return [instantiate(entry, _convert_="object") for entry in entries if "_target_" in entry]
 
 
 def build_trainer(cfg: DictConfig, callbacks: list[Any], **arguments: Any) -> Trainer:

@@ -74,6 +74,7 @@ def prepare(command: str, argv: list[str]) -> tuple[Path, str]:
     flags = ("-m", "--multirun", "-c", "--cfg", "--help", "hydra.mode=")
     if searches and not any(argument.startswith(flags) for argument in argv[1:]):
         raise UserError(f"hparams_search is for sweeps: python {command}.py -m …")
+    argv[1:] = typed.with_groups_off(argv[1:])
     run_dir = None if sweep_dir is not None else typed.named_run(command, argv)
     if run_dir is None:
         argv[1:] = typed.with_own_configs(argv[1:])
@@ -188,6 +189,8 @@ def run(command: str, cfg: DictConfig, run_dir: Path) -> Any:
     else:
         from hydralight.prediction import predict as function
     OmegaConf.set_struct(cfg, False)  # what was typed has been checked against the config by now
+    for group in ("callbacks", "logger", "generation", "scheduler"):
+        cfg.setdefault(group, None)  # of a group that is switched off
     try:
         return function(cfg, run_dir)
     except Exception:

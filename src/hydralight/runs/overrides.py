@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from hydralight.config.project import config_dirs
 from hydralight.errors import UserError
@@ -88,6 +88,29 @@ def with_own_configs(arguments: Sequence[str]) -> list[str]:
     kept = [a for a in arguments if key_of(a) != "hydra.searchpath"]
     paths = ",".join(map(quoted, [*typed, *missing]))
     return [f"hydra.searchpath=[{paths}]", *kept]
+
+
+def with_groups_off(arguments: Sequence[str]) -> list[str]:
+    """Write `logger=null` as Hydra's own `~logger`, for every group; what is off stays off."""
+    defaults = OmegaConf.load(config_dirs()[0] / "train.yaml").defaults
+    off = {
+        key for one in defaults if isinstance(one, DictConfig) for key in one if one[key] is None
+    }
+    changed = []
+    for argument in arguments:
+        override = parsed(argument)
+        group = None if override is None else override.key_or_group
+        switches_off = (
+            override is not None
+            and override.type == OverrideType.CHANGE
+            and override.value() is None
+            and any((folder / str(group)).is_dir() for folder in config_dirs())
+        )
+        if not switches_off:
+            changed.append(argument)
+        elif group not in off:
+            changed.append(f"~{group}")
+    return changed
 
 
 def log_dir(arguments: Sequence[str]) -> str:
