@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 from standins import images, write_jsonl
 
 import hydralight
-from hydralight.cli import start
+from hydralight.commands import start
 from hydralight.config.resolvers import direction
 from hydralight.data.mix import Mix
 from hydralight.data.rows import read_rows

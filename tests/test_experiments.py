@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 import hydralight
-from hydralight.cli import start
+from hydralight.commands import start
 from hydralight.config.check import check_targets
 from hydralight.config.whitelist import WHITELIST, allowed
 from hydralight.errors import UserError

@@ -15,7 +15,7 @@ from standins import row_for, write_jsonl
 
 import hydralight
 from hydralight.callbacks.throughput import Throughput
-from hydralight.cli import start
+from hydralight.commands import start
 from hydralight.data.mix import Mix
 from hydralight.data.rows import read_rows
 from hydralight.data.shapes.text_classification import TextClassification

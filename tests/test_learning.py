@@ -11,7 +11,7 @@ from PIL import Image
 from standins import write_jsonl
 
 import hydralight
-from hydralight.cli import start
+from hydralight.commands import start
 
 HEADS = "num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 64"
 SMALL = f"hidden_size: 32, {HEADS}, initializer_range: 0.15"  # about 1 / sqrt(hidden_size)

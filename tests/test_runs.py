@@ -10,7 +10,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 import hydralight
-from hydralight.cli import start
+from hydralight.commands import start
 from hydralight.errors import UserError
 from hydralight.tasks.task import Task
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForSeq2SeqLM
 from transformers.models.bart.modeling_bart import BartEncoder
 
 import hydralight
-from hydralight.cli import start
+from hydralight.commands import start
 from hydralight.errors import UserError
 from hydralight.tasks.causal_lm import CausalLMTask
 from hydralight.tasks.classification import ImageClassificationTask, TextClassificationTask

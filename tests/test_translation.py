@@ -13,7 +13,7 @@ from transformers import (
 )
 
 import hydralight
-from hydralight.cli import start
+from hydralight.commands import start
 from hydralight.errors import UserError
 from hydralight.tasks.seq2seq import Seq2SeqTask
 

@@ -17,7 +17,7 @@ def train(overrides: Sequence[str] = ()) -> "Run | None":
     Raises:
         hydralight.errors.UserError: what the command line would say in one sentence.
     """
-    from hydralight.cli import start
+    from hydralight.commands import start
     from hydralight.runs.run import Run
 
     path = start("train", overrides)
@@ -30,7 +30,7 @@ def evaluate(overrides: Sequence[str]) -> dict[str, float]:
     Raises:
         hydralight.errors.UserError: what the command line would say in one sentence.
     """
-    from hydralight.cli import call
+    from hydralight.commands import call
 
     return call("eval", overrides)[1]
 
@@ -41,7 +41,7 @@ def predict(overrides: Sequence[str]) -> list[dict[str, Any]]:
     Raises:
         hydralight.errors.UserError: what the command line would say in one sentence.
     """
-    from hydralight.cli import call
+    from hydralight.commands import call
 
     return call("predict", overrides)[1]
 

@@ -18,3 +18,8 @@ def first_line(error: BaseException) -> str:
     """Return the beginning of a library's message, in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:2]).rstrip(".") or type(error).__name__
+
+
+def count(number: int, noun: str) -> str:
+    """Put a number before a noun in the singular or plural."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from hydralight.cli import COMMAND, start
+from hydralight.commands import COMMAND, start
 from hydralight.config.explain import explain
 from hydralight.config.project import CONFIG_DIR
 from hydralight.errors import first_line

@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset
 
-from hydralight.data.read.formats import count
-from hydralight.errors import UserError, did_you_mean
+from hydralight.errors import UserError, count, did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)

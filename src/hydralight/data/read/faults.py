@@ -9,6 +9,7 @@ import sys
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import datasets
@@ -18,8 +19,7 @@ import pyarrow.parquet as pq
 import zstandard
 from datasets.arrow_writer import SchemaInferenceError
 
-from hydralight.data.read.formats import count, suffix
-from hydralight.errors import UserError, did_you_mean, first_line
+from hydralight.errors import UserError, count, did_you_mean, first_line
 
 _DIALECT = {"quoting", "quotechar", "escapechar", "doublequote", "skipinitialspace"}
 _CSV_DEFAULTS = {"encoding", "keep_default_na", "na_values"}
@@ -141,7 +141,9 @@ def _bad_json(file: str, options: Mapping[str, Any]) -> str | None:
     try:
         with io.TextIOWrapper(_open(file), options.get("encoding", "utf-8-sig")) as text:
             first = text.readline()
-            lines = suffix(file) != ".json" or re.fullmatch(r"\{.*\}", first.strip())
+            lines = ".json" not in Path(file.lower()).suffixes or re.fullmatch(
+                r"\{.*\}", first.strip()
+            )
             if not lines:
                 document = json.loads(first + text.read())
                 field = options.get("field")

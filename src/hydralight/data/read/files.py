@@ -23,10 +23,9 @@ from hydralight.data.read.formats import (
     DEFAULTS,
     FORMATS,
     builder_of,
-    count,
     suffix,
 )
-from hydralight.errors import UserError, did_you_mean, first_line
+from hydralight.errors import UserError, count, did_you_mean, first_line
 
 Unfold = Callable[[Dataset], Dataset]
 _SLICE = re.compile(r"(.+?)(\[(?:-?[\d_]+%?)?:(?:-?[\d_]+%?)?\])?")

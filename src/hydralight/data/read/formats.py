@@ -64,8 +64,3 @@ def suffix(file: str) -> str:
     path = Path(file.lower())
     inner = path.with_suffix("").suffix if path.suffix in (".gz", ".zst") else path.suffix
     return path.suffix if inner == ".parquet" else inner
-
-
-def count(number: int, noun: str) -> str:
-    """Put a number before a noun in the singular or plural."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
