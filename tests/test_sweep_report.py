@@ -6,7 +6,10 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
+from hydralight.config.project import CONFIG_DIR
+from hydralight.sweeps.recipe import write_recipe
 from hydralight.sweeps.report import report
+from hydralight.sweeps.table import table_of
 
 
 def test_a_report_on_another_programs_sweep(tmp_path):
@@ -46,3 +49,66 @@ def test_a_report_on_another_programs_sweep(tmp_path):
     recipe = OmegaConf.load(tmp_path / "best.yaml")
     assert recipe.model.optimizer.lr == 0.5
     assert "resnet" not in str(recipe.get("defaults"))  # no group of ours
+
+
+def job_in(folder, name, typed, accuracy, experiment=None):
+    """Make a job of another program, which has come to an accuracy."""
+    own = folder / str(name) / ".hydra"
+    own.mkdir(parents=True)
+    own.joinpath("overrides.yaml").write_text(json.dumps(typed))
+    own.joinpath("config.yaml").write_text(json.dumps({"optimized_metric": "val/acc"}))
+    choices = {"runtime": {"choices": {"experiment": experiment}}}
+    own.joinpath("hydra.yaml").write_text(json.dumps({"hydra": choices}))
+    (own.parent / "metrics.csv").write_text(f"step,val/acc\n1,{accuracy}\n")
+
+
+def test_overrides_are_read_as_hydra_reads_them(tmp_path):
+    """A value may have a sign of equality in it, quotes, or nothing that Hydra can read."""
+    for number in (0, 1):
+        typed = [
+            f"a='x={number}, y'",
+            f'+b="{number}"',
+            f"c=[1,{number}]",
+            f"~d={number}",
+            f"e={number == 1}".lower(),
+            f"f={{k: {number}}}",
+            f"g={number}e-3",
+            f"data@test={'two' if number else 'one'}",
+            f"h=no(such, {number})",
+            f"--flag={number}",
+            f"i=<redacted>{number}",
+        ]
+        job_in(tmp_path, number, typed, number / 2)
+    table, swept, _ = table_of(tmp_path)
+    assert swept == ["a", "b", "c", "d", "e", "f", "g", "data@test", "i"]
+    values = ["x=1, y", 1, "[1,1]", 1, "true", "{k:1}", 0.001, "two", "redacted1"]
+    assert list(table.loc[1, swept]) == values
+    report(tmp_path)  # and nothing of it is a fault
+    assert OmegaConf.load(tmp_path / "best.yaml").a == "x=1, y"
+    assert "i" not in OmegaConf.load(tmp_path / "best.yaml")
+
+
+def test_a_recipe_knows_the_groups_of_a_project_that_is_built_on_this(tmp_path, monkeypatch):
+    own = tmp_path / "mine"
+    for path in ("experiment/theirs.yaml", "optimizer/lion.yaml", "robot/arm.yaml"):
+        (own / path).parent.mkdir(parents=True, exist_ok=True)
+        (own / path).touch()
+    typed = ["experiment=theirs", "optimizer=lion", "+robot=arm", "robot.speed=3", "scheduler=odd"]
+    typed += [
+        "optimizer@second=adamw",
+        "callbacks=[best_model, no_such]",
+        "hparams_search.n_jobs=2",
+    ]
+    folder = tmp_path / "sweep"
+    job_in(folder, 0, typed, 0.5, experiment="theirs")
+
+    def defaults():
+        write_recipe(folder, folder / "0")
+        recipe = OmegaConf.to_container(OmegaConf.load(folder / "best.yaml"))
+        assert recipe.keys() == {"defaults", "robot"}
+        return recipe["defaults"], recipe["robot"]
+
+    second = {"override /optimizer@second": "adamw"}
+    monkeypatch.setattr("hydralight.sweeps.recipe.config_dirs", lambda: [CONFIG_DIR, own])
+    lion, arm = {"override /optimizer": "lion"}, {"/robot": "arm"}
+    assert defaults() == (["theirs", lion, arm, second, "_self_"], {"speed": 3})

@@ -1,7 +1,9 @@
 """The sweeper, by a launcher that trains nothing."""
 
 import json
+import os
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -13,12 +15,16 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext
 from hydra.utils import execution_whitelist
 from omegaconf import OmegaConf
+from optuna.distributions import CategoricalDistribution
 from sweeping import complete, finished, retried, study_of
 
+from hydralight.cli import Job
 from hydralight.config.project import CONFIG_DIR
 from hydralight.config.whitelist import WHITELIST
 from hydralight.errors import UserError
 from hydralight.sweeps import space
+from hydralight.sweeps.launch import together
+from hydralight.sweeps.request import SweepRequest
 from hydralight.sweeps.sweeper import StudySweeper
 
 
@@ -57,7 +63,7 @@ def sweep(tmp_path, monkeypatch):
     """Sweep in this process by a stand-in launcher, which is returned; nothing is drawn."""
     monkeypatch.setattr("hydralight.sweeps.report.draw", lambda *_: None)
 
-    def swept(outcome, *typed, folder=tmp_path / "sweep"):
+    def swept(outcome, *typed, folder=tmp_path / "sweep", task_function=None):
         typed = ["experiment=bert_mrpc", *typed]
         fixed, _ = space.split(typed, {})
         own = [f"hydra.sweep.dir={folder}", "hydra.mode=MULTIRUN"]
@@ -69,7 +75,7 @@ def sweep(tmp_path, monkeypatch):
         monkeypatch.setattr(plugins, "instantiate_launcher", lambda **_: launcher)
         sweeper = StudySweeper()
         context = HydraContext(config_loader=loader, callbacks=None)
-        sweeper.setup(hydra_context=context, task_function=None, config=config)
+        sweeper.setup(hydra_context=context, task_function=task_function, config=config)
         try:
             sweeper.sweep(typed)
         except SystemExit as stop:
@@ -193,11 +199,48 @@ def test_one_sweep_at_a_time_is_at_work_in_a_directory(sweep):
     [
         (["optimized_metric=test/f1"], "a sweep optimises validation metrics .* not 'test/f1'"),
         (["hparams_search=default", "+hparams_search.trials=3"], "did you mean 'n_trials'"),
-        (["hparams_search=base"], "has no params"),
-        (["hparams_search=default", "hparams_search.direction=up"], "should say minimize or max"),
     ],
 )
 def test_a_wrong_search_is_refused_before_any_trial(typed, sentence, sweep, tmp_path):
     with pytest.raises(UserError, match=sentence):
         sweep(of_lr, *typed)
     assert not (tmp_path / "sweep").exists()
+
+
+def test_what_trials_import_is_named_by_the_function_that_runs_them(sweep, monkeypatch):
+    """It is being imported before the first trial; not where trials run elsewhere."""
+    prepared = []
+    monkeypatch.setattr("hydralight.sweeps.worker.prepare", prepared.append)
+
+    def outcome(job):
+        assert len(prepared) == 1
+        return of_lr(job)
+
+    sweep(outcome, LRS, task_function=Job("train", False))
+    assert prepared == ["hydralight.preloaded"]
+    sweep(of_lr, LRS, "check=true", task_function=Job("train", False))
+    sweep(of_lr, LRS, "hydra/launcher=joblib", task_function=Job("train", False))
+    assert len(prepared) == 1
+
+
+JOBLIB = {"_target_": "a.JoblibLauncher", "n_jobs": 3}
+SLURM = {"_target_": "a.SlurmLauncher"}
+
+
+@pytest.mark.parametrize(
+    ("launcher", "n_jobs", "of_a_grid", "of_a_search"),
+    [
+        ({"_target_": "a.BasicLauncher"}, None, 1, 1),
+        (JOBLIB, None, 3, 3),
+        ({**JOBLIB, "n_jobs": -1}, None, os.cpu_count(), os.cpu_count()),
+        (SLURM, None, 9, 4),
+        (SLURM, 2, 2, 2),
+    ],
+)
+def test_how_many_trials_are_launched_together(launcher, n_jobs, of_a_grid, of_a_search):
+    seeds = {"seed": CategoricalDistribution(list(range(9)))}
+    points = tuple({"seed": seed} for seed in range(9))
+    search = SweepRequest(("val/f1",), ("maximize",), seeds, n_jobs=n_jobs)
+    node = OmegaConf.create(launcher)
+    assert together(search, node) == of_a_search
+    assert together(replace(search, points=points), node) == of_a_grid

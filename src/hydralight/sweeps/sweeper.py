@@ -80,7 +80,7 @@ class StudySweeper(Sweeper):
         """Run trials until there are as many finished ones as were asked for."""
         from hydralight.sweeps.study import SweepStudy
 
-        quiet_libraries()
+        quiet_launcher_and_optuna()
         study = SweepStudy(folder, request)
         before = len(study.finished)
         announce_start(request, before, folder)
@@ -129,7 +129,7 @@ def search_in(config: DictConfig) -> dict[str, Any]:
     return search
 
 
-def quiet_libraries() -> None:
+def quiet_launcher_and_optuna() -> None:
     """Leave it to the sweep to tell of its trials."""
     import optuna
 
