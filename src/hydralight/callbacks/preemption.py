@@ -27,10 +27,6 @@ class Preemption(Callback):
         self._step = 0  # the last one whose end was seen
         self._leaving = False
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen already while a resumed run's evaluation is done again."""
-        self._listen()
-
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over from Lightning's handler, which ends the run in the middle of a step."""
         self._step = trainer.global_step
@@ -64,6 +60,8 @@ class Preemption(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave after the checkpoint, where an evaluation would begin."""
         self._leave_if_decided(trainer)
+        if trainer.state.fn == "fit":  # a resumed run's first may come before its on_train_start
+            self._listen()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave after the checkpoint, where an epoch has no evaluation at its end."""
