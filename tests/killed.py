@@ -15,6 +15,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loops import _TrainingEpochLoop
 from transformers import PreTrainedModel
 
+from hydralight.runs import checkpoints
 from hydralight.tasks.task import Task
 
 ROOT = Path(__file__).parents[1]
@@ -40,7 +41,10 @@ def exported(model: PreTrainedModel, folder: Path, **kwargs: Any) -> None:
 MOMENTS: dict[str, tuple[Any, str, Callable[..., None]]] = {
     "batch": (Task, "training_step", lambda *args: kill()),
     "checkpoint": (Trainer, "save_checkpoint", half_written),
+    # twice a checkpoint: before it has its name, and between the names last.ckpt and last.json
+    "checkpoint's record": (checkpoints, "write_text", lambda *args: kill()),
     "checkpoint's name": (os, "link", lambda *args: kill()),
+    "old checkpoints": (checkpoints, "remove_old", lambda *args: kill()),
     "validation": (Task, "validation_step", lambda *args: kill()),
     "export": (PreTrainedModel, "save_pretrained", exported),
     "between epochs": (_TrainingEpochLoop, "reset", lambda *args: kill()),

@@ -96,20 +96,28 @@ def assert_same(whole: Path, other: Path) -> None:
 @pytest.mark.parametrize(
     ("experiment", "workers", "processes", "grouped", "moments"),
     [
-        ("bert_mrpc", 0, 1, True, [("batch", 9), ("checkpoint", 3)]),  # 9: in a window
-        ("roberta_mlm_wikitext", 2, 1, False, [("validation", 3), ("between epochs", 3)]),
-        ("bert_ner_conll2003", 0, 2, True, [("export", 1), ("checkpoint's name", 4)]),
+        # 9: in a window; 4: between the names of last.ckpt and last.json
+        ("bert_mrpc", 0, 1, True, [("batch", 9), ("checkpoint", 3), ("checkpoint's record", 4)]),
+        (
+            *("roberta_mlm_wikitext", 2, 1, False),
+            [("validation", 3), ("between epochs", 3), ("checkpoint's record", 5)],
+        ),
+        (
+            *("bert_ner_conll2003", 0, 2, True),
+            [("export", 1), ("checkpoint's name", 4), ("old checkpoints", 2)],
+        ),
     ],
     ids=["pairs", "masks, 2 workers", "words, 2 processes"],
 )
-def test_killed_twice(experiment, workers, processes, grouped, moments, recipe, tmp_path):
+def test_killed_again_and_again(experiment, workers, processes, grouped, moments, recipe, tmp_path):
     overrides = overrides_of(recipe, experiment, workers, processes, grouped)
     whole, other = tmp_path / "whole", tmp_path / "logs/train/runs/other"
     finished([*overrides, f"hydra.run.dir={whole}"])
-    killed_at(moments[0], [*overrides, f"hydra.run.dir={other}"])
-    latest = ["resume=latest", f"paths.log_dir={tmp_path / 'logs'}"]
-    killed_at(moments[1], latest)
-    finished(latest)
+    typed = [*overrides, f"hydra.run.dir={other}"]
+    for moment in moments:
+        killed_at(moment, typed)
+        typed = ["resume=latest", f"paths.log_dir={tmp_path / 'logs'}"]
+    finished(typed)
     assert_same(whole, other)
 
 

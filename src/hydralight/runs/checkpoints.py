@@ -59,8 +59,8 @@ class Record:
 def checksum(path: Path) -> str:
     """Return the checksum of a file, which is read once as bytes and never unpickled.
 
-    From memory, where the system keeps what was just written, that is 11 GB/s (one core of an AMD
-    EPYC); else it is as fast as the disk.
+    That takes a core of an AMD EPYC 1 s for 10.5 GB in memory, where the system keeps what was just
+    written; else it is as fast as the disk. (`torch.load` takes the same core 1 s for 1.8 GB.)
     """
     with path.open("rb") as file:
         return f"{ALGORITHM}:{hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()}"
