@@ -5,6 +5,7 @@ import inspect
 import json
 import shutil
 from dataclasses import dataclass, fields
+from functools import wraps
 from types import SimpleNamespace
 
 import pytest
@@ -163,11 +164,14 @@ def test_a_source_is_read_once_and_written_for_as_the_model_does(
     options = ["+generation.encoder_no_repeat_ngram_size=1", "+generation.min_new_tokens=12"]
     options += [f"checkpoint={tmp_path / 'bart'}", "trainer.max_epochs=1"]
     run = hydralight.train([*bart_cnn, *options])
-    reads = []
-    original = BartEncoder.forward
-    monkeypatch.setattr(
-        BartEncoder, "forward", lambda *args, **kw: reads.append(1) or original(*args, **kw)
-    )
+    reads, original = [], BartEncoder.forward
+
+    @wraps(original)  # `generate` looks at its signature
+    def read(*args, **kwargs):
+        reads.append(1)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(BartEncoder, "forward", read)
     start("eval", [f"run={run.path}"])
     assert len(reads) == 2  # batches of 4 and 3
     source = articles / "validation.jsonl"
