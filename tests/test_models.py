@@ -3,7 +3,13 @@
 import pytest
 import torch
 from conftest import article
-from transformers import AutoModelForSeq2SeqLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+)
 
 from hydralight.errors import UserError
 from hydralight.models import Pretrained, Scratch
@@ -70,11 +76,44 @@ def test_config_values_and_frozen_parameters(tiny_bart):
         Scratch(config={"model_type": "bartt"})(AutoModelForSeq2SeqLM)
 
 
-def test_no_weight_decay_on_biases_and_norms(tiny_bart):
-    model = Pretrained(checkpoint=str(tiny_bart))(AutoModelForSeq2SeqLM)
+SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+NORMED = {
+    "bart": (AutoModelForSeq2SeqLM, TINY["bart"]),  # self_attn_layer_norm, layernorm_embedding
+    "t5": (AutoModelForSeq2SeqLM, TINY["t5"]),  # T5LayerNorm, which is not torch's: layer_norm
+    "bert": (AutoModelForMaskedLM, {**SIZES, "intermediate_size": 16}),  # LayerNorm
+    "gpt2": (AutoModelForCausalLM, {"n_embd": 16, "n_layer": 1, "n_head": 2}),  # ln_1
+    "llama": (AutoModelForCausalLM, {**SIZES, "intermediate_size": 16}),  # input_layernorm, norm
+    "mamba": (AutoModelForCausalLM, {"hidden_size": 16, "num_hidden_layers": 1}),  # norm_f
+    "resnet": (
+        AutoModelForImageClassification,
+        {"depths": [1], "hidden_sizes": [8]},
+    ),  # BatchNorm2d
+}
+
+
+@pytest.mark.parametrize("model_type", NORMED)
+def test_no_weight_decay_on_biases_and_norms(model_type):
+    """What is a norm is asked of the model, whatever it calls it."""
+    auto_class, values = NORMED[model_type]
+    if model_type != "resnet":
+        values = {**values, "vocab_size": 50}
+    model = auto_class.from_config(AutoConfig.for_model(model_type, **values))
     names = {id(p): name for name, p in model.named_parameters()}
     decayed, spared = ([names[id(p)] for p in g["params"]] for g in parameter_groups(model))
     assert sorted(decayed + spared) == sorted(names.values())
-    assert all(name.endswith("bias") or "norm" in name for name in spared)
-    assert not [name for name in decayed if name.endswith("bias") or "norm" in name]
-    assert parameter_groups(model)[1]["weight_decay"] == 0
+    norms = [
+        f"{name}.{own}"
+        for name, module in model.named_modules()
+        if type(module).__name__.rstrip("2d").endswith("Norm")
+        for own, _ in module.named_parameters(recurse=False)
+    ]
+    biases = [name for name in names.values() if name.split(".")[-1] == "bias"]
+    assert norms
+    assert set(spared) >= {*norms, *biases}
+    # nothing else but T5's table of position biases, which transformers' Trainer spares too
+    more = set(spared) - {*norms, *biases}
+    assert {name for name in more if "relative_attention_bias" not in name} == set()
+    assert [g["weight_decay"] for g in parameter_groups(model)[1:]] == [0]
+    frozen = model.requires_grad_(False)
+    with pytest.raises(UserError, match="leaves no parameter to train"):
+        parameter_groups(frozen)
