@@ -1,4 +1,7 @@
-"""A change of the training code reproduces the losses that were recorded before it."""
+"""A change of the training code reproduces the losses that were recorded before it.
+
+They hold on other processors too: kernels for SSE4, AVX2 and AVX-512 are at most 1e-6 apart.
+"""
 
 import json
 
@@ -11,11 +14,8 @@ from record_trajectories import EXPERIMENTS, FOLDER, losses, place
 def test_losses_are_those_recorded(experiment, tmp_path):
     recorded = json.loads((FOLDER / f"{experiment}.json").read_text())
     assert len(recorded["loss"]) == 50
-    if recorded["environment"] != place():
-        pytest.skip(
-            f"recorded on {recorded['environment']}: numbers of this machine ({place()}) may "
-            "differ from them, so that here the parity with Trainer decides (test_parity.py)"
-        )
     apart = np.abs(np.subtract(losses(experiment, tmp_path), recorded["loss"]))
-    assert apart.max() < 1e-4
-    assert apart.mean() < 1e-5
+    here, there = place(), recorded["environment"]
+    other = {name: (there.get(name), value) for name, value in here.items() if there[name] != value}
+    assert apart.max() < 1e-5, f"(recorded, here): {other}"
+    assert apart.mean() < 1e-6, f"(recorded, here): {other}"

@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def main(command: str) -> None:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to the handler below
         hydra.main(
             config_path=str(config_dir), config_name=config_name, execution_whitelist=whitelist()
-        )(_job(command, show_traceback))()
+        )(Job(command, show_traceback))()
     except Exception as error:
         exit_with(error, show_traceback)
 
@@ -134,24 +135,37 @@ def exit_with(error: Exception, show_traceback: bool) -> None:
     sys.exit(1)
 
 
-def _job(command: str, show_traceback: bool) -> Callable[[DictConfig], Any]:
-    def job(cfg: DictConfig) -> Any:
+@dataclass(frozen=True)
+class Job:
+    """What Hydra calls with each config that it composes: one run, or one trial of a sweep.
+
+    Args:
+        command: `train`, `eval` or `predict`.
+        show_traceback: Whether a user's mistake is raised, and not told in a sentence.
+        preload: What all trials import, by its dotted name. It stands here, as the sweeps cannot
+            know what stands above them: the sweeper finds it on the function that it is given.
+    """
+
+    command: str
+    show_traceback: bool
+    preload: str = "hydralight.preloaded"
+
+    def __call__(self, cfg: DictConfig) -> Any:
+        """Run the command in the directory that Hydra has made for it."""
         os.environ.pop("HYDRA_FULL_ERROR", None)  # not for the processes that a job starts
         run_dir = Path(HydraConfig.get().runtime.output_dir)
         try:
-            if command == "train" and HydraConfig.get().mode == RunMode.MULTIRUN:
+            if self.command == "train" and HydraConfig.get().mode == RunMode.MULTIRUN:
                 from hydralight.trials import trial
 
-                return trial(cfg, run_dir)
-            return run(command, cfg, run_dir)
+                return trial(cfg, run_dir, self.preload)
+            return run(self.command, cfg, run_dir)
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise  # an exit would end the whole sweep
-            exit_with(error, show_traceback)
+            exit_with(error, self.show_traceback)
         finally:
             os.environ["HYDRA_FULL_ERROR"] = "1"
-
-    return job
 
 
 def report(argv: list[str]) -> None:

@@ -6,7 +6,6 @@ import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 
@@ -15,21 +14,34 @@ from hydralight.config.explain import explain
 from hydralight.config.project import CONFIG_DIR
 from hydralight.errors import first_line
 from hydralight.runs.run import read_metrics
-from hydralight.sweeps.trial import arguments_of, run_trial, take_one_gpu
+from hydralight.sweeps.trial import Outcome, arguments_of, take_one_gpu, variables_of
+from hydralight.sweeps.worker import run_trial
 
 
-def trial(cfg: DictConfig, run_dir: Path) -> Any:
-    """Run one job of a sweep in a process of its own, as `train.py` with its overrides."""
-    arguments, environment = arguments_of(cfg, run_dir)
-    return run_trial(train_trial, arguments, run_dir, environment, cfg.optimized_metric)
+def trial(cfg: DictConfig, run_dir: Path, preload: str) -> Outcome:
+    """Run one job of a sweep in a process of its own, as `train.py` with its overrides.
+
+    Args:
+        cfg: The job's config.
+        run_dir: The job's directory.
+        preload: The module that processes of trials have in common.
+    """
+    return run_trial(
+        train_trial,
+        arguments_of(cfg, run_dir),
+        run_dir,
+        environment=variables_of(cfg),
+        optimized_metric=cfg.optimized_metric,
+        preload=preload,
+    )
 
 
-def train_trial(run_dir: Path, arguments: Sequence[str]) -> Any:
+def train_trial(run_dir: Path, arguments: Sequence[str]) -> Outcome:
     """Train in this process, and return an outcome whatever happens."""
     sys.argv = [script(), *arguments]  # DDP starts its other ranks by them
     take_one_gpu()
     started = time.monotonic()
-    outcome: dict[str, Any] = {"state": "complete"}
+    outcome: Outcome = {"state": "complete"}
     try:
         start("train", arguments)
     except Exception as error:

@@ -10,7 +10,8 @@ import pandas as pd
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
-from hydralight.sweeps.study import Direction, storage_in, study_name
+from hydralight.sweeps.request import Direction
+from hydralight.sweeps.study import storage_in, study_name
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,6 @@ from hydralight.errors import UserError
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-OWN = "objective"  # of a sweep over recipes: each trial's own optimized_metric
 Point = dict[str, Any]  # a value for each swept key
 
 
@@ -85,6 +84,13 @@ def distribution(override: Override) -> "BaseDistribution":
                 return IntDistribution(start, last, step=1 if log else sweep.step, log=log)
     except ValueError as error:
         raise UserError(f"{override.input_line}: {error}.") from error
+    return CategoricalDistribution(values(override))
+
+
+def values_distribution(override: Override) -> "BaseDistribution":
+    """Return the distribution of a grid's key: the values of its list, each once."""
+    from optuna.distributions import CategoricalDistribution
+
     return CategoricalDistribution(values(override))
 
 

@@ -1,21 +1,19 @@
 """The study of a sweep: which trials there were, and what is to be tried next."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from hydra.utils import instantiate
-from omegaconf import DictConfig
-from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, BruteForceSampler, GridSampler, QMCSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from hydralight.errors import UserError
-from hydralight.sweeps.space import OWN, Point
+from hydralight.sweeps.request import SweepRequest, objectives_of_trial
 from hydralight.sweeps.trial import Outcome, read_outcome, write_outcome
 
-Direction = Literal["minimize", "maximize"]
 INTERRUPTED, RETRY = "interrupted", "retry_of"
 
 
@@ -27,47 +25,31 @@ class SweepStudy:
 
     Args:
         folder: The sweep's directory.
-        storage: Optuna's storage; a SQLite file in the directory unless said.
-        objectives: Names of the metrics.
-        directions: "minimize" or "maximize", for each.
-        sampler: Node of the sampler; None for a grid.
-        points: What a grid tries, in order; None for a search.
-        space: Distributions by key.
+        request: What is asked.
 
     Raises:
         UserError: the sweep was begun with another space or other objectives.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        storage: str | None,
-        objectives: Sequence[str],
-        directions: Sequence[Direction],
-        sampler: DictConfig | None,
-        points: Sequence[Point] | None,
-        space: Mapping[str, BaseDistribution],
-    ) -> None:
+    def __init__(self, folder: Path, request: SweepRequest) -> None:
         self.folder = folder
-        self.objectives = list(objectives)
-        self.points = points
-        self.space = dict(space)
-        storage = storage or storage_in(folder)
+        self.request = request
+        storage = request.storage or storage_in(folder)
         self.study = optuna.create_study(
             study_name=study_name(folder, storage),
             storage=storage,
-            directions=list(directions),
+            directions=list(request.directions),
             load_if_exists=True,
         )
-        self._check_it_is_the_same(directions)
+        self._check_it_is_the_same()
         self._recover()
-        self.study.sampler = self._sampler(sampler)
+        self.study.sampler = self._sampler()
 
-    def _check_it_is_the_same(self, directions: Sequence[Direction]) -> None:
+    def _check_it_is_the_same(self) -> None:
         now = {
-            "objectives": self.objectives,
-            "directions": list(directions),
-            "space": {key: repr(distribution) for key, distribution in self.space.items()},
+            "objectives": list(self.request.objectives),
+            "directions": list(self.request.directions),
+            "space": {key: repr(values) for key, values in self.request.space.items()},
         }
         begun = self.study.user_attrs
         for name, value in now.items():
@@ -93,7 +75,8 @@ class SweepStudy:
         trial.set_user_attr(INTERRUPTED, True)
         self.study.tell(trial, state=TrialState.FAIL)
 
-    def _sampler(self, node: DictConfig | None) -> BaseSampler:
+    def _sampler(self) -> BaseSampler:
+        node = self.request.sampler
         if node is None:
             return optuna.samplers.RandomSampler(seed=0)  # every point is given
         known = len(self.study.get_trials(deepcopy=False))
@@ -101,7 +84,7 @@ class SweepStudy:
         sequences = (QMCSampler, GridSampler, BruteForceSampler)  # the study says where they are
         if known and node.get("seed") is not None and not isinstance(sampler, sequences):
             # on with new proposals, not again with its first
-            sampler = instantiate(node, seed=node.seed + known, _convert_="object")
+            sampler = instantiate(node, seed=node["seed"] + known, _convert_="object")
         return sampler
 
     # ------------------------------------------------------------ ask and tell
@@ -110,44 +93,51 @@ class SweepStudy:
         """Return the next trial: one that was interrupted, a grid's next point, or a proposal."""
         trials = self.study.get_trials(deepcopy=False)
         if not any(trial.state == TrialState.WAITING for trial in trials):
-            retried = {trial.user_attrs.get(RETRY) for trial in trials}
-            again = [t for t in trials if t.user_attrs.get(INTERRUPTED) and t.number not in retried]
-            if again:
-                self.study.enqueue_trial(_given(again[0]), user_attrs={RETRY: again[0].number})
-            elif self.points is not None:
-                done = [_given(trial) for trial in trials]
-                self.study.enqueue_trial(next(p for p in self.points if p not in done))
-        return self.study.ask(self.space)
+            self._enqueue(trials)
+        return self.study.ask(dict(self.request.space))
+
+    def _enqueue(self, trials: Sequence[FrozenTrial]) -> None:
+        """Put a trial that was interrupted, or a grid's next point, first in the queue."""
+        retried = {trial.user_attrs.get(RETRY) for trial in trials}
+        again = [t for t in trials if t.user_attrs.get(INTERRUPTED) and t.number not in retried]
+        if again:
+            self.study.enqueue_trial(_given(again[0]), user_attrs={RETRY: again[0].number})
+        elif self.request.points is not None:
+            done = [_given(trial) for trial in trials]
+            self.study.enqueue_trial(next(p for p in self.request.points if p not in done))
 
     def tell(self, trial: Trial, outcome: Outcome) -> Outcome:
-        """Record what a trial came to; without its objectives, it has failed."""
-        metrics = outcome.get("metrics", {})
-        own = outcome.get("optimized_metric", "")
-        names = [own if name == OWN else name for name in self.objectives]
-        values = [metrics.get(name) for name in names]
-        if outcome["state"] == "complete":
-            for name, value in zip(names, values, strict=True):
-                if value is None or value != value:
-                    there = f"is not among its metrics ({', '.join(metrics)})"
-                    why = there if value is None else "is not a number"
-                    outcome = {**outcome, "state": "failed", "reason": f"{name} {why}"}
-            if outcome["state"] == "failed":
-                write_outcome(self.folder / str(trial.number), outcome)
+        """Record how a trial ended, and return that; without its objectives, it has failed."""
+        names = objectives_of_trial(self.request, outcome)
+        fault = _missing(names, outcome) if outcome["state"] == "complete" else None
+        if fault is not None:
+            outcome = {**outcome, "state": "failed", "reason": fault}
+            write_outcome(self.folder / str(trial.number), outcome)
         for name in ("reason", "seconds", "metrics", "step"):
             if name in outcome:
-                trial.set_user_attr(name, outcome[name])  # type: ignore[literal-required]
+                trial.set_user_attr(name, outcome[name])
         if outcome["state"] == "complete":
-            self.study.tell(trial, values)  # type: ignore[arg-type]
-        elif outcome["state"] == "pruned":
-            self.study.tell(trial, state=TrialState.PRUNED)
+            self.study.tell(trial, [outcome["metrics"][name] for name in names])
         else:
-            self.study.tell(trial, state=TrialState.FAIL)
+            pruned = outcome["state"] == "pruned"
+            self.study.tell(trial, state=TrialState.PRUNED if pruned else TrialState.FAIL)
         return outcome
 
     @property
     def finished(self) -> list[FrozenTrial]:
         """The trials that count."""
         return [trial for trial in self.study.get_trials(deepcopy=False) if is_finished(trial)]
+
+
+def _missing(names: Sequence[str], outcome: Outcome) -> str | None:
+    """Return which objective a trial has no number for; None where it has all."""
+    metrics = outcome.get("metrics", {})
+    for name in names:
+        if metrics.get(name) is None:
+            return f"{name} is not among its metrics ({', '.join(metrics)})"
+        if math.isnan(metrics[name]):
+            return f"{name} is not a number"
+    return None
 
 
 def is_finished(trial: FrozenTrial) -> bool:

@@ -1,19 +1,22 @@
-"""What a sweep has come to, as a table with a row for each trial, from its directories alone."""
+"""A sweep as a table with a row for each trial, read from its directories alone."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
+from hydralight.config.resolvers import direction
 from hydralight.errors import UserError
+from hydralight.runs.overrides import parsed
 from hydralight.runs.run import read_metrics
+from hydralight.runs.secrets import REDACTED
+from hydralight.sweeps.record import read_record
+from hydralight.sweeps.request import DIRECTIONS, Direction
 from hydralight.sweeps.space import number
-from hydralight.sweeps.study import Direction
 from hydralight.sweeps.trial import read_outcome
 
-DIRECTIONS: dict[str, Direction] = {"min": "minimize", "max": "maximize"}
 FIXED = ["trial", "state", "reason", "step", "seconds"]
 
 
@@ -36,38 +39,42 @@ def table_of(folder: Path) -> tuple[pd.DataFrame, list[str], list[str]]:
     Sweeps of other programs are read too: an override is swept where its values differ, and a
     trial's metrics are those of its `metrics.json`, or the last of each in its `metrics.csv`.
     """
+    record = read_record(folder)
     rows: list[dict[str, Any]] = []
-    metrics: list[str] = []
+    metrics: dict[str, None] = {}
     typed: list[dict[str, Any]] = []
-    row: dict[str, Any]
-    ours = (folder / "study.json").is_file()
     for path in trial_dirs(folder):
+        ending, values = _ending(path, ours=record is not None)
         name = int(path.name) if path.name.isdigit() else path.name
-        outcome = read_outcome(path)
-        if outcome is None:
-            values = _logged(path)
-            status = read_metrics(path).get("status", "finished" if values else "")
-            done = status == "finished" and not ours  # ours says so itself
-            row = {"state": "complete" if done else "interrupted"}
-        else:
-            values = outcome.get("metrics", {})
-            row = {**outcome}
-            del row["metrics"]
-        metrics += [n for n in values if n not in metrics and n != "seconds"]
-        rows.append({"trial": name, **row, **values})
+        rows.append({"trial": name, **ending, **values})
+        metrics |= {metric: None for metric in values if metric != "seconds"}
         typed.append(_overrides(path))
-    keys = list(dict.fromkeys(key for overrides in typed for key in overrides))
-    swept = [key for key in keys if len({str(overrides.get(key)) for overrides in typed}) > 1]
-    if ours:
-        known = json.loads((folder / "study.json").read_text())["swept"]
-        swept = [key.lstrip("+~") for key in known]
+    swept = _differing(typed) if record is None else record.swept
     for row, overrides in zip(rows, typed, strict=True):
         row.update({key: overrides.get(key) for key in swept})
     table = pd.DataFrame(rows)
     for name in FIXED:
         if name not in table:
             table[name] = None
-    return table[["trial", *swept, "state", *metrics, "seconds", "step", "reason"]], swept, metrics
+    columns = ["trial", *swept, "state", *metrics, "seconds", "step", "reason"]
+    return table[columns], swept, list(metrics)
+
+
+def _ending(path: Path, ours: bool) -> tuple[dict[str, Any], dict[str, float]]:
+    """Return how a trial ended, and its metrics; a trial of ours says so itself."""
+    outcome = read_outcome(path)
+    if outcome is not None:
+        return {k: v for k, v in outcome.items() if k != "metrics"}, outcome.get("metrics", {})
+    values = _logged(path)
+    status = read_metrics(path).get("status", "finished" if values else "")
+    done = status == "finished" and not ours
+    return {"state": "complete" if done else "interrupted"}, values
+
+
+def _differing(typed: list[dict[str, Any]]) -> list[str]:
+    """Return the keys whose values are not the same in all trials."""
+    keys = dict.fromkeys(key for overrides in typed for key in overrides)
+    return [key for key in keys if len({str(overrides.get(key)) for overrides in typed}) > 1]
 
 
 def objectives_of(folder: Path, metrics: list[str]) -> list[tuple[str, Direction]]:
@@ -76,12 +83,9 @@ def objectives_of(folder: Path, metrics: list[str]) -> list[tuple[str, Direction
     Those of the study's record; for another program's sweep, a metric of the recorded config, or
     the first one there is.
     """
-    path = folder / "study.json"
-    if path.is_file():
-        content = json.loads(path.read_text())
-        return list(zip(content["objectives"], content["directions"], strict=True))
-    from hydralight.config.resolvers import direction
-
+    record = read_record(folder)
+    if record is not None:
+        return record.objectives
     for job in trial_dirs(folder):
         own = OmegaConf.load(job / ".hydra" / "config.yaml")
         name = OmegaConf.select(own, "optimized_metric")
@@ -118,10 +122,25 @@ def summary_of(table: pd.DataFrame, swept: list[str], metrics: list[str]) -> pd.
 
 
 def _overrides(path: Path) -> dict[str, Any]:
+    """Return what a trial's overrides set, by key; one that Hydra cannot read is left out."""
     file = path / ".hydra" / "overrides.yaml"
-    typed = list(OmegaConf.load(file)) if file.is_file() else []
-    pairs = [str(override).partition("=") for override in typed]
-    return {key.lstrip("+~"): number(value.strip("'\"")) for key, _, value in pairs}
+    found = {}
+    for text in OmegaConf.load(file) if file.is_file() else []:
+        override = parsed(str(text).replace(REDACTED, "redacted"))
+        if override is not None:
+            found[override.get_key_element().lstrip("+~")] = _shown(override)
+    return found
+
+
+def _shown(override: Override) -> Any:
+    """Return a value as a table shows it: numbers as such, all else as it is typed."""
+    if override.is_sweep_override():
+        return override.input_line
+    value = override.value()
+    if isinstance(value, str):
+        return number(value)
+    text = override.get_value_element_as_str()
+    return number(text.lower() if isinstance(value, bool) else text)
 
 
 def _logged(path: Path) -> dict[str, float]:

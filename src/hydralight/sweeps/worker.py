@@ -1,6 +1,6 @@
-"""Calls in a process of their own, forked from one that has imported the heavy libraries.
+"""The process that a trial runs in, forked from one that has imported the heavy libraries.
 
-What a call leaves in memory goes with its process, on a GPU too; what kills it kills nothing else.
+What a trial leaves in memory goes with its process, on a GPU too; what kills it kills nothing else.
 """
 
 import multiprocessing
@@ -8,7 +8,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
@@ -17,7 +18,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-PRELOADED = ["hydralight.sweeps.preloaded"]
+from hydralight.runs.environment import redact_files
+from hydralight.sweeps.trial import Outcome, write_outcome
+
 PATIENCE = 30  # seconds to end an optimizer step and write a checkpoint when asked to go
 
 
@@ -25,19 +28,67 @@ class Died(Exception):
     """The process ended without an answer; the message says how."""
 
 
-def prepare() -> ForkServerContext:
-    """Begin to import the heavy libraries, in the process that calls are forked from."""
+def run_trial(
+    train: Callable[[Path, Sequence[str]], Outcome],
+    arguments: Sequence[str],
+    run_dir: Path,
+    *,
+    environment: Mapping[str, str],
+    optimized_metric: str,
+    preload: str | None,
+) -> Outcome:
+    """Run a trial in a process of its own; what kills that is an outcome too.
+
+    Args:
+        train: Trains in a directory with these arguments, and returns an outcome whatever happens.
+        arguments: Hydra's overrides.
+        run_dir: The trial's directory.
+        environment: Variables to set in the process.
+        optimized_metric: What the trial's config optimises.
+        preload: The module that `prepare` takes.
+    """
+    start = time.monotonic()
+    output = run_dir / "output.log"
+    try:
+        outcome: Outcome = call(
+            train,
+            run_dir,
+            list(arguments),
+            environment=environment,
+            output=output,
+            preload=preload,
+        )
+    except Died as error:
+        outcome = {"state": "failed", "reason": str(error), "metrics": {}}
+    outcome["optimized_metric"] = optimized_metric
+    outcome["seconds"] = round(time.monotonic() - start, 3)
+    redact_files(run_dir)  # a trial that failed early has not come to it
+    write_outcome(run_dir, outcome)
+    return outcome
+
+
+def prepare(preload: str | None) -> ForkServerContext:
+    """Start the process that others are forked from, unless it is there; do not wait for it.
+
+    Args:
+        preload: The module that it imports at its start, by its dotted name; None for nothing. It
+            is named from outside, as the code that trains stands above the sweeps.
+    """
     if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
         # joblib's own, which a new process would look for in vain
         multiprocessing.set_start_method("forkserver", force=True)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    context.set_forkserver_preload([] if preload is None else [preload])
     forkserver.ensure_running()
     return context
 
 
 def call(
-    function: Callable[..., Any], *args: Any, environment: Mapping[str, str], output: Path
+    function: Callable[..., Any],
+    *args: Any,
+    environment: Mapping[str, str],
+    output: Path,
+    preload: str | None,
 ) -> Any:
     """Call a function in a process of its own, and return what it returns.
 
@@ -49,11 +100,12 @@ def call(
         args: Anything that can be pickled.
         environment: Variables to set.
         output: File that takes its standard output and error.
+        preload: The module that `prepare` takes.
 
     Raises:
         Died: it was killed, or has left without an answer.
     """
-    context = prepare()
+    context = prepare(preload)
     here, there = context.Pipe(duplex=False)
     variables = {**os.environ, **environment}
     process = context.Process(target=_begin, args=(there, function, args, variables, output))
@@ -67,7 +119,7 @@ def call(
         pass
     except BaseException:  # Ctrl-C, which does not reach another group
         if process.pid is not None:  # else it ends by itself, as nobody knows it
-            _end(process)
+            _ask_to_end(process)
         raise
     finally:
         if process.pid is not None:
@@ -75,15 +127,18 @@ def call(
             _signal_group(process, signal.SIGKILL)
             process.join()
         here.close()
-    code = process.exitcode or 0
-    if code < 0:
-        name = signal.Signals(-code).name
-        memory = " (often for want of memory)" if name == "SIGKILL" else ""
-        raise Died(f"its process was ended by {name}{memory}")
-    raise Died(f"its process left with exit code {code}")
+    raise Died(_how_it_died(process.exitcode or 0))
 
 
-def _end(process: BaseProcess) -> None:
+def _how_it_died(code: int) -> str:
+    if code >= 0:
+        return f"its process left with exit code {code}"
+    name = signal.Signals(-code).name
+    memory = " (often for want of memory)" if name == "SIGKILL" else ""
+    return f"its process was ended by {name}{memory}"
+
+
+def _ask_to_end(process: BaseProcess) -> None:
     """Ask a process to go, which writes a checkpoint then, and end it if it does not."""
     _signal_group(process, signal.SIGTERM)
     process.terminate()  # where it has not begun to lead a group
@@ -105,7 +160,7 @@ def _begin(
     os.setsid()
     parent = multiprocessing.parent_process()
     assert parent is not None
-    threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(parent.sentinel,), daemon=True).start()
     os.environ.clear()
     os.environ.update(environment)
     with output.open("a") as file:
@@ -116,6 +171,6 @@ def _begin(
     answer.send(function(*args))
 
 
-def _end_with(sentinel: int) -> None:
+def _end_with_parent(sentinel: int) -> None:
     wait([sentinel])
     os.killpg(0, signal.SIGKILL)

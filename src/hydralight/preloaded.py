@@ -1,4 +1,4 @@
-"""What trials have in common, loaded once by the process that they are forked from."""
+"""What all trials of a sweep import, loaded once by the process that they are forked from."""
 
 # ruff: noqa: F401
 

@@ -1,0 +1,203 @@
+"""The sweeper, by a launcher that trains nothing."""
+
+import json
+from contextlib import suppress
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import HydraContext
+from hydra.utils import execution_whitelist
+from omegaconf import OmegaConf
+from sweeping import complete, finished, retried, study_of
+
+from hydralight.config.project import CONFIG_DIR
+from hydralight.config.whitelist import WHITELIST
+from hydralight.errors import UserError
+from hydralight.sweeps import space
+from hydralight.sweeps.sweeper import StudySweeper
+
+
+@pytest.fixture(autouse=True)
+def whitelist():
+    with execution_whitelist(WHITELIST):
+        yield
+
+
+class Launcher:
+    """Stands in for Hydra's: a function of a trial's overrides says what it comes to."""
+
+    def __init__(self, outcome, config, loader):
+        self.outcome, self.config, self.loader, self.launched = outcome, config, loader, []
+
+    def launch(self, jobs, initial_job_idx):
+        numbered = list(enumerate(jobs, initial_job_idx))
+        self.launched.append(numbered)
+        return [self.run(number, job) for number, job in numbered]
+
+    def run(self, number, job):
+        self.loader.load_sweep_config(self.config, job)
+        folder = Path(self.config.hydra.sweep.dir) / str(number)
+        (folder / ".hydra").mkdir(parents=True, exist_ok=True)
+        (folder / ".hydra/overrides.yaml").write_text(json.dumps(job))
+        OmegaConf.save(
+            OmegaConf.masked_copy(self.config, "optimized_metric"), folder / ".hydra/config.yaml"
+        )
+        outcome = self.outcome(dict(override.split("=", 1) for override in job))
+        (folder / "trial.json").write_text(json.dumps(outcome))
+        return JobReturn(status=JobStatus.COMPLETED, _return_value=outcome)
+
+
+@pytest.fixture
+def sweep(tmp_path, monkeypatch):
+    """Sweep in this process by a stand-in launcher, which is returned; nothing is drawn."""
+    monkeypatch.setattr("hydralight.sweeps.report.draw", lambda *_: None)
+
+    def swept(outcome, *typed, folder=tmp_path / "sweep"):
+        typed = ["experiment=bert_mrpc", *typed]
+        fixed, _ = space.split(typed, {})
+        own = [f"hydra.sweep.dir={folder}", "hydra.mode=MULTIRUN"]
+        with initialize_config_dir(str(CONFIG_DIR)):
+            config = compose("train", [*fixed, *own], return_hydra_config=True)
+            loader = GlobalHydra.instance().config_loader()
+        launcher = Launcher(outcome, config, loader)
+        plugins = Plugins.instance()
+        monkeypatch.setattr(plugins, "instantiate_launcher", lambda **_: launcher)
+        sweeper = StudySweeper()
+        context = HydraContext(config_loader=loader, callbacks=None)
+        sweeper.setup(hydra_context=context, task_function=None, config=config)
+        try:
+            sweeper.sweep(typed)
+        except SystemExit as stop:
+            launcher.exit_code = stop.code
+        return launcher
+
+    return swept
+
+
+LRS = "optimizer.lr=0.25,0.75,0.5"
+
+
+def of_lr(job):
+    return complete(float(job["optimizer.lr"]))
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_a_search_goes_on_to_the_same_total(n_jobs, sweep, tmp_path):
+    numbers = iter(range(9))
+
+    def interrupted(job):
+        if next(numbers) == 3:  # when it has trained, but not said so
+            run = {"status": "finished", "best": {"val/f1": 1.0, "step": 1}}
+            (tmp_path / "sweep/3/metrics.json").write_text(json.dumps(run))
+            raise KeyboardInterrupt
+        return of_lr(job)
+
+    search = ["hparams_search=default", "hparams_search.n_trials=6"]
+    search.append(f"hparams_search.n_jobs={n_jobs}")
+    assert sweep(interrupted, *search).exit_code == 130
+    groups = sweep(of_lr, *search).launched
+    assert {len(group) for group in groups[:-1]} == {n_jobs}
+    study = study_of(tmp_path / "sweep")
+    assert len(finished(study)) == 6
+    assert [trial.number for trial in retried(study)] == [3]
+    jobs = [job for group in groups for job in group]
+    assert [number for number, _ in jobs] == [4, 5, 6]
+    for number, job in jobs:
+        assert job[-4:] == space.overrides_of(study.trials[number].params)
+    table = pd.read_csv(tmp_path / "sweep/sweep.csv")
+    assert list(table["trial"]) == list(range(7))
+    assert list(table["state"]) == ["interrupted" if n == 3 else "complete" for n in range(7)]
+    assert sweep(of_lr, *search).launched == []
+
+
+def test_the_best_is_by_the_direction_of_the_metric(sweep, tmp_path):
+    for metric, value in {"val/f1": 0.75, "val/loss": 0.25}.items():
+        folder = tmp_path / metric
+        sweep(of_lr, LRS, f"optimized_metric={metric}", folder=folder)
+        assert study_of(folder).best_value == value
+        assert (folder / "best").resolve() == folder / "1"
+    sweep(of_lr, LRS, "+hparams_search.direction=minimize", folder=tmp_path / "said")
+    assert (tmp_path / "said/best").resolve() == tmp_path / "said/0"
+
+
+def test_a_value_that_is_typed_twice_is_tried_once(sweep):
+    jobs = sweep(of_lr, "optimizer.lr=0.5,0.5,0.25,0.5", "seed=1,1.0").launched
+    assert [job[0][1][-2:] for job in jobs] == [
+        ["optimizer.lr=0.5", "seed=1"],
+        ["optimizer.lr=0.25", "seed=1"],
+    ]
+
+
+def test_the_report_says_why_a_trial_has_no_objective(sweep, tmp_path):
+    came = {"1": complete(0.5), "2": complete(float("nan")), "3": {**complete(0), "metrics": {}}}
+    sweep(lambda job: came[job["seed"]], "seed=1,2,3")
+    table = pd.read_csv(tmp_path / "sweep/sweep.csv")
+    assert list(table["state"]) == ["complete", "failed", "failed"]
+    assert "val/f1 is not a number" in table["reason"][1]
+    assert "val/f1 is not among its metrics" in table["reason"][2]
+    assert "3 trials (2 failed, 1 complete)" in (tmp_path / "sweep/sweep.md").read_text()
+
+
+def test_a_sweep_in_which_all_fail_says_so(sweep, tmp_path):
+    failed = {"state": "failed", "reason": "the disk is full", "metrics": {}}
+    with pytest.raises(UserError, match=r"no trial has come to a value: .*sweep\.md"):
+        sweep(lambda job: failed, LRS)
+    assert (tmp_path / "sweep/sweep.md").read_text().count("the disk is full") == 3
+
+
+def test_values_that_make_no_config_fail_beside_others(sweep, tmp_path):
+    """They are launched together, and the first one is done by then."""
+    names = ["linear", "none_of_them", "cosine", "constant"]
+    typed = [f"scheduler={','.join(names)}", "+hparams_search.n_jobs=4"]
+    sweep(lambda job: complete(len(job["scheduler"]) / 16), *typed)
+    study = study_of(tmp_path / "sweep")
+    came = {trial.params["scheduler"]: trial.values for trial in finished(study)}
+    assert came == {"linear": [0.375], "none_of_them": None, "cosine": [0.375], "constant": [0.5]}
+    assert len(finished(study)) == 4
+    assert [t.params["scheduler"] for t in study.trials].count("linear") == 1
+    table = pd.read_csv(tmp_path / "sweep/sweep.csv").set_index("scheduler")
+    assert "there is no 'none_of_them' in configs/scheduler" in table["reason"]["none_of_them"]
+    assert sorted(table["state"]) == ["complete", "complete", "complete", "failed"]
+
+
+@pytest.mark.parametrize("trial", ["check=true", "debug=fdr"])
+def test_a_preflight_leaves_nothing_and_a_finished_sweep_alone(trial, sweep, tmp_path):
+    assert sweep(of_lr, LRS, trial).launched
+    assert not (tmp_path / "sweep").exists()
+    sweep(of_lr, LRS)
+    files = [path for path in (tmp_path / "sweep").rglob("*") if path.is_file()]
+    before = {path: path.read_bytes() for path in files}
+    with suppress(UserError):
+        sweep(of_lr, LRS, trial)
+    after = {path: path.read_bytes() for path in files if path.exists()}
+    assert after.keys() == before.keys()
+    assert after == before
+
+
+def test_one_sweep_at_a_time_is_at_work_in_a_directory(sweep):
+    def outcome(job):
+        with pytest.raises(UserError, match="another sweep is at work in"):
+            sweep(of_lr, LRS)
+        return of_lr(job)
+
+    assert len(sweep(outcome, LRS).launched) == 3
+
+
+@pytest.mark.parametrize(
+    ("typed", "sentence"),
+    [
+        (["optimized_metric=test/f1"], "a sweep optimises validation metrics .* not 'test/f1'"),
+        (["hparams_search=default", "+hparams_search.trials=3"], "did you mean 'n_trials'"),
+        (["hparams_search=base"], "has no params"),
+        (["hparams_search=default", "hparams_search.direction=up"], "should say minimize or max"),
+    ],
+)
+def test_a_wrong_search_is_refused_before_any_trial(typed, sentence, sweep, tmp_path):
+    with pytest.raises(UserError, match=sentence):
+        sweep(of_lr, *typed)
+    assert not (tmp_path / "sweep").exists()
