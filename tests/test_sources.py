@@ -8,8 +8,10 @@ import datasets
 import pytest
 import zstandard
 from datasets import Dataset, DatasetDict
+from standins import images
 
 from hydralight.data.roles import Where, rename_roles
+from hydralight.data.shapes.image_classification import ImageClassification
 from hydralight.data.source import Source
 from hydralight.errors import UserError
 
@@ -327,3 +329,16 @@ def test_a_source_of_ones_own():
 def test_a_typed_path_goes_before_a_source(tmp_path):
     path = write(tmp_path / "a.csv", "text\nx\n")
     assert Source(source=poems, path=path).read()["train"]["text"][:] == ["x"]
+
+
+def test_the_splits_of_a_source_have_their_names():
+    with pytest.raises(UserError, match="data.source names the split 'validaton'; did you mean"):
+        Source(source=lambda: {"validaton": poems()["train"]}).read()
+
+
+def test_a_source_may_name_image_files(tmp_path):
+    names = [path.name for path in images(tmp_path, 2).glob("*.png")]
+    rows = [{"image": name, "label": "x"} for name in names]
+    source = Source(source=lambda: {"train": rows}, image_dir=str(tmp_path))
+    read = source.read(ImageClassification())["train"]
+    assert {image["path"] for image in read["image"]} == {str(tmp_path / name) for name in names}

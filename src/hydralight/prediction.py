@@ -16,10 +16,10 @@ from hydralight.building import (
 from hydralight.callbacks.predictions import write_json_lines
 from hydralight.errors import UserError
 from hydralight.runs.environment import record_start
-from hydralight.tasks.data import Rows
+from hydralight.tasks.data import PredictedRows
 
 
-def predict(cfg: DictConfig, run_dir: Path) -> Rows:
+def predict(cfg: DictConfig, run_dir: Path) -> PredictedRows:
     """Predict `input` (a file, "-" or a text); write JSON lines to `output` or to the terminal.
 
     Raises:
@@ -39,7 +39,9 @@ def predict(cfg: DictConfig, run_dir: Path) -> Rows:
     data.predict_from(str(cfg.input))
     trainer = build_trainer(cfg, progress_bar(cfg) if output is not None else [], logger=False)
     batches = trainer.predict(task, datamodule=data) or []
-    rows: Rows = sorted((row for batch in batches for row in batch), key=lambda row: row["row"])
+    rows: PredictedRows = sorted(
+        (row for batch in batches for row in batch), key=lambda row: row["row"]
+    )
     if output is not None:
         write_json_lines(Path(str(output)).expanduser(), rows)
     else:

@@ -20,11 +20,12 @@ def preflight(cfg: DictConfig) -> None:
     Raises:
         UserError: what training would have stumbled over.
     """
+    callbacks, _ = build_all(cfg.callbacks), build_all(cfg.logger)
     task, data = build_task(cfg), build_data(cfg)
     limited = DictConfig({**cfg, "trainer": {**cfg.trainer, "limit_val_batches": 1}})
     trainer = build_trainer(limited, [], logger=False)
     trainer.validate(task, datamodule=data, verbose=False)
-    check_monitors(build_all(cfg.callbacks), task)
+    check_monitors(callbacks, task)
     data.encoded("train")
     if cfg.test:
         data.encoded("test")

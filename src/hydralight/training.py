@@ -41,12 +41,12 @@ def train(cfg: DictConfig, run_dir: Path) -> float | None:
     fast_dev_run = bool(cfg.trainer.get("fast_dev_run"))
     checkpoint = resume_checkpoint(cfg, run_dir) if cfg.resume else None
     check_checkpoint_is_read(cfg)
-    task, data, trainer = build(cfg)
-    data.later_splits = ("test",) if cfg.test else ()
     if cfg.check:
         preflight(cfg)
         remove_if_unused(run_dir)
         return None
+    task, data, trainer = build(cfg)
+    data.later_splits = ("test",) if cfg.test else ()
     if trainer.is_global_zero and not fast_dev_run:
         record_start(run_dir, cfg)
         if cfg.resume:  # once it goes on: a refused change is not to be made again

@@ -162,13 +162,18 @@ def sources_of(kind: type) -> list[str]:
     functions and classes have been taken from.
     """
     found: dict[str, str] = {}
-    waiting = [m for base in kind.__mro__ if (m := inspect.getmodule(base)) is not None]
     own = kind.__module__.partition(".")[0]
+    packages = ("hydralight.data.",) if own == "hydralight" else (f"{own}.", "hydralight.data.")
+    waiting = [m for base in kind.__mro__ if (m := inspect.getmodule(base)) is not None]
     while waiting:
         module = waiting.pop()
-        if module.__name__ in found or not module.__name__.startswith((own, "hydralight.data.")):
+        if module.__name__ in found or not f"{module.__name__}.".startswith(packages):
             continue
-        found[module.__name__] = inspect.getsource(module)
+        try:
+            found[module.__name__] = inspect.getsource(module)
+        except (OSError, TypeError):  # a notebook's
+            code = kind.encode.__code__  # type: ignore[attr-defined]
+            found[module.__name__] = repr((code.co_code, code.co_consts))
         waiting += _used_by(module)
     return [found[name] for name in sorted(found)]
 

@@ -1,4 +1,4 @@
-"""Columns by their role in a task, and whether they hold what the task reads."""
+"""ColumnNames by their role in a task, and whether they hold what the task reads."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from hydralight.errors import UserError, did_you_mean
 
-Columns = Mapping[str, str | Sequence[str]]
+ColumnNames = Mapping[str, str | Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,13 @@ class Where:
     """
 
     name: str
-    columns: Columns = field(default_factory=dict)
+    columns: ColumnNames = field(default_factory=dict)
 
     def __str__(self) -> str:
         return self.name
 
     @classmethod
-    def of(cls, path: Any, split: str, columns: Columns | None = None) -> "Where":
+    def of(cls, path: Any, split: str, columns: ColumnNames | None = None) -> "Where":
         """Name a split of what `data.path` says; a column that is unset by null is left out."""
         name = path.get(split) if isinstance(path, Mapping) else path
         if isinstance(name, Mapping):  # files that are aligned line by line

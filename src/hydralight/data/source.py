@@ -16,15 +16,14 @@ from hydralight.data.read.files import (
 )
 from hydralight.data.read.formats import builder_of
 from hydralight.data.read.hub import load_hub
-from hydralight.data.read.images import folder_of, image_files, located
-from hydralight.data.read.images import joined as joined_to_table
+from hydralight.data.read.images import folder_of, image_files, joined_to_table, located
 from hydralight.data.read.inputs import looks_like_a_file, read_input
-from hydralight.data.roles import Columns, Where, rename_roles
+from hydralight.data.roles import ColumnNames, Where, rename_roles
 from hydralight.data.shape import Shape
 from hydralight.errors import UserError, did_you_mean
 
 SPLITS = ("train", "validation", "test")
-Splits = Mapping[str, Dataset | Iterable[Mapping[str, Any]]]
+OwnSplits = Mapping[str, Dataset | Iterable[Mapping[str, Any]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +53,11 @@ class Source:
     name: str | None = None
     revision: str | None = None
     splits: Mapping[str, str] | None = None
-    columns: Columns | None = None
+    columns: ColumnNames | None = None
     reader: Mapping[str, Any] | None = None
     metadata: str | None = None
     image_dir: str | None = None
-    source: Callable[[], Splits] | None = None
+    source: Callable[[], OwnSplits] | None = None
 
     def read(self, shape: Shape | None = None, known: Iterable[str] = SPLITS) -> dict[str, Dataset]:
         """Return the splits with their own columns.
@@ -73,12 +72,16 @@ class Source:
         if self.path is None:
             if self.source is None:
                 raise UserError("data.path has no value: give data.path=<hub id, file or folder>.")
-            return _own(self.source())
+            own = _own(self.source())
+            _check_splits("data.source", own, known)
+            if shape is not None and shape.unfold is not None:
+                own = {split: shape.unfold(rows) for split, rows in own.items()}
+            return self._with_files(own, shape) if shape is not None and shape.file_roles else own
         path = {"train": self.path} if isinstance(self.path, list) else self.path
         reader = {} if self.metadata is not None else dict(self.reader or {})
         unfold = None if shape is None else shape.unfold
         if isinstance(path, Mapping):
-            _check_splits(path, [*known, "predict"])
+            _check_splits("data.path", path, [*known, "predict"])
             found = {}
             for split, value in path.items():
                 if isinstance(value, Mapping):
@@ -128,7 +131,7 @@ class Source:
         with_images = {}
         for split, rows in found.items():
             column = name if name in rows.column_names else role
-            folder = self.image_dir or folder_of(self.path, split)
+            folder = self.image_dir or ("." if self.path is None else folder_of(self.path, split))
             with_images[split] = located(rows, column, folder)
         return with_images
 
@@ -174,7 +177,7 @@ class Source:
         return rename_roles(rows, [r for r in roles if r not in optional], where), where
 
 
-def _own(splits: Splits) -> dict[str, Dataset]:
+def _own(splits: OwnSplits) -> dict[str, Dataset]:
     """Take what a source of the user's own returns."""
     if not isinstance(splits, Mapping) or not splits:
         raise UserError("data.source should return splits: {train: rows, validation: rows}.")
@@ -191,11 +194,11 @@ def _own(splits: Splits) -> dict[str, Dataset]:
     return found
 
 
-def _check_splits(path: Mapping[str, Any], known: Iterable[str]) -> None:
+def _check_splits(key: str, splits: Iterable[str], known: Iterable[str]) -> None:
     names = list(dict.fromkeys(known))
-    for split in path:
+    for split in splits:
         if split not in names:
             raise UserError(
-                f"data.path names the split '{split}'{did_you_mean(split, names)} (there are: "
-                f"{', '.join(names[:-1])})"
+                f"{key} names the split '{split}'{did_you_mean(split, names)} (there are: "
+                f"{', '.join(name for name in names if name != 'predict')})"
             )

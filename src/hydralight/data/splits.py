@@ -34,11 +34,6 @@ class Splits:
     fold: int | None = None
     num_folds: int = 5
 
-    @property
-    def columns(self) -> list[str]:
-        """The columns by which train is parted."""
-        return [column for column in (self.stratify_by, self.group_by) if column]
-
     def part(self, splits: Mapping[str, Dataset]) -> dict[str, Dataset]:
         """Return the splits with what was missing cut out of train.
 

@@ -13,7 +13,7 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from hydralight.errors import UserError
 from hydralight.metrics.perplexity import Perplexity
-from hydralight.tasks.data import Batch, Rows
+from hydralight.tasks.data import Batch, PredictedRows
 from hydralight.tasks.evaluation import Scores
 from hydralight.tasks.generation import continue_prompts, has_length
 from hydralight.tasks.losses import token_cross_entropy
@@ -115,7 +115,7 @@ class CausalLMTask(Task):
             "further": (outputs.logits[:, :-1].transpose(1, 2), batch["labels"][:, 1:]),
         }
 
-    def predict_step(self, batch: Batch, batch_idx: int = 0) -> Rows:
+    def predict_step(self, batch: Batch, batch_idx: int = 0) -> PredictedRows:
         """Continue prompts, or the beginnings of labelled texts."""
         tokenizer, ids, mask = (
             self.datamodule.processor,

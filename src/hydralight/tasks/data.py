@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 Batch = dict[str, Any]  # tensors as the model's `forward` names them; roles of the rows as lists
-Rows = list[dict[str, Any]]  # predictions
+PredictedRows = list[dict[str, Any]]  # predictions
 
 
 class TaskData(Protocol):

@@ -16,7 +16,7 @@ from torchmetrics import Metric
 from hydralight import optim
 from hydralight.errors import UserError
 from hydralight.models import positions_of
-from hydralight.tasks.data import Batch, Rows, TaskData
+from hydralight.tasks.data import Batch, PredictedRows, TaskData
 from hydralight.tasks.evaluation import Evaluation, Scores, check_monitors
 from hydralight.tasks.generation import configure_generation
 from hydralight.tasks.gradient import Gradient
@@ -176,7 +176,7 @@ class Task(LightningModule):
         """Update loss and metrics, and return the predictions."""
         return self.evaluation_step(batch)
 
-    def evaluation_step(self, batch: Batch) -> Rows:
+    def evaluation_step(self, batch: Batch) -> PredictedRows:
         """Update loss and metrics, and return the predictions."""
         outputs = self(batch)
         loss_sum, weight = self.loss_and_weight(outputs, batch)
@@ -184,11 +184,11 @@ class Task(LightningModule):
         self.evaluation.update(loss_sum, weight, self.score(outputs, batch, columns))
         return self.rows(batch, columns)
 
-    def predict_step(self, batch: Batch, batch_idx: int = 0) -> Rows:
+    def predict_step(self, batch: Batch, batch_idx: int = 0) -> PredictedRows:
         """Return the predictions."""
         return self.rows(batch, self.decode(self(batch), batch))
 
-    def rows(self, batch: Batch, columns: Mapping[str, Sequence[Any]]) -> Rows:
+    def rows(self, batch: Batch, columns: Mapping[str, Sequence[Any]]) -> PredictedRows:
         """Lay columns out as one dict a row, beside the row's number and the `inputs` of it."""
         table = {"row": batch["row"].tolist()}
         table |= {role: batch[role] for role in self.inputs if role in batch}

@@ -31,7 +31,7 @@ def located(rows: Dataset, column: str, folder: str) -> Dataset:
     return rows
 
 
-def joined(images: Dataset, table: Dataset, column: str, where: str) -> Dataset:
+def joined_to_table(images: Dataset, table: Dataset, column: str, where: str) -> Dataset:
     """Put the columns of a table beside the images that it names by file name."""
     if column not in table.column_names:
         raise UserError(
