@@ -332,7 +332,7 @@ def test_a_typed_path_goes_before_a_source(tmp_path):
 
 
 def test_the_splits_of_a_source_have_their_names():
-    with pytest.raises(UserError, match="data.source names the split 'validaton'; did you mean"):
+    with pytest.raises(UserError, match=r"data\.source names the split 'validaton'; did you mean"):
         Source(source=lambda: {"validaton": poems()["train"]}).read()
 
 
