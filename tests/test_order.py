@@ -203,6 +203,18 @@ def test_evaluation_goes_by_the_last_part_first():
     assert order.rows(0).tolist() == [3, 1, 2, 0]
 
 
+def test_batches_are_of_like_lengths_where_asked():
+    sizes = np.random.default_rng(0).integers(5, 500, (400, 2))
+    lengths = sizes.sum(axis=1)
+
+    def padding(**settings):
+        found = indices(Batching(batch_size=8, **settings).training(sizes, Place()))
+        assert sorted(row for batch in found for row in batch) == list(range(400))
+        return sum(len(batch) * lengths[batch].max() for batch in found) / lengths.sum()
+
+    assert padding(group_by_length=True) < 1.1 < 1.4 < padding()
+
+
 def test_settings_of_batches_are_refused():
     for wrong in ({"batch_size": 0}, {"eval_batch_size": 0}, {"max_tokens": 0}):
         with pytest.raises(UserError, match="at least 1"):
