@@ -87,6 +87,7 @@ def test_a_project_is_found_above_the_working_directory(own, tmp_path):
         ('[tool.hydralight]\nwhitelist = ["*"]', "begins with a package"),
         ('[tool.hydralight]\nconfigs = "nowhere"', "is no folder"),
         ("[tool", "cannot be read"),
+        ("[tool]\nhydralight = 3", "should be a table"),
     ],
 )
 def test_what_a_project_says_wrongly(own, content, sentence):
@@ -122,6 +123,25 @@ def test_a_run_goes_without_a_group(group, bart_cnn):
         hydralight_package.train([*typed, "optimizer=null"])
 
 
+def test_a_run_is_gone_on_with_and_evaluated_without_a_group(bart_cnn):
+    """Its own config has no groups any more."""
+    run = hydralight_package.train([*bart_cnn, "trainer.max_epochs=1"])
+    for off in ("logger=null", "callbacks=null", "scheduler=null", "~logger"):
+        assert hydralight_package.evaluate([f"run={run.path}", off])["val/loss"] > 0
+    rows = len(run.history)
+    more = [f"resume={run.path}", "logger=null", "trainer.max_epochs=2"]
+    assert hydralight_package.train(more).metrics["last"]["epoch"] == 2
+    assert len(run.history) == rows
+
+
+def test_a_config_with_a_name_of_the_templates_is_refused(own, tmp_path):
+    (tmp_path / "configs/scheduler").mkdir()
+    (tmp_path / "configs/scheduler/linear.yaml").write_text("name: mine")
+    own('[tool.hydralight]\nwhitelist = []\nconfigs = "configs"\n')
+    with pytest.raises(UserError, match=r"scheduler/linear\.yaml has the name of a config of"):
+        with_own_configs([])
+
+
 # ---------------------------------------------------------------- a source of one's own
 
 
@@ -155,3 +175,11 @@ def test_a_source_takes_its_own_keys(node, keys, expected, monkeypatch):
     node = node if isinstance(node, str) else OmegaConf.create(node)
     with execution_whitelist(("mine.*", f"{__name__}.*")):
         assert own_source(node, keys)()["train"] == expected
+
+
+def test_a_source_that_lacks_an_argument_is_told_before_it_is_called(monkeypatch):
+    module = types.ModuleType("mine")
+    module.lines = lambda number, path=None: {}
+    monkeypatch.setitem(sys.modules, "mine", module)
+    with pytest.raises(UserError, match=r"needs 'number': give \+data\.number=…"):
+        own_source("mine.lines", {"path": "x"})

@@ -342,3 +342,9 @@ def test_a_source_may_name_image_files(tmp_path):
     source = Source(source=lambda: {"train": rows}, image_dir=str(tmp_path))
     read = source.read(ImageClassification())["train"]
     assert {image["path"] for image in read["image"]} == {str(tmp_path / name) for name in names}
+
+
+@pytest.mark.parametrize("name", ["columns", "reader", "splits"])
+def test_settings_that_are_no_mappings_are_refused(name):
+    with pytest.raises(UserError, match=rf"data\.{name}=\['a'\] should be a mapping"):
+        Source(path="a.csv", **{name: ["a"]})

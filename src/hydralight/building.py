@@ -139,6 +139,10 @@ def own_source(node: Any, keys: Mapping[str, Any]) -> Callable[[], Any]:
     accepted, _ = parameters(made)
     later = {} if inspect.isclass(made) else {"_partial_": True}  # an object is made now
     taken = {key: value for key, value in keys.items() if key in accepted}
+    signature = inspect.signature(made).parameters
+    for name in accepted.keys() - taken.keys() - node.keys():
+        if signature[name].default is inspect.Parameter.empty:
+            raise UserError(f"data.source={node['_target_']} needs '{name}': give +data.{name}=…")
     source = built(OmegaConf.create({**taken, **node, **later}), _convert_="object")
     if not callable(source):
         raise UserError(

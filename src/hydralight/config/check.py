@@ -69,7 +69,8 @@ def check_targets(cfg: DictConfig) -> None:
         for key, name in targets_of(path, node).items():
             own, more = parameters(named(key, name))
             accepted = {**own, **accepted}
-            open_ended = open_ended or more
+            # of a group that is dealt out, `**kwargs` of a part get nothing
+            open_ended = open_ended or (more and path not in PARTS)
         _check_arguments(path, node, accepted, open_ended)
 
 
@@ -85,8 +86,13 @@ def targets_of(path: str, node: DictConfig) -> dict[str, str]:
         source = node.get("source")
         if isinstance(source, str):
             names[f"{path}.source"] = source
-        elif source is not None and source.get("_target_") is not None:
+        elif isinstance(source, DictConfig) and source.get("_target_") is not None:
             names[f"{path}.source._target_"] = str(source["_target_"])
+        elif source is not None:
+            raise UserError(
+                f"{path}.source={source} should be the dotted name of a function or class, or "
+                "{_target_: name, …}."
+            )
     return names
 
 
@@ -100,9 +106,12 @@ def named(key: str, name: str) -> Any:
             "[tool.hydralight] in your pyproject.toml."
         )
     try:
-        return get_object(name)
+        found = get_object(name)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"{key}={name} cannot be imported ({first_line(error)}).") from error
+    if not callable(found):
+        raise UserError(f"{key}={name} is no function and no class.")
+    return found
 
 
 def _check_arguments(
@@ -116,7 +125,10 @@ def _check_arguments(
         if key == "source" and path in PARTS:  # a dotted path, which has been looked up
             continue
         if key not in accepted and not open_ended:
-            short = str(node["_target_"]).rsplit(".", 1)[-1]
+            takers = [
+                name for name in targets_of(path, node).values() if name not in PARTS.get(path, ())
+            ]
+            short = " or ".join(name.rsplit(".", 1)[-1] for name in takers)
             raise UserError(
                 f"{path}.{key}: {short} has no argument '{key}'{did_you_mean(key, accepted)}"
             )
@@ -126,7 +138,10 @@ def _check_arguments(
         if value is None or not isinstance(value, bool | int | float | str):
             continue  # structures are the target's own to judge
         hint = accepted.get(key, Any)
+        words = _alternatives(hint)
         try:
+            if isinstance(value, bool) and "bool" not in words and {"int", "float"} & set(words):
+                raise TypeCheckError("a switch is no number")
             check_type(value, hint)
         except TypeCheckError:
             raise UserError(f"{path}.{key}={value} should be {describe(hint)}.") from None

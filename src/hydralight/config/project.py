@@ -64,7 +64,9 @@ def _of_checkout() -> Iterator[Project]:
             table = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {})
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise UserError(f"{path} cannot be read: {error}.") from error
-        if "hydralight" in table:
+        if isinstance(table, dict) and "hydralight" in table:
+            if not isinstance(table["hydralight"], dict):
+                raise UserError(f"{path}: [tool.hydralight] should be a table.")
             yield _project(table["hydralight"], path)
             return
 

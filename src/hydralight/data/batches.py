@@ -41,6 +41,8 @@ class Batching:
     def __post_init__(self) -> None:
         if min(self.batch_size, 1 if self.eval_batch_size is None else self.eval_batch_size) < 1:
             raise UserError("data.batch_size and data.eval_batch_size should be at least 1.")
+        if self.pad_to_multiple_of is not None and self.pad_to_multiple_of < 1:
+            raise UserError("data.pad_to_multiple_of should be at least 1.")
         if self.max_tokens is not None and self.max_tokens < 1:
             raise UserError("data.max_tokens should be at least 1.")
         if self.num_workers < 0:

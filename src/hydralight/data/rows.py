@@ -11,7 +11,7 @@ from hydralight.data.roles import Where, rename_roles
 from hydralight.data.shape import Shape
 from hydralight.data.source import SPLITS, Source
 from hydralight.data.splits import Splits
-from hydralight.errors import UserError
+from hydralight.errors import UserError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,13 @@ def read_rows(
     where = {split: Where.of(source.path, split, source.columns) for split in read}
     by = [column for column in (parting.stratify_by, parting.group_by) if column]
     rows = {}
+    for key, column in (("stratify_by", parting.stratify_by), ("group_by", parting.group_by)):
+        names = read["train"].column_names if "train" in read else []
+        if column and names and column not in (*shape.roles, *names):
+            raise UserError(
+                f"data.{key}={column}: {where['train']} has no such column"
+                f"{did_you_mean(column, names)} (there are: {', '.join(names)})"
+            )
     for split, one in read.items():
         roles = [*shape.roles, *(column for column in by if split == "train")]
         rows[split] = rename_roles(one, roles, where[split], shape.optional_roles)

@@ -59,6 +59,21 @@ class Source:
     image_dir: str | None = None
     source: Callable[[], OwnSplits] | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("splits", "columns", "reader"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, Mapping):
+                raise UserError(f"data.{name}={value} should be a mapping: {{key: value}}.")
+        parts = self.path.values() if isinstance(self.path, Mapping) else [self.path]
+        for part in parts:
+            inner = part.values() if isinstance(part, Mapping) else part
+            if not (part is None or isinstance(part, str)) and (
+                not isinstance(inner, Iterable) or not all(isinstance(one, str) for one in inner)
+            ):
+                raise UserError(
+                    f"data.path={self.path} should be a path, a list of paths, or {{split: path}}."
+                )
+
     def read(self, shape: Shape | None = None, known: Iterable[str] = SPLITS) -> dict[str, Dataset]:
         """Return the splits with their own columns.
 

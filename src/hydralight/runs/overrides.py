@@ -81,6 +81,8 @@ def quoted_input(argument: str) -> str:
 def with_own_configs(arguments: Sequence[str]) -> list[str]:
     """Add the folders of configs of a project that is built on this one to what was typed."""
     own = [f"file://{folder}" for folder in config_dirs()[1:]]
+    for folder in config_dirs()[1:]:
+        _refuse_the_templates_names(folder)
     typed = value_of("hydra.searchpath", arguments) or []
     missing = [path for path in own if path not in typed]
     if not missing:
@@ -90,27 +92,54 @@ def with_own_configs(arguments: Sequence[str]) -> list[str]:
     return [f"hydra.searchpath=[{paths}]", *kept]
 
 
-def with_groups_off(arguments: Sequence[str]) -> list[str]:
-    """Write `logger=null` as Hydra's own `~logger`, for every group; what is off stays off."""
+def _refuse_the_templates_names(folder: Path) -> None:
+    """Refuse a config of one's own that the template's of that name would be taken for."""
+    for path in sorted(folder.rglob("*.yaml")):
+        name = path.relative_to(folder)
+        template = config_dirs()[0] / name
+        if name.parts[0] != "local" and template.is_file() and not template.samefile(path):
+            raise UserError(
+                f"{path} has the name of a config of the template, which would be taken instead: "
+                "give it another."
+            )
+
+
+def with_groups_off(arguments: Sequence[str], run_dir: Path | None = None) -> list[str]:
+    """Write `logger=null` as Hydra can take it, for every group; what is off stays off.
+
+    That is `~logger` where groups are composed. The config of a run has none any more: there, its
+    target or its entries are set to null.
+
+    Args:
+        arguments: What was typed.
+        run_dir: The run whose config is taken.
+    """
     defaults = OmegaConf.load(config_dirs()[0] / "train.yaml").defaults
-    off = {
-        key for one in defaults if isinstance(one, DictConfig) for key in one if one[key] is None
-    }
+    named = [one for one in defaults if isinstance(one, DictConfig)]
+    off = {key for one in named for key in one if one[key] is None}
     changed = []
     for argument in arguments:
-        override = parsed(argument)
-        group = None if override is None else override.key_or_group
-        switches_off = (
-            override is not None
-            and override.type == OverrideType.CHANGE
-            and override.value() is None
-            and any((folder / str(group)).is_dir() for folder in config_dirs())
-        )
-        if not switches_off:
+        group = _group_switched_off(argument)
+        if group is None:
             changed.append(argument)
-        elif group not in off:
-            changed.append(f"~{group}")
+        elif run_dir is None:
+            changed += [] if group in off else [f"~{group}"]
+        else:
+            node = OmegaConf.select(OmegaConf.load(run_dir / ".hydra" / "config.yaml"), group)
+            keys = list(node) if isinstance(node, DictConfig) else []
+            keys = ["_target_"] if "_target_" in keys else keys
+            changed += [f"{group}.{key}=null" for key in keys]
     return changed
+
+
+def _group_switched_off(argument: str) -> str | None:
+    override = parsed(argument)
+    if override is None or override.value() is not None:
+        return None
+    if override.type not in (OverrideType.CHANGE, OverrideType.DEL):
+        return None
+    group = override.key_or_group
+    return group if any((folder / group).is_dir() for folder in config_dirs()) else None
 
 
 def log_dir(arguments: Sequence[str]) -> str:
