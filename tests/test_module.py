@@ -75,6 +75,7 @@ def test_a_place_in_the_data_is_gone_on_from(articles):
     settings = resumed.batching.order_settings(resumed.place)
     resumed.load_state_dict({**place, **settings})
     assert [batch["row"].tolist() for batch in resumed.train_dataloader()] == epochs[1][2:]
+    assert resumed.state_dict() == {**place, **settings}
     with pytest.raises(UserError, match=r"trained with data\.seed=1, and another"):
         resumed.load_state_dict({**place, **settings, "data.seed": 1})
     with pytest.raises(UserError, match="8 examples a batch over all devices, and now there are 4"):

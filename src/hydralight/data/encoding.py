@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -155,6 +156,7 @@ def all_cores(bar: bool) -> Iterator[None]:
             datasets.disable_progress_bars()
 
 
+@cache
 def sources_of(kind: type) -> list[str]:
     """Return the sources that decide on what a shape encodes: its module's, and those it uses.
 

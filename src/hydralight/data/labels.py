@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from datasets import ClassLabel, Dataset, List, Value
 
-from hydralight.data.roles import Where, check_text, is_text
+from hydralight.data.roles import Where, check_texts, is_text
 from hydralight.data.shape import Shape
 from hydralight.errors import UserError, did_you_mean
 
@@ -70,9 +70,7 @@ class Labelled(Shape):
                 self.label_delimiter,
             )
             rows = named_labels(rows, self.problem_type, names, delimiter, where.name)
-        for role in self.text_roles:
-            if role in rows.column_names:
-                check_text(rows, role, where)
+        check_texts(rows, self.text_roles, where)
         return rows
 
     def settled(self, train: Dataset | None, declared: Sequence[str]) -> Self:

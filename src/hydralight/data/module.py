@@ -212,10 +212,13 @@ class DataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the place in the data: the batches taken from it in all."""
-        assert self.trainer is not None
+        consumed, batches_per_epoch = self.consumed, self._batches_per_epoch
+        if self.trainer is not None:
+            consumed = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
+            batches_per_epoch = int(self.trainer.num_training_batches)
         return {
-            "consumed": self.trainer.fit_loop.epoch_loop.batch_progress.total.ready,
-            "batches_per_epoch": int(self.trainer.num_training_batches),
+            "consumed": consumed,
+            "batches_per_epoch": batches_per_epoch,
             "global_batch_size": self.global_batch_size,
             **self.batching.order_settings(self.place),
         }

@@ -32,16 +32,20 @@ class Where:
 
     @classmethod
     def of(cls, path: Any, split: str, columns: ColumnNames | None = None) -> "Where":
-        """Name a split of what `data.path` says; a column that is unset by null is left out."""
+        """Name a split of what `data.path` says."""
         name = path.get(split) if isinstance(path, Mapping) else path
         if isinstance(name, Mapping):  # files that are aligned line by line
             name = " and ".join(map(str, name.values()))
-        named = {role: names for role, names in (columns or {}).items() if names is not None}
-        return cls(f"{'data.source' if name is None else name} ({split})", named)
+        return cls(f"{'data.source' if name is None else name} ({split})", said(columns))
 
     def column(self, role: str) -> str | Sequence[str]:
         """Return the name of a role's column, or of its columns."""
         return self.columns.get(role, role)
+
+
+def said(columns: ColumnNames | None) -> ColumnNames:
+    """Return the columns that are named; null unsets a recipe's optional one."""
+    return {role: names for role, names in (columns or {}).items() if names is not None}
 
 
 def rename_roles(
@@ -117,6 +121,13 @@ def _gather(rows: dict[str, list], role: str, names: list[str]) -> dict[str, lis
 def is_text(feature: object) -> bool:
     """Whether a column's feature is text, in either of Arrow's sizes."""
     return isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string")
+
+
+def check_texts(dataset: Dataset, roles: Collection[str], where: Where) -> None:
+    """Check those of the roles that the rows have (`check_text`)."""
+    for role in roles:
+        if role in dataset.column_names:
+            check_text(dataset, role, where)
 
 
 def check_text(dataset: Dataset, role: str, where: Where) -> None:

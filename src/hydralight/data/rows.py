@@ -7,7 +7,7 @@ from typing import Any
 from datasets import Dataset
 
 from hydralight.data.mix import Mix
-from hydralight.data.roles import Where, rename_roles
+from hydralight.data.roles import Where, rename_roles, said
 from hydralight.data.shape import Shape
 from hydralight.data.source import SPLITS, Source
 from hydralight.data.splits import Splits
@@ -57,23 +57,24 @@ def read_rows(
         raise UserError(f"data.{limit}={getattr(shape, limit)} leaves nothing of an input.")
     read = source.read(shape, known)
     where = {split: Where.of(source.path, split, source.columns) for split in read}
-    by = [column for column in (parting.stratify_by, parting.group_by) if column]
-    rows = {}
-    for key, column in (("stratify_by", parting.stratify_by), ("group_by", parting.group_by)):
-        names = read["train"].column_names if "train" in read else []
-        if column and names and column not in (*shape.roles, *names):
+    asked = {"stratify_by": parting.stratify_by, "group_by": parting.group_by}
+    by = {key: column for key, column in asked.items() if column and "train" in read}
+    for key, column in by.items():
+        names = read["train"].column_names
+        if column not in (*shape.roles, *names):
             raise UserError(
                 f"data.{key}={column}: {where['train']} has no such column"
                 f"{did_you_mean(column, names)} (there are: {', '.join(names)})"
             )
+    rows = {}
     for split, one in read.items():
-        roles = [*shape.roles, *(column for column in by if split == "train")]
+        roles = [*shape.roles, *(by.values() if split == "train" else ())]
         rows[split] = rename_roles(one, roles, where[split], shape.optional_roles)
     declared = next((d for s, one in rows.items() if (d := shape.declared(one, where[s]))), ())
     rows = {split: shape.prepare(one, where[split]) for split, one in rows.items()}
     parted = parting.part(rows)
     cut = {s for s in parted if s not in rows or len(parted[s]) != len(rows[s])}
-    extra = set(by) - set(shape.roles)
+    extra = set(by.values()) - set(shape.roles)
     splits = {
         split: one.remove_columns([c for c in one.column_names if c in extra])
         for split, one in parted.items()
@@ -101,6 +102,6 @@ def read_set(
         split = next((s for s in order if s in found), next(iter(found)))
     if split not in found:
         raise UserError(f"{argument}.{name} has no split '{split}': {', '.join(found)}.")
-    where = Where(f"{argument}.{name} ({one['path']})", Where.of(None, split, read.columns).columns)
+    where = Where(f"{argument}.{name} ({one['path']})", said(read.columns))
     rows = rename_roles(found[split], shape.roles, where, shape.optional_roles)
     return shape.prepare(rows, where)

@@ -18,7 +18,7 @@ from hydralight.data.read.formats import builder_of
 from hydralight.data.read.hub import load_hub
 from hydralight.data.read.images import folder_of, image_files, joined_to_table, located
 from hydralight.data.read.inputs import looks_like_a_file, read_input
-from hydralight.data.roles import ColumnNames, Where, rename_roles
+from hydralight.data.roles import ColumnNames, Where, rename_roles, said
 from hydralight.data.shape import Shape
 from hydralight.errors import UserError, did_you_mean
 
@@ -84,17 +84,21 @@ class Source:
         Raises:
             UserError: something is not there, cannot be read, or is empty.
         """
-        if self.path is None:
-            if self.source is None:
-                raise UserError("data.path has no value: give data.path=<hub id, file or folder>.")
-            own = _own(self.source())
-            _check_splits("data.source", own, known)
-            if shape is not None and shape.unfold is not None:
-                own = {split: shape.unfold(rows) for split, rows in own.items()}
-            return self._with_files(own, shape) if shape is not None and shape.file_roles else own
+        unfold = None if shape is None else shape.unfold
+        if self.path is not None:
+            found = self._read_path(known, unfold)
+        elif self.source is not None:
+            found = _own(self.source())
+            _check_splits("data.source", found, known)
+            found = {split: unfold(rows) if unfold else rows for split, rows in found.items()}
+        else:
+            raise UserError("data.path has no value: give data.path=<hub id, file or folder>.")
+        return found if shape is None or not shape.file_roles else self._with_files(found, shape)
+
+    def _read_path(self, known: Iterable[str], unfold: Any) -> dict[str, Dataset]:
+        """Read what `path` names."""
         path = {"train": self.path} if isinstance(self.path, list) else self.path
         reader = {} if self.metadata is not None else dict(self.reader or {})
-        unfold = None if shape is None else shape.unfold
         if isinstance(path, Mapping):
             _check_splits("data.path", path, [*known, "predict"])
             found = {}
@@ -110,14 +114,15 @@ class Source:
                     found[split] = joined(paths, parts, split) if len(parts) > 1 else parts[0]
         elif is_local(path):
             found = read_local(path, reader, unfold)
+        elif cut(path)[1]:
+            raise UserError(f"A slice of the hub data set {path} goes in data.splits, by split.")
         else:
-            self._refuse_slice(path)
             found = load_hub(path, self.name, self.revision, self.splits or {})
         for split, rows in found.items():
             if len(rows) == 0:
                 named = ", ".join(map(str, path.values())) if isinstance(path, Mapping) else path
                 raise UserError(f"The split {split} of {named} has no rows.")
-        return self._with_files(found, shape) if shape is not None and shape.file_roles else found
+        return found
 
     def _part(self, path: str, split: str, reader: dict[str, Any], unfold: Any) -> Dataset:
         """Read what one path has for a split."""
@@ -129,10 +134,6 @@ class Source:
         if split not in found and len(found) > 1:
             raise UserError(f"{path} has no split {split}; its splits are {', '.join(found)}.")
         return found[split] if split in found else next(iter(found.values()))
-
-    def _refuse_slice(self, path: str) -> None:
-        if cut(path)[1]:
-            raise UserError(f"A slice of the hub data set {path} goes in data.splits, by split.")
 
     def _with_files(self, found: dict[str, Dataset], shape: Shape) -> dict[str, Dataset]:
         """Find the images that a table names: in `metadata`, or in `path` itself."""
@@ -180,7 +181,7 @@ class Source:
             self.reader or {},
         )
         there = {*rows.column_names, *rows.flatten().column_names}
-        used = Where.of(self.path, "predict", self.columns).columns
+        used = said(self.columns)
         columns = {
             role: names
             for role, names in used.items()

@@ -117,11 +117,8 @@ class CausalLMTask(Task):
 
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> PredictedRows:
         """Continue prompts, or the beginnings of labelled texts."""
-        tokenizer, ids, mask = (
-            self.datamodule.processor,
-            batch["input_ids"],
-            batch["attention_mask"],
-        )
+        tokenizer = self.datamodule.processor
+        ids, mask = batch["input_ids"], batch["attention_mask"]
         columns: dict[str, list] = {"prompt": batch.get("text", [])}
         if "text" not in batch:
             shortest = int(mask.sum(dim=1).min())

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hydralight.data.padding import pad, pad_inputs
 from hydralight.data.read.squad import ANSWER, unfold
-from hydralight.data.roles import Where, check_text
+from hydralight.data.roles import Where, check_texts
 from hydralight.data.shape import Batch, Columns, Purpose, Row, Shape
 from hydralight.errors import UserError
 
@@ -45,8 +45,7 @@ class QuestionAnswering(Shape):
 
     def prepare(self, rows: Dataset, where: Where) -> Dataset:
         """Check the texts, and the form of the answers."""
-        for role in ("question", "context"):
-            check_text(rows, role, where)
+        check_texts(rows, self.text_roles, where)
         answers = rows.features.get("answers")
         if answers is not None and not (isinstance(answers, dict) and answers.keys() >= ANSWER):
             raise UserError(f"{where}: answers are {{text: [...], answer_start: [...]}}.")

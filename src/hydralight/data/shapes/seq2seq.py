@@ -9,7 +9,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from hydralight.data.padding import pad, pad_inputs, width_of
-from hydralight.data.roles import Where, check_text
+from hydralight.data.roles import Where, check_texts
 from hydralight.data.shape import Batch, Columns, Purpose, Row, Shape
 from hydralight.data.tokens import encode_texts
 from hydralight.errors import UserError, did_you_mean
@@ -43,9 +43,7 @@ class Seq2Seq(Shape):
 
     def prepare(self, rows: Dataset, where: Where) -> Dataset:
         """Refuse empty texts."""
-        for role in self.roles:
-            if role in rows.column_names:
-                check_text(rows, role, where)
+        check_texts(rows, self.roles, where)
         return rows
 
     def encode(

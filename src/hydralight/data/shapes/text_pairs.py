@@ -8,7 +8,7 @@ import numpy as np
 from datasets import Dataset
 
 from hydralight.data.padding import pad_inputs
-from hydralight.data.roles import Where, check_text
+from hydralight.data.roles import Where, check_texts
 from hydralight.data.shape import Batch, Columns, Purpose, Row, Shape
 from hydralight.data.tokens import encode_texts
 
@@ -32,9 +32,7 @@ class TextPairs(Shape):
 
     def prepare(self, rows: Dataset, where: Where) -> Dataset:
         """Refuse empty texts."""
-        for role in self.roles:
-            if role in rows.column_names:
-                check_text(rows, role, where)
+        check_texts(rows, self.roles, where)
         return rows
 
     def encode(
