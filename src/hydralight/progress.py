@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from threading import Event, Thread
@@ -52,6 +52,38 @@ def interactive() -> bool:
     if "ipykernel" in sys.modules:
         return True
     return sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+
+
+def width() -> int:
+    """Return how many characters a line may have: those of the terminal, or 200 in a file."""
+    return console().width if interactive() else 200
+
+
+def short(value: float) -> str:
+    """Return a number with four digits behind the point, or as many as tell something."""
+    if value and abs(value) < 1e-3:
+        return f"{value:.2e}"
+    return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4f}"
+
+
+def listed(values: Mapping[str, float], first: str | None = None, room: int = 200) -> str:
+    """Return metrics by name in a line: the loss, the one that counts, then those of all labels.
+
+    Args:
+        values: The metrics.
+        first: Which one counts; it is there in any case.
+        room: How many characters there are; how many metrics were left out is said.
+    """
+    order = {"loss": -2, first: -1}
+    names = sorted(values, key=lambda n: order.get(n, order.get(n.split("/", 1)[-1], n.count("/"))))
+    said = {name: f"{name} {short(values[name])}" for name in names}
+    kept = [first] if first in said else []
+    for name in names:
+        rest = len(f"  +{len(names)}") if len(kept) + 1 < len(names) else 0
+        if name != first and len("  ".join(said[n] for n in [*kept, name])) + rest <= room:
+            kept.append(name)
+    more = [f"+{len(names) - len(kept)}"] if len(kept) < len(names) else []
+    return "  ".join([*(said[name] for name in names if name in kept), *more])
 
 
 def clock(seconds: float) -> str:
