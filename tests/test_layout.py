@@ -13,9 +13,9 @@ from hydralight.config.project import PACKAGE
 from hydralight.data.module import DataModule
 
 GROUND = {"config", "runs", "metrics", "optim", "models", "tokenizers", "processors"}
-GROUND |= {"loggers", "curves", "hub", "progress"}
+GROUND |= {"loggers", "curves", "hub", "progress", "shell"}
 PART = {"data", "tasks", "callbacks", "sweeps"}
-COMMANDS = {"building", "training", "evaluation", "prediction", "preflight"}
+COMMANDS = {"building", "training", "evaluation", "prediction", "preflight", "summary"}
 ENTRY = {"commands", "cli", "trials", "preloaded"}
 MAY_IMPORT = {"errors": set()}
 MAY_IMPORT |= {ground: {"errors", *GROUND} for ground in GROUND}

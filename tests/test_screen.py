@@ -1,16 +1,24 @@
 """What the program shows: to somebody who looks on, and to a file."""
 
 import io
+import json
 import re
+import shlex
+import sys
 import time
 
 import pytest
+from conftest import ROOT
 from rich.console import Console
+from rich.progress import Progress as Bar
 
 import hydralight
 from hydralight import progress
 from hydralight.callbacks import progress as callback
 from hydralight.callbacks import samples
+from hydralight.commands import start
+from hydralight.runs.overrides import quoted
+from hydralight.runs.run import Run
 
 
 def test_what_takes_long_is_said(caplog):
@@ -59,6 +67,13 @@ def terminal(monkeypatch):
         monkeypatch.setattr(module, "console", lambda: console)
     for module in (callback, progress):
         monkeypatch.setattr(module, "interactive", lambda: True)
+    update = Bar.update
+
+    def drawn(bar, *args, **kwargs):  # at each change, and not when there has been time for it
+        update(bar, *args, **kwargs)
+        bar.refresh()
+
+    monkeypatch.setattr(Bar, "update", drawn)
     return sent
 
 
@@ -76,3 +91,44 @@ def test_the_bar_is_one_line(bart_cnn, terminal, caplog):
     evaluations = [m for m in caplog.messages if m.startswith("step ")]
     assert len(evaluations) == 2  # no lines beside the bar
     assert all(len(line) <= 80 and "val/rougeL" in line for line in evaluations)
+
+
+def test_a_run_ends_with_five_lines_and_what_they_say_can_be_pasted(
+    bart_cnn, tmp_path, caplog, capsys, monkeypatch
+):
+    """Also where the path needs quotes. With `test=true` the test metrics are printed."""
+    caplog.set_level("INFO", logger="hydralight")
+    place = tmp_path / "it's here, $HOME"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(ROOT / "train.py")])
+    few = ["callbacks.samples=null", "trainer.max_epochs=1", f"paths.log_dir={quoted(place)}"]
+    run = hydralight.train([*bart_cnn, *few])
+    said = [r.getMessage() for r in caplog.records if r.name == "hydralight.training"]
+    assert len(said) == 5
+    best = run.metrics["best"]
+    assert said[0] == f"best val/rougeL: {best['val/rougeL']:.4f}, at step {best['step']}"
+    assert (tmp_path / said[1].removeprefix("run directory: ")).samefile(run.path)
+    assert (tmp_path / said[2].removeprefix("model: ")).samefile(run.path / "model")
+    capsys.readouterr()
+    for text, command in zip(said[3:], ("eval", "predict"), strict=True):
+        words = shlex.split(text)
+        assert words[1] == str(ROOT / f"{command}.py")
+        start(command, words[2:])
+        printed = json.loads(capsys.readouterr().out)
+        assert "test/rougeL" in printed if command == "eval" else "prediction" in printed
+
+    caplog.clear()
+    run = hydralight.train([*bart_cnn, *few, "test=true"])
+    assert json.loads(capsys.readouterr().out) == run.metrics["test"]
+    said = [r.getMessage() for r in caplog.records if r.name == "hydralight.training"]
+    assert f"; test/loss {run.metrics['test']['test/loss']:.4f}  test/rougeL" in said[0]
+    again = shlex.split(said[-1])
+    assert again[1] == str(ROOT / "train.py")
+    extended = Run(start("train", again[2:]))
+    assert extended.metrics["last"]["step"] == 2 * run.metrics["best"]["step"]
+
+
+def test_a_run_without_a_metric_says_so(bart_cnn, caplog):
+    caplog.set_level("INFO", logger="hydralight")
+    hydralight.train([*bart_cnn, "trainer.max_epochs=1", "+trainer.limit_val_batches=0"])
+    assert any(message.startswith("no metric: ") for message in caplog.messages)
