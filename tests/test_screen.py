@@ -63,8 +63,7 @@ def terminal(monkeypatch):
     sent = io.StringIO()
     console = Console(file=sent, force_terminal=True, width=80, _environ={})
     monkeypatch.setattr(progress, "console", lambda: console)
-    for module in (callback, samples):
-        monkeypatch.setattr(module, "console", lambda: console)
+    monkeypatch.setattr(samples, "console", lambda: console)
     for module in (callback, progress):
         monkeypatch.setattr(module, "interactive", lambda: True)
     update = Bar.update

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress as Bar
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +85,25 @@ def listed(values: Mapping[str, float], first: str | None = None, room: int = 20
             kept.append(name)
     more = [f"+{len(names) - len(kept)}"] if len(kept) < len(names) else []
     return "  ".join([*(said[name] for name in names if name in kept), *more])
+
+
+def one_line() -> "Bar":
+    """Return a bar that takes a line at any width, on the console that messages go above."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bar
+    from rich.table import Column
+
+    text = Column(no_wrap=True, overflow="ellipsis")
+    return Bar(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=5, max_width=40)),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[text]}", table_column=text),
+        console=console(),
+        transient=True,
+        refresh_per_second=4,
+        redirect_stdout=sys.stdout.isatty(),  # what is piped belongs into the pipe
+    )
 
 
 def clock(seconds: float) -> str:

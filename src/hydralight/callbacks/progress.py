@@ -1,7 +1,6 @@
 """How far training is: a bar for who looks on, lines for a file; and a line for each evaluation."""
 
 import logging
-import sys
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ from lightning.pytorch.callbacks import ProgressBar
 
 from hydralight.callbacks.best_model import BestModel
 from hydralight.callbacks.lightning_seams import logging_is_due
-from hydralight.progress import clock, console, interactive, listed, short, width
+from hydralight.progress import clock, interactive, listed, one_line, short, width
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -192,25 +191,6 @@ class Progress(ProgressBar):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-
-
-def one_line() -> "Bar":
-    """Return a bar that takes a line at any width, on the console that messages go above."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-    from rich.progress import Progress as Bar
-    from rich.table import Column
-
-    text = Column(no_wrap=True, overflow="ellipsis")
-    return Bar(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=5, max_width=40)),
-        MofNCompleteColumn(table_column=Column(no_wrap=True)),
-        TextColumn("{task.fields[text]}", table_column=text),
-        console=console(),
-        transient=True,
-        refresh_per_second=4,
-        redirect_stdout=sys.stdout.isatty(),  # what is piped belongs into the pipe
-    )
 
 
 def evaluated(trainer: Trainer) -> str:
