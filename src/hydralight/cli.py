@@ -16,8 +16,9 @@ from hydralight.config.explain import explain
 from hydralight.config.resolvers import register_resolvers
 from hydralight.config.whitelist import whitelist
 from hydralight.errors import UserError, did_you_mean
+from hydralight.help import COMMANDS, text_of
 
-COMMANDS = ("train", "eval", "predict", "report")
+HELP = ("-h", "--help")
 
 
 def command_line() -> None:
@@ -27,8 +28,8 @@ def command_line() -> None:
         os.environ[COMMAND] = sys.argv.pop(1)
     elif COMMAND in os.environ:
         command = os.environ[COMMAND]
-    elif command in ("-h", "--help"):
-        print(f"usage: hydralight {{{'|'.join(COMMANDS)}}} …")
+    elif command in HELP:
+        print(text_of(""))
         return
     else:
         known = f"(there are: {', '.join(COMMANDS)})"
@@ -45,6 +46,9 @@ def main(command: str) -> None:
     register_resolvers()
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
+        if any(argument in HELP for argument in sys.argv[1:]):
+            print(text_of(command, sys.argv[1:]))
+            return
         config_dir, config_name = prepare(command, sys.argv)
         os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to the handler below
         hydra.main(
@@ -100,7 +104,10 @@ def report(argv: list[str]) -> None:
     """Make the tables and pictures of a run's or a sweep's directory again."""
     register_resolvers()
     try:
-        if len(argv) != 2 or argv[1] in ("-h", "--help"):
+        if any(argument in HELP for argument in argv[1:]):
+            print(text_of("report"))
+            return
+        if len(argv) != 2:
             raise UserError("name one directory: python report.py <run or sweep directory>.")
         folder = Path(argv[1]).expanduser().resolve()
         if not folder.is_dir():
