@@ -12,6 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from hydralight.commands import COMMAND, prepare, run
+from hydralight.completion import add_own_configs, command_asked_for, is_asked
 from hydralight.config.explain import explain
 from hydralight.config.resolvers import register_resolvers
 from hydralight.config.whitelist import whitelist
@@ -24,7 +25,11 @@ HELP = ("-h", "--help")
 def command_line() -> None:
     """Run `hydralight <command> …`, which is `python <command>.py …` in any directory."""
     command = sys.argv[1] if len(sys.argv) > 1 else ""
-    if command in COMMANDS:
+    if is_asked(sys.argv[1:]):
+        command = command_asked_for()
+        if command in ("", "report"):  # the shell itself completes the names of directories
+            return
+    elif command in COMMANDS:
         os.environ[COMMAND] = sys.argv.pop(1)
     elif COMMAND in os.environ:
         command = os.environ[COMMAND]
@@ -49,6 +54,8 @@ def main(command: str) -> None:
         if any(argument in HELP for argument in sys.argv[1:]):
             print(text_of(command, sys.argv[1:]))
             return
+        if is_asked(sys.argv[1:]):
+            add_own_configs()
         config_dir, config_name = prepare(command, sys.argv)
         os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to the handler below
         hydra.main(
