@@ -19,7 +19,6 @@ from hydralight.errors import UserError
 from hydralight.shell import line, near
 from hydralight.sweeps import space, worker
 from hydralight.sweeps.announce import Announcer, announce_end
-from hydralight.sweeps.best import best_of
 from hydralight.sweeps.check import check_all
 from hydralight.sweeps.launch import launch, runs_here, together
 from hydralight.sweeps.record import locked, write_record
@@ -111,6 +110,7 @@ class StudySweeper(Sweeper):
 
     def finish(self, study: "SweepStudy", news: bool) -> None:
         """Write the report, log its table where there is news, and say how it ended."""
+        from hydralight.sweeps.best import best_of
         from hydralight.sweeps.report import report
         from hydralight.sweeps.tracking import log_table
 
