@@ -1,6 +1,7 @@
 """How far training is: a bar for who looks on, lines for a file; and a line for each evaluation."""
 
 import logging
+from collections.abc import Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -201,6 +202,14 @@ def evaluated(trainer: Trainer) -> str:
     values = {n: float(v) for n, v in trainer.callback_metrics.items() if n.startswith("val/")}
     keepers = [c for c in trainer.callbacks if isinstance(c, BestModel)]  # type: ignore[attr-defined]
     monitor = keepers[0].monitor if keepers else None
-    is_best = any(keeper.best_step == trainer.global_step for keeper in keepers)
-    step, mark = f"step {trainer.global_step}  ", "  (best so far)" if is_best else ""
+    best = any(is_best(keeper, values, trainer.global_step) for keeper in keepers)
+    step, mark = f"step {trainer.global_step}  ", "  (best so far)" if best else ""
     return f"{step}{listed(values, monitor, width() - len(step) - len(mark))}{mark}"
+
+
+def is_best(keeper: BestModel, values: Mapping[str, float], step: int) -> bool:
+    """Whether an evaluation is the best so far, also where the keeper has not looked at it yet."""
+    value, before = values.get(keeper.monitor, float("nan")), keeper.best_value
+    if before is None or keeper.best_step == step:
+        return value == value
+    return value < before if keeper.mode == "min" else value > before
