@@ -79,10 +79,11 @@ def listed(values: Mapping[str, float], first: str | None = None, room: int = 20
     names = sorted(values, key=lambda n: order.get(n, order.get(n.split("/", 1)[-1], n.count("/"))))
     said = {name: f"{name} {short(values[name])}" for name in names}
     kept = [first] if first in said else []
-    for name in names:
+    for name in (name for name in names if name != first):
         rest = len(f"  +{len(names)}") if len(kept) + 1 < len(names) else 0
-        if name != first and len("  ".join(said[n] for n in [*kept, name])) + rest <= room:
-            kept.append(name)
+        if len("  ".join(said[n] for n in [*kept, name])) + rest > room:
+            break
+        kept.append(name)
     more = [f"+{len(names) - len(kept)}"] if len(kept) < len(names) else []
     return "  ".join([*(said[name] for name in names if name in kept), *more])
 

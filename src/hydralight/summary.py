@@ -46,21 +46,27 @@ def next_commands(cfg: DictConfig, data: DataModule, run_dir: Path) -> list[str]
     """Return two commands that go on from here; each can be pasted as it is."""
     run, found = near(run_dir), []
     if (run_dir / "model").is_dir():
-        if "test" not in data.rows().splits:
-            found.append(line("eval", f"run={run}"))
-        elif read_metrics(run_dir).get("test") is None:
+        if "test" in data.rows().splits and read_metrics(run_dir).get("test") is None:
             found.append(line("eval", f"run={run}", "split=test"))
-        if takes_a_text(data):
-            found.append(line("predict", f"run={run}", "input=Here comes a text of your own."))
+        example = example_input(data)
+        if example is not None:
+            found.append(line("predict", f"run={run}", f"input={example}"))
     if checkpoints_in(run_dir / "checkpoints"):
         limits = {key: cfg.trainer.get(key) for key in ("max_epochs", "max_steps")}
         longer = [f"trainer.{k}={2 * v}" for k, v in limits.items() if v is not None and v > 0]
         found.append(line("train", f"resume={run}", *longer))
+    found.append(line("eval", f"run={run}"))
     return found[:2]
 
 
-def takes_a_text(data: DataModule) -> bool:
-    """Whether an input for prediction can be one text, which a command line can hold."""
-    shape, columns = data.shape, data.rows().splits["train"].column_names
-    inputs = [role for role in shape.roles if role not in shape.targets and role in columns]
-    return len(inputs) == 1 and inputs[0] in shape.text_roles
+def example_input(data: DataModule) -> str | None:
+    """Return what could be predicted: a text, or a file of the data; None where it takes more."""
+    shape, rows = data.shape, data.rows().splits["train"]
+    inputs = [r for r in shape.roles if r not in shape.targets and r in rows.column_names]
+    if len(inputs) != 1:
+        return None
+    if inputs[0] in shape.text_roles:
+        return "Here comes a text of your own."
+    example = rows[0][inputs[0]]
+    path = Path(str(example.get("path") if isinstance(example, dict) else example))
+    return near(path.resolve()) if path.is_file() else None
