@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help train test soak trajectories bench bench-gpu lint format clean
+.PHONY: help train test soak trajectories bench bench-gpu picture lint format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,9 @@ bench: $(READY) ## Compare with Trainer; make bench ROWS="same_batches encoding"
 
 bench-gpu: $(READY) ## The same on a CUDA GPU, in bf16-mixed
 	@$(BIN)/python -m benchmarks --gpu $(ROWS) $(ARGS)
+
+picture: $(READY) ## Draw the README's picture of a terminal anew, from a run of the quickstart
+	@$(BIN)/python docs/picture.py
 
 lint: $(READY) ## Check style and types
 	@$(BIN)/ruff check .

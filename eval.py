@@ -2,5 +2,6 @@
 
 from hydralight.cli import main
 
+# Bash completes the arguments of a script with "@hydra.main" in it (README.md: Commands).
 if __name__ == "__main__":
     main("eval")

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 
 import datasets
@@ -12,6 +13,8 @@ import torch
 from conftest import CONFIG_DIR
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
+from standins import MODELS
+from transformers import AutoTokenizer
 
 import hydralight
 from hydralight.runs.run import Run
@@ -197,3 +200,27 @@ def test_a_cold_cache_does_not_change_the_model(pairs, monkeypatch):
     assert all(map(torch.equal, *first))
     assert cold.history.equals(warm.history)
     assert Run(cold.path).metrics == warm.metrics
+
+
+@pytest.mark.parametrize(
+    ("experiment", "own", "takes"),
+    [
+        ("roberta_mlm_wikitext", None, 126),  # its positions begin behind the padding's
+        ("distilgpt2_sonnets", 60, 60),
+        ("t5_xsum", 200, 200),  # its positions have no end
+    ],
+)
+def test_an_exported_tokenizer_says_what_the_model_takes(
+    experiment, own, takes, recipe, checkpoints, tmp_path
+):
+    """Or less, where it said so itself; that of the run is as it was."""
+    overrides = recipe(experiment)
+    if own is not None:
+        tokenizer = AutoTokenizer.from_pretrained(checkpoints(MODELS[experiment]))
+        tokenizer.model_max_length = own
+        folder = shutil.copytree(checkpoints(MODELS[experiment]), tmp_path / "checkpoint")
+        tokenizer.save_pretrained(folder)
+        overrides = [*overrides, f"checkpoint={folder}"]
+    few = ["trainer.max_epochs=1", "callbacks.samples=null", "+trainer.limit_train_batches=1"]
+    run = hydralight.train([*overrides, *few])
+    assert AutoTokenizer.from_pretrained(run.path / "model").model_max_length == takes

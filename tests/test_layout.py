@@ -13,10 +13,10 @@ from hydralight.config.project import PACKAGE
 from hydralight.data.module import DataModule
 
 GROUND = {"config", "runs", "metrics", "optim", "models", "tokenizers", "processors"}
-GROUND |= {"loggers", "curves", "hub"}
+GROUND |= {"loggers", "curves", "hub", "progress", "shell"}
 PART = {"data", "tasks", "callbacks", "sweeps"}
-COMMANDS = {"building", "training", "evaluation", "prediction", "preflight"}
-ENTRY = {"commands", "cli", "trials", "preloaded"}
+COMMANDS = {"building", "training", "evaluation", "prediction", "preflight", "summary"}
+ENTRY = {"commands", "cli", "help", "completion", "trials", "preloaded"}
 MAY_IMPORT = {"errors": set()}
 MAY_IMPORT |= {ground: {"errors", *GROUND} for ground in GROUND}
 MAY_IMPORT |= {part: {"errors", *GROUND, part} for part in PART}

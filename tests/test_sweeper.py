@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from hydralight.config.whitelist import WHITELIST
 from hydralight.errors import UserError
 from hydralight.sweeps import space
 from hydralight.sweeps.launch import together
+from hydralight.sweeps.report import report
 from hydralight.sweeps.request import SweepRequest
 from hydralight.sweeps.sweeper import StudySweeper
 
@@ -53,7 +55,7 @@ class Launcher:
         OmegaConf.save(
             OmegaConf.masked_copy(self.config, "optimized_metric"), folder / ".hydra/config.yaml"
         )
-        outcome = self.outcome(dict(override.split("=", 1) for override in job))
+        outcome = self.outcome(dict(override.partition("=")[::2] for override in job))
         (folder / "trial.json").write_text(json.dumps(outcome))
         return JobReturn(status=JobStatus.COMPLETED, _return_value=outcome)
 
@@ -244,3 +246,70 @@ def test_how_many_trials_are_launched_together(launcher, n_jobs, of_a_grid, of_a
     node = OmegaConf.create(launcher)
     assert together(search, node) == of_a_search
     assert together(replace(search, points=points), node) == of_a_grid
+
+
+def test_a_sweep_says_how_far_it_is_and_what_is_best(sweep, caplog):
+    caplog.set_level("INFO", logger="hydralight")
+
+    def outcome(job):
+        if job["optimizer.lr"] == "0.3":
+            return {"state": "failed", "reason": "it broke.", "metrics": {}}
+        return complete(float(job["optimizer.lr"]))
+
+    sweep(outcome, "optimizer.lr=0.1,0.2,0.3,0.15", "optimized_metric=val/f1", "seed=3")
+    first, *trials = [m for m in caplog.messages if not m.startswith(" ")][:5]
+    assert first.startswith("grid of 4 trials in ")
+    places = [(text.split("  ")[0], text.rpartition("  ")[2]) for text in trials]
+    so_far = "(best so far: trial 1, val/f1 0.2000)"
+    marks = ["(best so far)", "(best so far)", so_far, so_far]
+    assert places == [(f"{n}/4", mark) for n, mark in enumerate(marks, 1)]
+    assert caplog.messages[5:8] == [
+        "best trial: 1, val/f1 0.2000",
+        "  optimizer.lr=0.2",
+        "4 trials: 3 complete, 1 failed (sweep.md has the reasons)",
+    ]
+    again = shlex.split(caplog.messages[-1])
+    assert again[2:] == [
+        "experiment=bert_mrpc",
+        "optimized_metric=val/f1",
+        "seed=3",
+        "optimizer.lr=0.2",
+    ]
+
+
+def test_a_recipe_of_the_best_has_no_trace_of_its_sweep(sweep, tmp_path):
+    """What the sweep adds to its trials is left out, also where the user has typed the same key."""
+    folder = tmp_path / "sweep"
+    typed = ["logger=[csv,wandb]", "logger.wandb.tags=[mine]", "~scheduler", "test=true"]
+    sweep(lambda job: complete(float(job["optimizer.lr"])), "optimizer.lr=0.1,0.2", *typed)
+    path = folder / "1/.hydra/overrides.yaml"
+    added = ["++logger.wandb.group='a sweep'", "logger.wandb.tags=[mine,'trial 1']", "test=false"]
+    path.write_text(json.dumps([*json.loads(path.read_text()), *added]))
+    report(folder)
+    own = tmp_path / "own/experiment/best.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text((folder / "best.yaml").read_text())
+    with initialize_config_dir(str(CONFIG_DIR)):
+        typed = [f"hydra.searchpath=[file://{tmp_path / 'own'}]", "experiment=best"]
+        config = compose("train", typed)
+    assert config.logger.wandb.tags == ["mine"]
+    assert "group" not in config.logger.wandb
+    assert (config.optimizer.lr, config.test) == (0.2, True)
+    assert config.get("scheduler") is None
+
+
+def test_what_is_no_number_is_left_empty(sweep, tmp_path):
+    """In `sweep.md`; a metric that is none in all trials has no column. `sweep.csv` has them."""
+
+    def outcome(job):
+        done = complete(float(job["optimizer.lr"]) + float(job["seed"]))
+        some = float("nan") if job["optimizer.lr"] == "0.1" else 0.25
+        done["metrics"] |= {"val/all": float("nan"), "val/some": some}
+        return done
+
+    sweep(outcome, "optimizer.lr=0.1,0.2", "seed=1,2", "optimized_metric=val/f1")
+    text = (tmp_path / "sweep/sweep.md").read_text()
+    assert "nan" not in text.lower()
+    assert "val/all" not in text
+    assert text.count("0.2500 ± 0.0000") == 1
+    assert {"val/all", "val/some"} <= set(pd.read_csv(tmp_path / "sweep/sweep.csv").columns)

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,7 +20,9 @@ from omegaconf import OmegaConf
 from optuna.trial import TrialState
 from sweeping import begun, finished, processes_of, retried, study_of, swept, until
 
+from hydralight.commands import start
 from hydralight.config.project import CONFIG_DIR
+from hydralight.runs.run import Run
 
 
 def config_of(trial):
@@ -73,6 +76,13 @@ def test_a_grid_from_end_to_end(mrpc, tmp_path):
     assert (folder / "best").resolve() == folder / str(best)
     assert f"The best is trial {best}, with val/loss {losses[best]:.4g}" in text
     assert recipe_of(folder, tmp_path) == config_of(folder / str(best))
+    said = (tmp_path / "said.log").read_text().splitlines()
+    assert f"best trial: {best}, val/loss {losses[best]:.4f}" in said
+    assert "6 trials: 4 complete, 2 failed (sweep.md has the reasons)" in said
+    words = shlex.split(said[-1])  # the line that runs the best trial again
+    assert words[1] == "train.py"
+    again = Run(start("train", [*words[2:], f"paths.log_dir={tmp_path / 'again'}"]))
+    assert best_metrics(again.path) == best_metrics(folder / str(best))
 
     summary = pd.read_csv(folder / "summary.csv").set_index("data.batch_size")
     assert list(summary["n"]) == [2, 2]

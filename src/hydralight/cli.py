@@ -12,23 +12,29 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from hydralight.commands import COMMAND, prepare, run
+from hydralight.completion import add_own_configs, command_asked_for, is_asked
 from hydralight.config.explain import explain
 from hydralight.config.resolvers import register_resolvers
 from hydralight.config.whitelist import whitelist
 from hydralight.errors import UserError, did_you_mean
+from hydralight.help import COMMANDS, text_of
 
-COMMANDS = ("train", "eval", "predict", "report")
+HELP = ("-h", "--help")
 
 
 def command_line() -> None:
     """Run `hydralight <command> …`, which is `python <command>.py …` in any directory."""
     command = sys.argv[1] if len(sys.argv) > 1 else ""
-    if command in COMMANDS:
+    if is_asked(sys.argv[1:]):
+        command = command_asked_for()
+        if command in ("", "report"):  # the shell itself completes the names of directories
+            return
+    elif command in COMMANDS:
         os.environ[COMMAND] = sys.argv.pop(1)
     elif COMMAND in os.environ:
         command = os.environ[COMMAND]
-    elif command in ("-h", "--help"):
-        print(f"usage: hydralight {{{'|'.join(COMMANDS)}}} …")
+    elif command in HELP:
+        print(text_of(""))
         return
     else:
         known = f"(there are: {', '.join(COMMANDS)})"
@@ -45,6 +51,11 @@ def main(command: str) -> None:
     register_resolvers()
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
+        if any(argument in HELP for argument in sys.argv[1:]):
+            print(text_of(command, sys.argv[1:]))
+            return
+        if is_asked(sys.argv[1:]):
+            add_own_configs()
         config_dir, config_name = prepare(command, sys.argv)
         os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to the handler below
         hydra.main(
@@ -100,7 +111,10 @@ def report(argv: list[str]) -> None:
     """Make the tables and pictures of a run's or a sweep's directory again."""
     register_resolvers()
     try:
-        if len(argv) != 2 or argv[1] in ("-h", "--help"):
+        if any(argument in HELP for argument in argv[1:]):
+            print(text_of("report"))
+            return
+        if len(argv) != 2:
             raise UserError("name one directory: python report.py <run or sweep directory>.")
         folder = Path(argv[1]).expanduser().resolve()
         if not folder.is_dir():

@@ -75,6 +75,7 @@ def test_best(trainer: Trainer, task: Task, data: DataModule, run_dir: Path) -> 
     metrics = run_trainer(trainer, task, data, "test")
     if trainer.is_global_zero:
         update_metrics(run_dir, test=metrics)
+        print(json.dumps(metrics, indent=2))
 
 
 def new_data(cfg: DictConfig, run_dir: Path) -> bool:

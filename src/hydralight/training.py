@@ -22,6 +22,8 @@ from hydralight.runs.environment import record_overrides, record_start, redacted
 from hydralight.runs.files import restore_folder
 from hydralight.runs.run import read_metrics, remove_if_unused, update_metrics
 from hydralight.runs.secrets import redact
+from hydralight.shell import line, near
+from hydralight.summary import summary
 from hydralight.tasks.task import Task
 
 log = logging.getLogger(__name__)
@@ -74,9 +76,10 @@ def fit(
     try:
         trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except SystemExit as error:  # also Lightning's answer to Ctrl-C
+        if trainer.is_global_zero and checkpoints_in(run_dir / "checkpoints"):
+            log.warning("to go on: %s", line("train", f"resume={near(run_dir)}"))
         if error.code == EXIT_CODE or not trainer.interrupted:
             raise
-        log.warning("interrupted; to go on: python train.py resume=%s", run_dir)
         sys.exit(130)
     if is_dev_run(trainer):
         remove_if_unused(run_dir)
@@ -85,11 +88,8 @@ def fit(
         test_best(trainer, task, data, run_dir)
     if trainer.is_global_zero:
         update_metrics(run_dir, status="finished")
-        best = read_metrics(run_dir).get("best")
-        if best is not None:
-            metric = cfg.optimized_metric
-            log.info("best %s: %.4f, at step %d", metric, best[metric], best["step"])
-        log.info("run directory: %s", run_dir)
+        for said in summary(cfg, data, run_dir):
+            log.info("%s", said)
     return best_value(cfg, trainer, run_dir)
 
 

@@ -1,6 +1,8 @@
 """The best model so far, as an ordinary Hugging Face folder."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from hydralight.callbacks.lightning_seams import averaged_model, datamodule_of
 from hydralight.errors import UserError
+from hydralight.models import positions_of
 from hydralight.runs.files import fresh_folder, replace_folder
 from hydralight.runs.run import update_metrics
 from hydralight.runs.secrets import redact
@@ -118,7 +121,8 @@ class BestModel(Callback):
         model.save_pretrained(partial)
         if stop_strings:
             generation.stop_strings = stop_strings
-        datamodule_of(trainer).processor.save_pretrained(partial)
+        with length_of(datamodule_of(trainer).processor, positions_of(model)) as processor:
+            processor.save_pretrained(partial)
         (partial / "README.md").write_text(self.model_card(trainer.global_step, model))
         replace_folder(partial, self.dirpath)
 
@@ -136,3 +140,17 @@ class BestModel(Callback):
         lines.append(f"- optimizer steps: {step}")
         lines += [f"- {name}: {value:.4f}" for name, value in sorted(self.best_metrics.items())]
         return "\n".join([*header, *lines, ""])
+
+
+@contextmanager
+def length_of(processor: Any, positions: int | None) -> Iterator[Any]:
+    """Let a tokenizer say that it takes no more tokens than the model has positions."""
+    own = getattr(processor, "model_max_length", None)
+    if own is None or positions is None:
+        yield processor
+        return
+    processor.model_max_length = min(own, positions)
+    try:
+        yield processor
+    finally:
+        processor.model_max_length = own

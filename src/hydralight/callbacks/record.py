@@ -31,14 +31,11 @@ class Record(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what is about to be trained."""
         parameters = sum(p.numel() for p in pl_module.parameters())
-        log.info(
-            "%s of %s parameters, %s training examples, %s optimizer steps, precision %s",
-            type(pl_module.model).__name__,
-            f"{parameters:,}",
-            f"{len(datamodule_of(trainer).encoded('train')):,}",
-            f"{trainer.estimated_stepping_batches:,}",
-            trainer.precision,
-        )
+        model = type(pl_module.model).__name__
+        log.info("%s of %s parameters, precision %s", model, f"{parameters:,}", trainer.precision)
+        examples = f"{len(datamodule_of(trainer).encoded('train')):,}"
+        steps = f"{trainer.estimated_stepping_batches:,}"
+        log.info("%s training examples, %s optimizer steps", examples, steps)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write `last`."""

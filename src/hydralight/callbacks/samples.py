@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from hydralight.callbacks.lightning_seams import datamodule_of
+from hydralight.progress import console, short
 
 
 class Samples(Callback):
@@ -21,7 +21,7 @@ class Samples(Callback):
     Args:
         dirpath: Folder of the files, `step-<n>.jsonl`.
         num_samples: How many examples.
-        max_chars: Where longer texts are cut on the terminal.
+        max_chars: Where longer texts are cut when shown; on a narrow terminal they are cut earlier.
         before_training: Whether the untrained model is asked too.
     """
 
@@ -66,19 +66,20 @@ class Samples(Callback):
         self.print(rows, pl_module.sample_columns, when)  # type: ignore[arg-type]
 
     def print(self, rows: list[dict], names: Sequence[str], when: str) -> None:
-        """Print predictions and references as a table."""
-        table = Table(title=f"Samples {when}", title_justify="left", show_lines=True)
+        """Print predictions and references as a table, no wider than it needs to be."""
         columns = [name for name in names if name in rows[0]]
-        for column in columns:
-            table.add_column(column, ratio=1)
-        for row in rows:
-            table.add_row(*[self.cell(row[column]) for column in columns])
-        Console().print(table)
+        share = console().width // len(columns) - 3  # of a line
+        cells = [[self.cell(row[column], share) for column in columns] for row in rows]
+        several_lines = any(len(cell) > share for line in cells for cell in line)
+        title = f"Samples {when}"
+        table = Table(*columns, title=title, title_justify="left", show_lines=several_lines)
+        for line in cells:
+            table.add_row(*line)
+        console().print(table)
 
-    def cell(self, value: Any) -> Text:
-        """Put a value into words."""
-        if isinstance(value, float):
-            value = f"{value:.4f}"
-        if isinstance(value, list):
-            value = " ".join(map(str, value))
-        return Text(str(value)[: self.max_chars])  # brackets in it are no markup
+    def cell(self, value: Any, share: int) -> Text:
+        """Put a value into words: five lines of a column at most."""
+        values = value if isinstance(value, list) else [value]
+        text = " ".join(short(v) if isinstance(v, float) else str(v) for v in values)
+        room = max(10, min(self.max_chars, 5 * share))
+        return Text(text if len(text) <= room else f"{text[: room - 1]}…")  # no markup

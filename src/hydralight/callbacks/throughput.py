@@ -12,7 +12,7 @@ from hydralight.loggers import ExactLog
 
 
 class Throughput(Callback):
-    """Shows and logs examples and tokens (without padding) a second, over all devices.
+    """Logs examples and tokens (without padding) a second, over all devices.
 
     Evaluations are left out. An `ExactLog`, such as `metrics.csv`, does not get what no repetition
     repeats.
@@ -53,7 +53,6 @@ class Throughput(Callback):
         values = {"train/examples_per_second": examples}
         if tokens := int(self._tokens):
             values["train/tokens_per_second"] = tokens / seconds
-        pl_module.log("examples/s", examples, prog_bar=True, logger=False)
         for logger in trainer.loggers:
             if not isinstance(logger, ExactLog):
                 logger.log_metrics(values, step=step)

@@ -1,6 +1,8 @@
 """A trial as an experiment of its own, to be run again by its name."""
 
-from collections.abc import Iterator
+import json
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ from hydralight.runs.files import write_text
 from hydralight.runs.overrides import parsed
 from hydralight.runs.run import experiment_of
 from hydralight.runs.secrets import REDACTED
+from hydralight.sweeps.record import read_record
+
+SEARCH = ("hparams_search", "sweep")  # what is of a sweep, and not of a run
 
 
 def write_recipe(folder: Path, trial: Path) -> None:
@@ -27,9 +32,12 @@ def write_recipe(folder: Path, trial: Path) -> None:
     experiment = experiment_of(trial)
     groups: list[Any] = []
     values = OmegaConf.create()
-    for override in _kept(trial):
+    for override in _kept(folder, trial):
         group = override.key_or_group
-        if not _is_group(group):
+        if override.is_delete():
+            if _is_group(group):
+                groups.append({f"override /{group}": None})  # nothing else can be said in YAML
+        elif not _is_group(group):
             OmegaConf.update(values, group, override.value(), force_add=True)
         elif _has_choice(group, override.value()):
             package = "" if override.package is None else f"@{override.package}"
@@ -47,14 +55,57 @@ def write_recipe(folder: Path, trial: Path) -> None:
     write_text(folder / "best.yaml", "\n".join([*header, body + rest]))
 
 
-def _kept(trial: Path) -> Iterator[Override]:
-    """Yield what a trial's overrides set, except its recipe and its search."""
-    for text in OmegaConf.load(trial / ".hydra" / "overrides.yaml"):
-        override = None if REDACTED in str(text) else parsed(str(text))
-        if override is None or override.is_delete() or override.is_sweep_override():
-            continue
-        if override.key_or_group.split(".")[0] not in ("experiment", "hparams_search"):
+def typed_for(folder: Path, trial: Path) -> list[str]:
+    """Return the overrides that a single run repeats a trial with, as they can be typed.
+
+    Args:
+        folder: The sweep's directory.
+        trial: The trial's.
+    """
+    return [text for text, override in _overrides(folder, trial) if _root(override) not in SEARCH]
+
+
+def _kept(folder: Path, trial: Path) -> Iterator[Override]:
+    """Yield what is of a trial in a recipe, which has its own base."""
+    for _, override in _overrides(folder, trial):
+        if _root(override) not in ("experiment", *SEARCH):
             yield override
+
+
+def _overrides(folder: Path, trial: Path) -> Iterator[tuple[str, Override]]:
+    """Yield what a trial sets, as text and as Hydra reads it, except what was redacted.
+
+    A trial's own file also has what the sweep has added to it, such as a group of W&B's. Of a sweep
+    of ours it is therefore what was typed, with the trial's values of what was swept.
+    """
+    own = OmegaConf.load(trial / ".hydra" / "overrides.yaml")
+    record, begun = read_record(folder), folder / "sweep.json"
+    pairs = _parsed(own)
+    if record is not None and begun.is_file():
+        swept = [(t, o) for t, o in pairs if _key(o) in record.swept]
+        fixed = [(t, o) for t, o in _parsed(json.loads(begun.read_text())) if not _sweeps(o)]
+        first = {_key(o): (t, o) for t, o in reversed(swept)}
+        pairs = [*((t, o) for t, o in fixed if _key(o) not in first), *first.values()]
+    for text, override in pairs:
+        if _root(override) != "hydra" and not _sweeps(override):
+            yield text, override
+
+
+def _parsed(texts: Iterable[Any]) -> list[tuple[str, Override]]:
+    found = [(str(text), parsed(str(text))) for text in texts if REDACTED not in str(text)]
+    return [(text, override) for text, override in found if override is not None]
+
+
+def _sweeps(override: Override) -> bool:
+    return bool(override.is_sweep_override())
+
+
+def _key(override: Override) -> str:
+    return override.get_key_element().lstrip("+~")
+
+
+def _root(override: Override) -> str:
+    return re.split("[./]", override.key_or_group)[0]
 
 
 def _is_group(key: str) -> bool:

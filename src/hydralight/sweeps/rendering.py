@@ -17,11 +17,13 @@ def latex(table: pd.DataFrame) -> str:
 
 
 def plus_minus(summary: pd.DataFrame) -> pd.DataFrame:
-    """Join each mean with its standard deviation."""
+    """Join each mean with its standard deviation; what has no number is left empty, or out."""
     joined = summary[[c for c in summary if not str(c).endswith((" mean", " std"))]].copy()
     for name in [str(c).removesuffix(" mean") for c in summary if str(c).endswith(" mean")]:
         pairs = zip(summary[f"{name} mean"], summary[f"{name} std"], strict=True)
-        joined[name] = [f"{m:.4f}" if s != s else f"{m:.4f} ± {s:.4f}" for m, s in pairs]
+        cells = ["" if m != m else f"{m:.4f}" if s != s else f"{m:.4f} ± {s:.4f}" for m, s in pairs]
+        if any(cells):
+            joined[name] = cells
     return joined
 
 

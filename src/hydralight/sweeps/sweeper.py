@@ -16,8 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 from hydralight.config.check import check_targets
 from hydralight.config.resolvers import direction
 from hydralight.errors import UserError
+from hydralight.shell import line, near
 from hydralight.sweeps import space, worker
-from hydralight.sweeps.announce import announce_start, announce_trial
+from hydralight.sweeps.announce import Announcer, announce_end
 from hydralight.sweeps.check import check_all
 from hydralight.sweeps.launch import launch, runs_here, together
 from hydralight.sweeps.record import locked, write_record
@@ -82,18 +83,19 @@ class StudySweeper(Sweeper):
 
         quiet_launcher_and_optuna()
         study = SweepStudy(folder, request)
-        before = len(study.finished)
-        announce_start(request, before, folder)
         number = together(request, self.shared.hydra.launcher)
         try:
-            while (left := request.total - len(study.finished)) > 0:
-                self.run_some(study, fixed, min(number, left))
+            with Announcer(study) as announcer:
+                while (left := request.total - len(study.finished)) > 0:
+                    self.run_some(study, fixed, min(number, left), announcer)
         except KeyboardInterrupt:
-            log.warning("interrupted; to go on: python train.py -m sweep=%s", folder)
+            log.warning("to go on: %s", line("train", "-m", f"sweep={near(folder)}"))
             sys.exit(130)
-        self.finish(study, news=len(study.finished) > before)
+        self.finish(study, news=len(study.finished) > announcer.before)
 
-    def run_some(self, study: "SweepStudy", fixed: Sequence[str], number: int) -> None:
+    def run_some(
+        self, study: "SweepStudy", fixed: Sequence[str], number: int, announcer: Announcer
+    ) -> None:
         """Launch some trials together, and record how they end."""
         trials = [study.ask() for _ in range(number)]
         jobs = [[*fixed, *space.overrides_of(trial.params)] for trial in trials]
@@ -104,10 +106,11 @@ class StudySweeper(Sweeper):
             if outcome is None:
                 study.interrupt(trial)
             else:
-                announce_trial(trial, study.tell(trial, outcome), study.request)
+                announcer.trial(trial, study.tell(trial, outcome))
 
     def finish(self, study: "SweepStudy", news: bool) -> None:
         """Write the report, log its table where there is news, and say how it ended."""
+        from hydralight.sweeps.best import best_of
         from hydralight.sweeps.report import report
         from hydralight.sweeps.tracking import log_table
 
@@ -118,7 +121,9 @@ class StudySweeper(Sweeper):
         if not any(trial.values for trial in study.finished):
             reasons = study.folder / "sweep.md"
             raise UserError(f"no trial has come to a value: {reasons} has the reasons.")
-        log.info("sweep directory: %s", study.folder)
+        request = study.request
+        best = best_of(table, list(zip(request.objectives, request.directions, strict=True)))
+        announce_end(study.folder, request, table, best)
 
 
 def search_in(config: DictConfig) -> dict[str, Any]:

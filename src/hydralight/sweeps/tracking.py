@@ -27,4 +27,6 @@ def log_table(logger: DictConfig, folder: Path, table: pd.DataFrame) -> None:
         dir=folder,
         mode=mode,
     ) as run:
-        run.log({"trials": wandb.Table(dataframe=table.astype(object).where(table.notna(), None))})
+        rows = table.astype(object).where(table.notna(), None)
+        # a column may have numbers and words
+        run.log({"trials": wandb.Table(dataframe=rows, allow_mixed_types=True)})
