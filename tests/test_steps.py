@@ -14,7 +14,7 @@ from lightning.pytorch import Callback
 from safetensors.torch import load_file
 
 import hydralight
-from hydralight.building import build_trainer
+from hydralight.callbacks.best_model import BestModel
 from hydralight.errors import UserError
 from hydralight.runs.run import Run, read_metrics
 from hydralight.tasks.task import Task
@@ -36,9 +36,8 @@ def pairs(recipe):
 
 def steps_of(run):
     """The optimizer steps of a run, and those after which it evaluated."""
-    history = run.history
-    evaluated = history[history["val/loss"].notna()] if "val/loss" in history else history[:0]
-    return list(history["step"][history["train/loss"].notna()]), list(evaluated["step"])
+    rows = run.history.reindex(columns=["step", "train/loss", "val/loss"])
+    return [list(rows["step"][rows[name].notna()]) for name in ("train/loss", "val/loss")]
 
 
 def upto(number):
@@ -84,6 +83,83 @@ def upto(number):
 def test_how_long_a_run_is_and_when_it_evaluates(pairs, typed, steps, evaluated):
     typed = [t for t in typed]
     run = hydralight.train([*pairs, *typed])
-    assert steps_of(run) == (upto(steps), evaluated)
+    assert steps_of(run) == [upto(steps), evaluated]
     assert run.metrics["last"]["step"] == steps
     assert (run.path / "model/config.json").is_file()
+
+
+def assert_same(one, other):
+    """The log's bytes, the metrics, and all weights: of the end, of the average, of the best."""
+    assert one.path != other.path
+    assert (one.path / "metrics.csv").read_bytes() == (other.path / "metrics.csv").read_bytes()
+    assert one.metrics == other.metrics
+    for name in ("state_dict", "current_model_state"):
+        states = [
+            torch.load(run.path / "checkpoints/last.ckpt", weights_only=True).get(name, {})
+            for run in (one, other)
+        ]
+        assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+    for file in ("model/README.md", "model/model.safetensors"):
+        assert (one.path / file).read_bytes() == (other.path / file).read_bytes()
+    assert [path.name for path in one.path.iterdir()].sort() == [path.name for path in other.path.iterdir()].sort()
+
+
+@pytest.mark.parametrize(
+    ("begun", "extended", "whole"),
+    [
+        (["trainer.max_steps=6"], "trainer.max_steps=10", []),
+        (["trainer.max_steps=6"], "trainer.max_epochs=2", []),
+        (["trainer.max_steps=4"], "trainer.max_steps=6", []),  # an evaluation in either
+        (["trainer.max_epochs=0.5"], "trainer.max_epochs=2.5", []),
+        (["trainer.max_epochs=1.5"], "trainer.max_steps=7", []),
+        (["trainer.max_steps=5"], "trainer.max_steps=9", ["trainer.val_check_interval=3"]),
+        (["trainer.max_steps=3"], "trainer.max_steps=9", ["trainer.val_check_interval=7", "callbacks=ema"]),
+        (["trainer.max_steps=3"], "trainer.max_steps=6", ["trainer.accumulate_grad_batches=2", "data.batch_size=2"]),
+    ],
+)
+def test_an_extended_run_is_one_that_was_as_long_at_once(pairs, begun, extended, whole):
+    short = hydralight.train([*pairs, *whole, *begun])
+    assert steps_of(short)[1][-1] == short.metrics["best"]["step"] or "best" in short.metrics
+    longer = hydralight.train([f"resume={short.path}", extended])
+    assert longer.path == short.path
+    assert_same(longer, hydralight.train([*pairs, *whole, extended]))
+
+
+def stop_in(monkeypatch, overrides, hook, step, owner=Task):
+    """Train, and crash in a hook at that step."""
+
+    def crash(self, *args, **kwargs):
+        trainer = self.trainer if owner is Task else args[0]
+        if trainer.global_step == step:
+            raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, hook, crash, raising=False)
+        with pytest.raises(Crash):
+            hydralight.train(overrides)
+
+
+@pytest.mark.parametrize(
+    ("typed", "step"),
+    [
+        (["trainer.max_steps=6"], 6),
+        (["trainer.max_epochs=1.5"], 6),
+        (["trainer.max_steps=4"], 4),
+        (["trainer.max_epochs=2", "trainer.val_check_interval=3"], 6),
+        (["trainer.max_epochs=2", "trainer.val_check_interval=3"], 8),
+        (["trainer.max_steps=3", "callbacks.last_checkpoint.every_n_train_steps=2", "callbacks=ema"], 3),
+        (["trainer.max_epochs=0.7", "~scheduler"], 3),
+    ],
+)
+def test_an_evaluation_that_was_killed_is_done_again(pairs, tmp_path, monkeypatch, typed, step):
+    """Also the one at the end, which has to come before there is nothing left to do."""
+    overrides = [*pairs, *typed]
+    whole = hydralight.train(overrides)
+    overrides.append(f"paths.log_dir={tmp_path / 'killed'}")
+    for hook, owner in [("on_validation_batch_start", Task), ("record", BestModel)]:
+        stop_in(monkeypatch, overrides, hook, step, owner)
+        (killed,) = (tmp_path / "killed/train/runs").iterdir()
+        overrides = [f"resume={killed}"]
+    assert_same(whole, hydralight.train(overrides))
+    with pytest.raises(UserError, match="has nothing left to do: .* where trainer.max_"):
+        hydralight.train(overrides)

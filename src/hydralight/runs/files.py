@@ -37,7 +37,7 @@ def restore_folder(path: Path) -> None:
 
 
 def copy_folder(path: Path, copy: Path) -> None:
-    """Copy a complete folder to where there is none, by hard links where the disk has them."""
+    """Copy a complete folder as a whole, by hard links where the disk has them."""
 
     def link(source: str, target: str) -> None:
         try:
@@ -48,4 +48,4 @@ def copy_folder(path: Path, copy: Path) -> None:
     partial = copy.with_name(f"{copy.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(path, partial, copy_function=link)
-    partial.rename(copy)
+    replace_folder(partial, copy)
