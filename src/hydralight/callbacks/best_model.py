@@ -177,9 +177,7 @@ class BestModel(Callback):
         (partial / "README.md").write_text(card)
         replace_folder(partial, folder)
 
-    def model_card(
-        self, step: int, model: torch.nn.Module, metrics: Mapping[str, float]
-    ) -> str:
+    def model_card(self, step: int, model: torch.nn.Module, metrics: Mapping[str, float]) -> str:
         """Return the text of the model card."""
         size = sum(p.numel() for p in model.parameters())
         header = ["---", "library_name: transformers"]

@@ -1,8 +1,9 @@
-"""How long a training is, and after which optimizer steps it evaluates: Lightning's loops, our rules.
+"""How long a training is, and after which optimizer steps it evaluates, in Lightning's loops.
 
-Lightning counts an int `val_check_interval` in batches and refuses one that is longer than an epoch,
-takes whole epochs only, ends without an evaluation where `max_steps` falls between two, and ends in
-the middle of a step where it is told to stop there. It has no public way to say otherwise.
+Lightning counts an int `val_check_interval` in batches and refuses one that is longer than an
+epoch, takes whole epochs only, ends without an evaluation where `max_steps` falls between two, ends
+in the middle of a step where it is told to stop there, and does nothing where it is resumed at
+`max_steps`. There is no public way to have it otherwise.
 """
 
 import math
@@ -60,7 +61,7 @@ class FitLoop(_FitLoop):
 
     @property
     def skip(self) -> bool:
-        """Whether there is nothing to train on; a run that is resumed at its end goes through it."""
+        """Whether there are no batches; a run that is resumed at its end goes through its end."""
         return self.max_batches == 0 or self.trainer.limit_train_batches == 0
 
     @property
@@ -89,7 +90,7 @@ class EpochLoop(_TrainingEpochLoop):
 
         An int counts the optimizer steps of the run, a float is a part of an epoch's.
         """
-        trainer = self.trainer
+        trainer: Any = self.trainer
         if self._should_accumulate() or not self._should_check_val_epoch():
             return False
         if trainer._val_check_time_interval is not None:
@@ -103,7 +104,7 @@ class EpochLoop(_TrainingEpochLoop):
 
     def training_ends(self) -> bool:
         """Return whether training ends with the batch that has just been, as far as is known."""
-        fit_loop = self.trainer.fit_loop
+        fit_loop: Any = self.trainer.fit_loop
         if self._should_accumulate():
             return False
         if _is_max_limit_reached(self.global_step, self.max_steps):

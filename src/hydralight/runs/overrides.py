@@ -213,12 +213,12 @@ def with_one_end(typed: Sequence[str]) -> list[str]:
     return [*typed, *lifted]
 
 
-def typed_keys(run_dir: Path) -> set[str | None]:
-    """Return the keys that have been typed: for a run, for what resumed it, and for this command."""
+def typed_keys(run_dir: Path) -> set[str]:
+    """Return the keys that were typed for a run: at its beginning, in its resumes, and now."""
     path = run_dir / ".hydra" / "overrides.yaml"
-    begun = OmegaConf.load(path) if path.is_file() else []
-    now = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    return {key_of(str(argument)) for argument in [*begun, *now]}
+    typed = list(OmegaConf.load(path)) if path.is_file() else []
+    typed += HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    return {key for argument in typed if (key := key_of(str(argument))) is not None}
 
 
 # ---------------------------------------------------------------- a sweep that goes on
