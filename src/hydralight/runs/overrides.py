@@ -216,9 +216,9 @@ def with_one_end(typed: Sequence[str]) -> list[str]:
 def typed_keys(run_dir: Path) -> set[str]:
     """Return the keys that were typed for a run: at its beginning, in its resumes, and now."""
     path = run_dir / ".hydra" / "overrides.yaml"
-    typed = list(OmegaConf.load(path)) if path.is_file() else []
-    typed += HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    return {key for argument in typed if (key := key_of(str(argument))) is not None}
+    begun: Any = OmegaConf.load(path) if path.is_file() else []
+    now = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    return {key for typed in [*begun, *now] if (key := key_of(str(typed))) is not None}
 
 
 # ---------------------------------------------------------------- a sweep that goes on
