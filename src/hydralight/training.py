@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from hydralight.building import build, prepare
 from hydralight.callbacks.lightning_seams import add_callback, is_dev_run
 from hydralight.callbacks.preemption import EXIT_CODE
-from hydralight.config.limits import MAX_STEPS, ends, settle_end
+from hydralight.config.limits import MAX_EPOCHS, MAX_STEPS, ends, settle_end
 from hydralight.data.module import DataModule
 from hydralight.errors import UserError
 from hydralight.evaluation import test_best
@@ -114,7 +114,8 @@ def resume_checkpoint(cfg: DictConfig, run_dir: Path) -> Path:
     place = (record.step, record.epochs, record.batches_per_epoch)
     for said, done, end in ends(cfg.trainer, *place):
         if done > end or (done == end and finished):
-            longer = f"{said.partition('=')[0]}={done + (done if MAX_STEPS in said else 1)}"
+            steps = MAX_STEPS in said
+            longer = f"{MAX_STEPS}={2 * done}" if steps else f"{MAX_EPOCHS}={record.epochs + 1}"
             raise UserError(
                 f"{run_dir} has nothing left to do: it is at epoch {record.epochs}, step "
                 f"{record.step}, where {said} ends it; to extend it, give for example {longer}."

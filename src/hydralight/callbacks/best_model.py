@@ -130,13 +130,10 @@ class BestModel(Callback):
 
     def record(self, trainer: Trainer) -> None:
         """Write `best` to `metrics.json`; after a resume only the checkpoint may know it."""
-        if trainer.is_global_zero and self.best_step is not None:
+        if trainer.is_global_zero:
             best = {"step": self.best_step, **self.best_metrics}
-            update_metrics(self.recorded_in(trainer), best=best)
-
-    def recorded_in(self, trainer: Trainer) -> Path:
-        """Return where `metrics.json` is."""
-        return Path(self.run_dir or trainer.default_root_dir)
+            path = Path(self.run_dir or trainer.default_root_dir)
+            update_metrics(path, best=None if self.best_step is None else best)
 
     def kept(self) -> Path:
         """Return where the best so far is kept while the folder holds that of the run's end."""

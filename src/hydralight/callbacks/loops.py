@@ -144,5 +144,6 @@ class ValidationLoop(_EvaluationLoop):
 
     def on_run_end(self) -> Any:
         """Note the step before the callbacks see the values."""
-        self.step = self.trainer.global_step
+        if not self.trainer.sanity_checking:
+            self.step = self.trainer.global_step
         return super().on_run_end()

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hydralight.config.limits import MAX_EPOCHS, MAX_STEPS
 from hydralight.config.project import config_dirs
-from hydralight.errors import UserError
+from hydralight.errors import UserError, first_line
 from hydralight.runs.run import existing_run, experiment_of, latest_run
 from hydralight.runs.secrets import REDACTED
 
@@ -214,9 +214,18 @@ def with_one_end(typed: Sequence[str]) -> list[str]:
 
 
 def typed_keys(run_dir: Path) -> set[str]:
-    """Return the keys that were typed for a run: at its beginning, in its resumes, and now."""
+    """Return the keys that were typed for a run: at its beginning, in its resumes, and now.
+
+    Raises:
+        UserError: the run's own record of them is damaged.
+    """
     path = run_dir / ".hydra" / "overrides.yaml"
-    begun: Any = OmegaConf.load(path) if path.is_file() else []
+    try:
+        begun: Any = OmegaConf.load(path) if path.is_file() else []
+    except Exception as error:  # of the parser, or of the disk
+        raise UserError(
+            f"{path} is damaged ({first_line(error)}): mend it, or remove it."
+        ) from error
     now = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     return {key for typed in [*begun, *now] if (key := key_of(str(typed))) is not None}
 
