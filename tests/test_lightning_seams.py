@@ -146,13 +146,22 @@ def test_an_evaluation_is_known_before_it_begins(tmp_path, arguments, due, steps
     assert trainer.global_step == module.estimated == steps
 
 
-def test_fractions_of_epochs_are_exact(tmp_path):
-    """1.1 * 10 is 11.000000000000002, which would be 12 steps."""
-    data = Data()
-    data.train_dataloader = lambda: DataLoader(RandomDataset(32, 10))
-    trainer = trainer_of(tmp_path, max_epochs=1.1)
-    trainer.fit(Module(), datamodule=data)
-    assert trainer.global_step == 11
+@pytest.mark.parametrize(
+    ("batches", "arguments", "due"),
+    [
+        # 0.28 * 25 is 7.000000000000001, which would be 8 steps
+        (25, {"max_epochs": 0.28}, [7]),
+        # 4 steps an epoch, the last of one batch
+        (7, {"accumulate_grad_batches": 2, "val_check_interval": 0.5}, [2, 4, 6, 8]),
+        (7, {"accumulate_grad_batches": 2, "val_check_interval": 3}, [3, 6, 8]),
+    ],
+)
+def test_parts_of_epochs_are_counted_in_steps(tmp_path, batches, arguments, due):
+    begun, data = [], Data()
+    data.train_dataloader = lambda: DataLoader(RandomDataset(32, batches))
+    note = Hook("on_validation_start", lambda trainer, module: begun.append(trainer.global_step))
+    trainer_of(tmp_path, note, **arguments).fit(Module(), datamodule=data)
+    assert begun == due
 
 
 @pytest.mark.parametrize(

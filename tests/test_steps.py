@@ -1,5 +1,6 @@
 """How long a run is, when it evaluates, and that it ends with an evaluation."""
 
+import json
 import re
 from pathlib import Path
 
@@ -48,9 +49,10 @@ def upto(number):
 @pytest.mark.parametrize(
     ("typed", "steps", "evaluated"),
     [
-        (["trainer.max_steps=6"], 6, [4, 6]),
+        (["trainer.max_steps=6", "debug=limit"], 6, [4, 6]),  # of one epoch
         (["trainer.max_steps=6", "trainer.max_epochs=1"], 4, [4]),
         (["++trainer.max_epochs=1.5", "trainer.max_steps=7", "~scheduler"], 6, [4, 6]),
+        (["trainer.max_steps=3", "callbacks.last_checkpoint.every_n_train_steps=2"], 3, [3]),
         (["trainer.max_steps=0"], 0, [0]),
         (["trainer.max_steps=2", "debug=overfit"], 2, [2]),
         (["trainer.max_epochs=1.5", "+trainer.limit_val_batches=0"], 6, []),
@@ -63,6 +65,8 @@ def test_how_long_a_run_is_and_when_it_evaluates(pairs, caplog, typed, steps, ev
     assert run.metrics["last"]["step"] == steps
     assert run.metrics["last"]["epoch"] == steps // (2 if "debug=overfit" in typed else 4)
     assert (run.path / "model/config.json").is_file()
+    records = (run.path / "checkpoints").glob("last.json")
+    assert [json.loads(path.read_text())["step"] for path in records] == [steps] * bool(steps)
     assert run.metrics["status"] == "finished"
     assert ("best" in run.metrics) == bool(evaluated)
     assert ("no val/loss: the run ended without an evaluation" in caplog.text) != bool(evaluated)
