@@ -1,6 +1,9 @@
 """Evaluate a run or a checkpoint: `python eval.py run=latest`; see README.md."""
 
-from hydralight.cli import main
+from hydralight.manners import manners
 
 if __name__ == "__main__":
-    main("eval")
+    with manners():
+        from hydralight.cli import main
+
+        main("eval")

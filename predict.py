@@ -1,6 +1,9 @@
 """Predict: `python predict.py run=latest input=articles.txt`; see README.md."""
 
-from hydralight.cli import main
+from hydralight.manners import manners
 
 if __name__ == "__main__":
-    main("predict")
+    with manners():
+        from hydralight.cli import main
+
+        main("predict")

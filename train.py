@@ -1,6 +1,9 @@
 """Train: `python train.py experiment=bart_cnn`; see README.md."""
 
-from hydralight.cli import main
+from hydralight.manners import manners
 
 if __name__ == "__main__":
-    main("train")
+    with manners():
+        from hydralight.cli import main
+
+        main("train")

@@ -43,6 +43,8 @@ def prepare(cfg: DictConfig) -> None:
     Raises:
         UserError: an unknown argument, a value of the wrong type, or one that is missing.
     """
+    for group in ("callbacks", "logger", "generation", "scheduler"):
+        cfg.setdefault(group, None)  # of a group that is switched off
     check_root(cfg)
     for group in NEEDED:
         if not chosen(cfg.get(group)):

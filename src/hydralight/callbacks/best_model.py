@@ -6,10 +6,19 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from safetensors import SafetensorError
 
 from hydralight.callbacks.lightning_seams import averaged_model, datamodule_of
-from hydralight.errors import UserError
-from hydralight.runs.files import fresh_folder, replace_folder
+from hydralight.errors import UserError, first_line
+from hydralight.runs.checksums import is_ours, write_checksums
+from hydralight.runs.files import (
+    clear_partials,
+    new_folder,
+    remove,
+    replace_folder,
+    restore_folder,
+    write_text,
+)
 from hydralight.runs.run import update_metrics
 from hydralight.runs.secrets import redact
 
@@ -28,6 +37,9 @@ class BestModel(Callback):
         card: What the model card says of the run, such as `base_model` and `experiment`.
         run_dir: Where `metrics.json` is, which gets the metrics of this model as `best`; the
             trainer's `default_root_dir` unless said.
+
+    Raises:
+        UserError: the folder holds something else; or, while training, the disk is full.
     """
 
     def __init__(
@@ -39,6 +51,9 @@ class BestModel(Callback):
         run_dir: str | None = None,
     ) -> None:
         self.dirpath = Path(dirpath)
+        own = run_dir is not None and self.dirpath == Path(run_dir) / "model"
+        if not own:  # of a run, it has been looked at by now
+            check_replaceable(self.dirpath)
         self.monitor = monitor
         self.mode = mode
         self.card: dict[str, Any] = redact(dict(card or {}))
@@ -68,6 +83,12 @@ class BestModel(Callback):
         self.best_value = state_dict["value"]
         self.best_step = state_dict["step"]
         self.best_metrics = state_dict["metrics"]
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Mend what a kill has left of an export."""
+        if trainer.is_global_zero:
+            clear_partials(self.dirpath)
+            restore_folder(self.dirpath)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Export at an improvement; a value that is not a number is none."""
@@ -109,18 +130,36 @@ class BestModel(Callback):
         """Write the folder beside the old one, and put it in its place."""
         if not trainer.is_global_zero:
             return
-        partial = fresh_folder(self.dirpath.with_name(f"{self.dirpath.name}.partial"))
+        partial = new_folder(self.dirpath)
+        try:
+            self.save(partial, trainer, pl_module)
+            # in a run directory that is resumed, an earlier version's has no checksums
+            if self.dirpath.parent != Path(self.run_dir or trainer.default_root_dir):
+                check_replaceable(self.dirpath)
+            replace_folder(partial, self.dirpath)
+        except (OSError, SafetensorError) as error:
+            raise UserError(
+                f"{self.dirpath} cannot be written ({first_line(error)}): make room, and resume the "
+                "run; the one before is intact."
+            ) from error
+        finally:
+            remove(partial)
+
+    def save(self, folder: Path, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write all files of the model into a folder."""
         model: Any = (averaged_model(trainer) or pl_module).model
         generation: Any = getattr(model, "generation_config", None)
         stop_strings = getattr(generation, "stop_strings", None)
         if stop_strings:  # `pipeline` would refuse them without a tokenizer; our config has them
             generation.stop_strings = None
-        model.save_pretrained(partial)
-        if stop_strings:
-            generation.stop_strings = stop_strings
-        datamodule_of(trainer).processor.save_pretrained(partial)
-        (partial / "README.md").write_text(self.model_card(trainer.global_step, model))
-        replace_folder(partial, self.dirpath)
+        try:
+            model.save_pretrained(folder)
+        finally:
+            if stop_strings:
+                generation.stop_strings = stop_strings
+        datamodule_of(trainer).processor.save_pretrained(folder)
+        write_text(folder / "README.md", self.model_card(trainer.global_step, model))
+        write_checksums(folder)
 
     def model_card(self, step: int, model: torch.nn.Module) -> str:
         """Return the text of the model card."""
@@ -136,3 +175,12 @@ class BestModel(Callback):
         lines.append(f"- optimizer steps: {step}")
         lines += [f"- {name}: {value:.4f}" for name, value in sorted(self.best_metrics.items())]
         return "\n".join([*header, *lines, ""])
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raise a `UserError` where a folder holds anything but a model that was exported before."""
+    if not is_ours(folder):
+        raise UserError(
+            f"callbacks.best_model.dirpath={folder} holds other files, which an export would "
+            "replace: name an empty or a new folder."
+        )

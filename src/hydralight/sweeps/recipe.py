@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from hydralight.config.project import config_dirs
 from hydralight.runs.files import write_text
 from hydralight.runs.overrides import parsed
-from hydralight.runs.run import experiment_of
+from hydralight.runs.run import experiment_of, typed_in
 from hydralight.runs.secrets import REDACTED
 
 
@@ -49,8 +49,8 @@ def write_recipe(folder: Path, trial: Path) -> None:
 
 def _kept(trial: Path) -> Iterator[Override]:
     """Yield what a trial's overrides set, except its recipe and its search."""
-    for text in OmegaConf.load(trial / ".hydra" / "overrides.yaml"):
-        override = None if REDACTED in str(text) else parsed(str(text))
+    for text in typed_in(trial):
+        override = None if REDACTED in text else parsed(text)
         if override is None or override.is_delete() or override.is_sweep_override():
             continue
         if override.key_or_group.split(".")[0] not in ("experiment", "hparams_search"):
