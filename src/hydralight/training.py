@@ -47,7 +47,7 @@ def train(cfg: DictConfig, run_dir: Path) -> float | None:
     if cfg.resume:
         check_it_can_resume(cfg, run_dir)
     writes = not (cfg.check or cfg.trainer.get("fast_dev_run"))
-    first = rank_zero_only.rank == 0
+    first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
     with locked(run_dir) if writes and first else nullcontext():
         checkpoint = resume_checkpoint(cfg, run_dir) if cfg.resume else None
         check_checkpoint_is_read(cfg)

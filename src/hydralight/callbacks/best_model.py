@@ -51,8 +51,9 @@ class BestModel(Callback):
         run_dir: str | None = None,
     ) -> None:
         self.dirpath = Path(dirpath)
-        own = run_dir is not None and self.dirpath == Path(run_dir) / "model"
-        if not own:  # of a run, it has been looked at by now
+        # in a run's directory it is what a run has exported, an earlier version's perhaps
+        self.is_the_runs = run_dir is not None and self.dirpath == Path(run_dir) / "model"
+        if not self.is_the_runs:
             check_replaceable(self.dirpath)
         self.monitor = monitor
         self.mode = mode
@@ -133,14 +134,13 @@ class BestModel(Callback):
         partial = new_folder(self.dirpath)
         try:
             self.save(partial, trainer, pl_module)
-            # in a run directory that is resumed, an earlier version's has no checksums
-            if self.dirpath.parent != Path(self.run_dir or trainer.default_root_dir):
+            if not self.is_the_runs:
                 check_replaceable(self.dirpath)
             replace_folder(partial, self.dirpath)
         except (OSError, SafetensorError) as error:
             raise UserError(
-                f"{self.dirpath} cannot be written ({first_line(error)}): make room, and resume the "
-                "run; the one before is intact."
+                f"{self.dirpath} cannot be written ({first_line(error)}): make room, and resume "
+                "the run; the one before is intact."
             ) from error
         finally:
             remove(partial)

@@ -97,9 +97,7 @@ def tidy(path: Path, save_total_limit: int | None) -> None:
     """
     folder = path.parent
     kept = number_of_steps(save_total_limit)
-    if path.name == "last.ckpt" and (
-        kept is None or len(numbered(folder)) <= kept
-    ):
+    if path.name == "last.ckpt" and (kept is None or len(numbered(folder)) <= kept):
         return
     records = [read_record(one) for one in folder.glob("*.json")]
     own = checksum(path)

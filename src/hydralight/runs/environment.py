@@ -56,8 +56,7 @@ def record_start(run_dir: Path, cfg: DictConfig, composed: DictConfig) -> None:
 
 def record_composed(run_dir: Path, composed: DictConfig) -> None:
     """Write what Hydra would write into `.hydra`, without secrets: its own files come too early."""
-    own = HydraConfig.instance().cfg
-    assert own is not None
+    own: Any = HydraConfig.instance().cfg
     contents = {
         "config.yaml": composed,  # the first: with it, a directory is a run's
         "hydra.yaml": own,

@@ -37,10 +37,10 @@ def replacing(path: Path, mode: str = "w", **options: Any) -> Iterator[IO[Any]]:
         UserError: the disk is full, or the like; what was there before is intact.
     """
     partial = partial_of(path)
-    text = {} if "b" in mode else {"encoding": "utf-8"}
+    text: Any = {} if "b" in mode else {"encoding": "utf-8"}
     try:
         # "x" makes a new file, and follows no link
-        with told(path), partial.open(mode.replace("w", "x"), **text, **options) as file:
+        with told(path), open(partial, mode.replace("w", "x"), **text, **options) as file:
             yield file
         with told(path):
             partial.replace(path)
@@ -76,7 +76,7 @@ def append_text(path: Path, text: str) -> None:
     Raises:
         UserError: the disk is full, or the like.
     """
-    with told(path), path.open("ab", buffering=0, opener=_without_links) as file:
+    with told(path), open(path, "ab", buffering=0, opener=_without_links) as file:
         size = file.seek(0, os.SEEK_END)
         content = text.encode()
         try:

@@ -174,10 +174,7 @@ def named_run(command: str, argv: list[str]) -> Path | None:
     if named is None:
         return None
     place, value = named
-    if value == "latest":
-        path = latest_run(Path(log_dir(argv[1:])))
-    else:
-        path = existing_run(value)
+    path = latest_run(Path(log_dir(argv[1:]))) if value == "latest" else existing_run(value)
     own_config(path)  # which Hydra is about to read
     refuse_links(path)
     argv[1 + place] = f"{key}={quoted(path)}"

@@ -39,11 +39,11 @@ def read_yaml(path: Path, kind: type[DictConfig] | type[ListConfig], advice: str
 
 
 def _read(path: Path, kind: type, advice: str, parse: Callable[[str], Any]) -> Any:
-    names = {dict: "mapping", DictConfig: "mapping", list: "list", ListConfig: "list"}
+    name = "mapping" if kind in (dict, DictConfig) else "list"
     try:
         text = path.read_text(encoding="utf-8")
         content = parse(text) if text.strip() else None
-        reason = "it is empty" if not text.strip() else f"it is no {names[kind]}"
+        reason = "it is empty" if not text.strip() else f"it is no {name}"
     except (ValueError, RecursionError, YAMLError, OmegaConfBaseException) as error:
         content, reason = None, first_line(error)
     except OSError as error:

@@ -9,8 +9,8 @@ from hydralight.runs.files import partial_of, refuse_links, write_text
 from hydralight.sweeps.best import best_of, front_of
 from hydralight.sweeps.pictures import draw
 from hydralight.sweeps.recipe import write_recipe
-from hydralight.sweeps.rendering import latex, markdown, plus_minus
 from hydralight.sweeps.record import read_record
+from hydralight.sweeps.rendering import latex, markdown, plus_minus
 from hydralight.sweeps.request import EACH_ITS_OWN, Direction
 from hydralight.sweeps.table import objectives_of, seeds_apart, summary_of, table_of
 
