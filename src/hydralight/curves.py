@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from hydralight.errors import UserError
 from hydralight.runs.files import replacing
 from hydralight.runs.run import read_history
 
@@ -15,8 +14,6 @@ def draw_curves(run_dir: Path) -> Path | None:
     if not path.is_file():
         return None
     table = read_history(run_dir)
-    if "step" not in table:
-        raise UserError(f"{path} is damaged (it has no column 'step'): restore it from a copy.")
     names = [name for name in table.columns if name not in ("step", "epoch")]
     panels: dict[str, list[str]] = {}
     for name in names:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from hydralight.errors import UserError, first_line
 
@@ -35,7 +35,13 @@ def read_json(path: Path, kind: type, advice: str) -> Any:
 
 def read_yaml(path: Path, kind: type[DictConfig] | type[ListConfig], advice: str) -> Any:
     """Return what a YAML file holds, as OmegaConf reads it; see `read_json`."""
-    return _read(path, kind, advice, OmegaConf.create)
+    return _read(path, kind, advice, _parsed)
+
+
+def _parsed(text: str) -> Any:
+    content = yaml.safe_load(text)
+    # OmegaConf asserts that it is one of these
+    return OmegaConf.create(text) if isinstance(content, dict | list) else content
 
 
 def _read(path: Path, kind: type, advice: str, parse: Callable[[str], Any]) -> Any:
@@ -44,7 +50,7 @@ def _read(path: Path, kind: type, advice: str, parse: Callable[[str], Any]) -> A
         text = path.read_text(encoding="utf-8")
         content = parse(text) if text.strip() else None
         reason = "it is empty" if not text.strip() else f"it is no {name}"
-    except (ValueError, RecursionError, YAMLError, OmegaConfBaseException) as error:
+    except (ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
         content, reason = None, first_line(error)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from error

@@ -176,9 +176,8 @@ def read_history(run_dir: Path) -> "pd.DataFrame":
         raise UserError(f"{path} does not exist: nothing has been logged.")
     try:
         table = pd.read_csv(path)
-        if "step" in table:
-            table["step"].astype(float)
-    except ValueError as error:  # pandas' own are of this kind
+        table["step"].astype(float)
+    except (ValueError, KeyError) as error:  # pandas' own are of these kinds
         raise UserError(f"{path} is damaged ({first_line(error)}): {ANEW}.") from error
     return table
 
