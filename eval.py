@@ -1,7 +1,10 @@
 """Evaluate a run or a checkpoint: `python eval.py run=latest`; see README.md."""
 
-from hydralight.cli import main
+from hydralight.manners import manners
 
 # Bash completes the arguments of a script with "@hydra.main" in it (README.md: Commands).
 if __name__ == "__main__":
-    main("eval")
+    with manners():
+        from hydralight.cli import main
+
+        main("eval")

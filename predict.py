@@ -1,7 +1,10 @@
 """Predict: `python predict.py run=latest input=articles.txt`; see README.md."""
 
-from hydralight.cli import main
+from hydralight.manners import manners
 
 # Bash completes the arguments of a script with "@hydra.main" in it (README.md: Commands).
 if __name__ == "__main__":
-    main("predict")
+    with manners():
+        from hydralight.cli import main
+
+        main("predict")

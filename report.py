@@ -2,7 +2,10 @@
 
 import sys
 
-from hydralight.cli import report
+from hydralight.manners import manners
 
 if __name__ == "__main__":
-    report(sys.argv)
+    with manners():
+        from hydralight.cli import report
+
+        report(sys.argv)

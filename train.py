@@ -1,7 +1,10 @@
 """Train: `python train.py experiment=bart_cnn`; see README.md."""
 
-from hydralight.cli import main
+from hydralight.manners import manners
 
 # Bash completes the arguments of a script with "@hydra.main" in it (README.md: Commands).
 if __name__ == "__main__":
-    main("train")
+    with manners():
+        from hydralight.cli import main
+
+        main("train")

@@ -81,7 +81,8 @@ def killed_after(wait: float, overrides, folder: Path) -> None:
 
 def assert_same(whole: Path, other: Path) -> None:
     """Compare the logs, the metrics, the weights and the optimizer's state, bit by bit."""
-    assert Run(whole).history.equals(Run(other).history)
+    assert (whole / "metrics.csv").read_bytes() == (other / "metrics.csv").read_bytes()
+    assert not [path for path in other.rglob("*") if ".partial" in path.name]
     assert Run(whole).metrics == Run(other).metrics
     states = [
         torch.load(folder / "checkpoints/last.ckpt", weights_only=True) for folder in (whole, other)
@@ -97,8 +98,8 @@ def assert_same(whole: Path, other: Path) -> None:
 @pytest.mark.parametrize(
     ("experiment", "workers", "processes", "grouped", "moments"),
     [
-        # 9: in a window; 4: between the names of last.ckpt and last.json
-        ("bert_mrpc", 0, 1, True, [("batch", 9), ("checkpoint", 3), ("checkpoint's record", 4)]),
+        # 2: before the first checkpoint; 9: in a window; 4: between the names of a checkpoint
+        ("bert_mrpc", 0, 1, True, [("batch", 2), ("batch", 9), ("checkpoint's record", 4)]),
         (
             *("roberta_mlm_wikitext", 2, 1, False),
             [("validation", 3), ("between epochs", 3), ("checkpoint's record", 5)],

@@ -39,7 +39,7 @@ def test_a_report_on_another_programs_sweep(tmp_path):
     assert list(table["val/acc"][:4]) == list(accuracies.values())
     assert list(table["train/loss"][:4]) == [0.5] * 4
     assert table["val/acc"].isna()[4]
-    assert (tmp_path / "best").resolve() == tmp_path / "9"
+    assert not (tmp_path / "best").is_symlink()  # in a folder that is not ours
     text = (tmp_path / "sweep.md").read_text()
     assert "5 trials (4 complete, 1 interrupted), to maximize `val/acc`" in text
     summary = pd.read_csv(tmp_path / "summary.csv")

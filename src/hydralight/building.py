@@ -48,6 +48,8 @@ def prepare(cfg: DictConfig) -> None:
         UserError: an unknown argument, a value of the wrong type or out of its range, or one that
             is missing.
     """
+    for group in ("callbacks", "logger", "generation", "scheduler"):
+        cfg.setdefault(group, None)  # of a group that is switched off
     check_root(cfg)
     for group in NEEDED:
         if not chosen(cfg.get(group)):

@@ -18,6 +18,7 @@ from hydralight.config.resolvers import register_resolvers
 from hydralight.config.whitelist import whitelist
 from hydralight.errors import UserError, did_you_mean
 from hydralight.help import COMMANDS, text_of
+from hydralight.manners import manners
 
 HELP = ("-h", "--help")
 
@@ -40,10 +41,11 @@ def command_line() -> None:
         known = f"(there are: {', '.join(COMMANDS)})"
         said = f"there is no command '{command}'{did_you_mean(command, COMMANDS)}"
         exit_with(UserError(f"{said if command else 'name a command'} {known}"), False)
-    if command == "report":
-        report(sys.argv)
-    else:
-        main(command)
+    with manners():
+        if command == "report":
+            report(sys.argv)
+        else:
+            main(command)
 
 
 def main(command: str) -> None:

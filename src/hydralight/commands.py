@@ -1,7 +1,7 @@
 """One command in this process: from what was typed to the function that does it."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from hydralight.config.resolvers import register_resolvers
 from hydralight.config.whitelist import whitelist
 from hydralight.errors import UserError
 from hydralight.runs import overrides as typed
+from hydralight.runs.files import refuse_links
 from hydralight.runs.run import remove_if_unused
 
 COMMAND = "HYDRALIGHT_COMMAND"  # tells it to the ranks that `hydralight <command>` starts by itself
@@ -29,6 +30,12 @@ def prepare(command: str, argv: list[str]) -> tuple[Path, str]:
     (behind the program's name) are then replaced by those that merge onto it.
     """
     projects()  # which also lets their packages be imported
+    if typed.is_sweep(argv):
+        for key in ("resume", "run"):
+            if typed.free_text(key, argv[1:]) is not None:
+                raise UserError(f"{key}= names one run, and -m is for several: leave out -m.")
+        if command != "train":
+            raise UserError(f"-m is for training: python {command}.py takes one run at a time.")
     sweep_dir = typed.named_sweep(argv) if command == "train" else None
     if sweep_dir is not None:
         argv[1:] = typed.arguments_in_sweep(sweep_dir, argv[1:])
@@ -89,9 +96,26 @@ def call(command: str, overrides: Sequence[str]) -> tuple[Path | None, Any]:
 
 def run(command: str, cfg: DictConfig, run_dir: Path) -> Any:
     """Run one command on a composed config, in its directory; imports the heavy libraries."""
-    # OpenMP's threads spin while they wait, and starve those of another run on the same cores
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    refuse_links(run_dir)
+    fresh = all(path.suffix == ".log" for path in run_dir.iterdir())  # of this process's making
+    ended = False
+    try:
+        # OpenMP's threads spin while they wait, and starve those of another run on the same cores
+        if "OMP_WAIT_POLICY" not in os.environ:
+            os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+        function = function_of(command)
+        # what was typed has been checked against the config by now
+        OmegaConf.set_struct(cfg, False)
+        returned = function(cfg, run_dir)
+        ended = command != "train"  # a training may be one that was to leave nothing
+        return returned
+    finally:
+        if fresh and not ended:
+            remove_if_unused(run_dir)
+
+
+def function_of(command: str) -> Callable[[DictConfig, Path], Any]:
+    """Return what does a command."""
     function: Any
     if command == "train":
         from hydralight.training import train as function
@@ -99,12 +123,4 @@ def run(command: str, cfg: DictConfig, run_dir: Path) -> Any:
         from hydralight.evaluation import evaluate as function
     else:
         from hydralight.prediction import predict as function
-    OmegaConf.set_struct(cfg, False)  # what was typed has been checked against the config by now
-    for group in ("callbacks", "logger", "generation", "scheduler"):
-        cfg.setdefault(group, None)  # of a group that is switched off
-    try:
-        return function(cfg, run_dir)
-    except Exception:
-        if not (cfg.get("run") or cfg.get("resume")):  # then it is not of this process's making
-            remove_if_unused(run_dir)
-        raise
+    return function

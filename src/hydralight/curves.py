@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-import pandas as pd
+from hydralight.runs.files import replacing
+from hydralight.runs.run import read_history
 
 
 def draw_curves(run_dir: Path) -> Path | None:
@@ -12,7 +13,7 @@ def draw_curves(run_dir: Path) -> Path | None:
     path = run_dir / "metrics.csv"
     if not path.is_file():
         return None
-    table = pd.read_csv(path)
+    table = read_history(run_dir)
     names = [name for name in table.columns if name not in ("step", "epoch")]
     panels: dict[str, list[str]] = {}
     for name in names:
@@ -39,9 +40,8 @@ def draw_curves(run_dir: Path) -> Path | None:
         if len(panel) > 1:
             axes.legend(fontsize=8 if len(panel) < 6 else 5, ncols=1 + len(panel) // 9)
     target = run_dir / "curves.png"
-    partial = run_dir / "curves.partial.png"
-    figure.savefig(partial, dpi=110)
-    partial.replace(target)
+    with replacing(target, "wb") as file:
+        figure.savefig(file, dpi=110, format="png")
     return target
 
 

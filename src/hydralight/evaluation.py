@@ -1,5 +1,6 @@
 """Evaluate a run's best model, or any checkpoint with a recipe."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from hydralight.building import (
 from hydralight.callbacks.lightning_seams import add_callback
 from hydralight.callbacks.predictions import Predictions
 from hydralight.data.module import DataModule
+from hydralight.runs.begin import check_no_training_is_here
 from hydralight.runs.environment import record_start
-from hydralight.runs.run import update_metrics
+from hydralight.runs.run import Run, update_metrics
 from hydralight.tasks.task import Task
 
 
@@ -32,10 +34,13 @@ def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
     Raises:
         UserError: there is no model, no such split, or what training would raise.
     """
+    composed = copy.deepcopy(cfg)
     prepare(cfg)
     split = str(cfg.get("split") or "validation")
     own_run = bool(cfg.get("run"))
     use_trained_model(cfg, run_dir)
+    if not own_run:
+        check_no_training_is_here(run_dir)
     name = split
     if own_run and new_data(cfg, run_dir):
         name = f"{split}-other"
@@ -49,7 +54,7 @@ def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
     metrics = run_trainer(trainer, task, data, split)
     if trainer.is_global_zero:
         if not own_run:
-            record_start(run_dir, cfg)
+            record_start(run_dir, cfg, composed)
         if name == "test" or not own_run:
             update_metrics(run_dir, **{split: metrics})
         print(json.dumps(metrics, indent=2))
@@ -80,5 +85,4 @@ def test_best(trainer: Trainer, task: Task, data: DataModule, run_dir: Path) -> 
 
 def new_data(cfg: DictConfig, run_dir: Path) -> bool:
     """Whether other data than the run's own has been asked for."""
-    trained = OmegaConf.load(run_dir / "config.yaml")
-    return OmegaConf.select(trained, "data.path") != cfg.data.get("path")
+    return OmegaConf.select(Run(run_dir).config, "data.path") != cfg.data.get("path")

@@ -1,6 +1,7 @@
 """The run's own logger, one CSV file that survives a resume; and the end of a W&B run."""
 
 import csv
+import io
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,10 @@ from typing import Any, Protocol, runtime_checkable
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
+
+from hydralight.errors import UserError, first_line
+from hydralight.runs.files import append_text, replacing
+from hydralight.runs.run import ANEW
 
 
 @runtime_checkable
@@ -65,8 +70,9 @@ class CSVLogger(Logger):
             self._columns += new
             self._write([*rows, row])
             return
-        with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, self._columns).writerow(row)
+        text = io.StringIO()
+        csv.DictWriter(text, self._columns).writerow(row)
+        append_text(self.path, text.getvalue())
 
     @rank_zero_only
     def cut_after(self, step: int) -> None:
@@ -74,29 +80,39 @@ class CSVLogger(Logger):
         if self.path.exists():
             self._columns, rows = read_rows(self.path)
             evaluations = [c for c in self._columns if c.startswith(("val/", "test/"))]
-            kept = [
-                row
-                for row in rows
-                if int(row["step"]) < step
-                or (int(row["step"]) == step and not any(row[c] for c in evaluations))
-            ]
+            try:
+                kept = [
+                    row
+                    for row in rows
+                    if int(row["step"]) < step
+                    or (int(row["step"]) == step and not any(row[c] for c in evaluations))
+                ]
+            except (ValueError, KeyError) as error:
+                raise UserError(f"{self.path} is damaged: {ANEW}.") from error
             self._write(kept)
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
-        partial = self.path.with_suffix(".csv.partial")
-        with partial.open("w", newline="") as file:
+        with replacing(self.path, newline="") as file:
             writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
             writer.writerows(rows)
-        partial.replace(self.path)
 
 
 def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Return a CSV file's columns and its rows as text; a torn last line is left out."""
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
+    """Return a CSV file's columns and its rows as text; a torn last line is left out.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = list(file)
+        whole = [line for line in lines if line.endswith("\n")]  # in its last value, it may be torn
+        reader = csv.DictReader(whole)
         columns = list(reader.fieldnames or [])
         rows = [row for row in reader if None not in row.values() and None not in row]
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{path} is damaged ({first_line(error)}): {ANEW}.") from error
     return columns, rows
 
 

@@ -17,6 +17,7 @@ from transformers import (
 
 from hydralight.errors import UserError, did_you_mean, first_line
 from hydralight.hub import only_cached
+from hydralight.runs.checksums import verify
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +172,8 @@ def read_config(
         checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1
     ):
         raise UserError(f"checkpoint={checkpoint} does not exist: name a folder or a hub id.")
+    if folder.is_dir():
+        verify(folder)
     offline = only_cached(checkpoint)
     try:
         return AutoConfig.from_pretrained(

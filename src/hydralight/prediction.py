@@ -1,5 +1,6 @@
 """Predict with a run's best model, or with any checkpoint and a recipe."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hydralight.building import (
 )
 from hydralight.callbacks.predictions import write_json_lines
 from hydralight.errors import UserError
+from hydralight.runs.begin import check_no_training_is_here
 from hydralight.runs.environment import record_start
 from hydralight.tasks.data import PredictedRows
 
@@ -25,12 +27,14 @@ def predict(cfg: DictConfig, run_dir: Path) -> PredictedRows:
     Raises:
         UserError: there is no model or nothing to predict.
     """
+    composed = copy.deepcopy(cfg)
     prepare(cfg)
     if cfg.get("input") is None:
         raise UserError("input has no value: give input=<file>, input=- or input='a text'.")
     use_trained_model(cfg, run_dir)
     if not cfg.get("run"):
-        record_start(run_dir, cfg)
+        check_no_training_is_here(run_dir)
+        record_start(run_dir, cfg, composed)
     output = cfg.get("output")
     if output is not None and Path(str(output)).expanduser().is_dir():
         raise UserError(f"output={output} is a folder: name a file in it.")

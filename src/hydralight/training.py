@@ -1,11 +1,14 @@
 """Build a run from its config, train it, and leave a complete run directory."""
 
+import copy
 import logging
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import LambdaCallback
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from hydralight.building import build, prepare
@@ -18,11 +21,13 @@ from hydralight.evaluation import test_best
 from hydralight.loggers import wandb_run_ends
 from hydralight.models import read_config
 from hydralight.preflight import preflight
+from hydralight.runs.begin import begin, clear, clear_strays, has_come_to_something
 from hydralight.runs.checkpoints import checkpoints_in, intact_checkpoint
 from hydralight.runs.environment import record_overrides, record_start, redacted_keys
 from hydralight.runs.files import restore_folder
+from hydralight.runs.lock import locked
 from hydralight.runs.overrides import typed_keys
-from hydralight.runs.run import read_metrics, remove_if_unused, update_metrics
+from hydralight.runs.run import is_unused, read_metrics, update_metrics
 from hydralight.runs.secrets import redact
 from hydralight.shell import line, near
 from hydralight.summary import summary
@@ -41,25 +46,47 @@ def train(cfg: DictConfig, run_dir: Path) -> float | None:
     Raises:
         UserError: whatever is wrong with the config, the data, the checkpoint or the run.
     """
+    composed = copy.deepcopy(cfg)
     prepare(cfg)
-    settle_end(cfg.trainer, typed_keys(run_dir))
-    fast_dev_run = bool(cfg.trainer.get("fast_dev_run"))
-    checkpoint = resume_checkpoint(cfg, run_dir) if cfg.resume else None
-    check_checkpoint_is_read(cfg)
-    if cfg.check:
-        preflight(cfg)
-        remove_if_unused(run_dir)
-        return None
-    task, data, trainer = build(cfg)
-    data.later_splits = ("test",) if cfg.test else ()
-    if trainer.is_global_zero and not fast_dev_run:
-        record_start(run_dir, cfg)
-        if cfg.resume:  # once it goes on: a refused change is not to be made again
-            begun = LambdaCallback(on_train_start=lambda *_: record_overrides(run_dir))
-            add_callback(trainer, begun)
-        restore_folder(run_dir / "model")
-    with wandb_run_ends():
-        return fit(cfg, run_dir, task, data, trainer, checkpoint)
+    settle_end(cfg.trainer, typed_keys(run_dir if cfg.resume else None))
+    if cfg.resume:
+        check_it_can_resume(cfg, run_dir)
+    writes = not (cfg.check or cfg.trainer.get("fast_dev_run"))
+    first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    with locked(run_dir) if writes and first else nullcontext():
+        checkpoint = resume_checkpoint(cfg, run_dir) if cfg.resume else None
+        check_checkpoint_is_read(cfg)
+        if cfg.check:
+            preflight(cfg)
+            return None
+        task, data, trainer = build(cfg)
+        data.later_splits = ("test",) if cfg.test else ()
+        if writes and first:
+            start_or_go_on(cfg, run_dir, composed, checkpoint)
+            if cfg.resume:  # once it goes on: a refused change is not to be made again
+                begun = LambdaCallback(on_train_start=lambda *_: record_overrides(run_dir))
+                add_callback(trainer, begun)
+        with wandb_run_ends():
+            return fit(cfg, run_dir, task, data, trainer, checkpoint)
+
+
+def start_or_go_on(
+    cfg: DictConfig, run_dir: Path, composed: DictConfig, checkpoint: Path | None
+) -> None:
+    """Put a run directory into the state from which a training starts, and write what it is.
+
+    Raises:
+        UserError: the directory holds another run.
+    """
+    if cfg.resume and checkpoint is None:
+        log.warning("%s has come to no checkpoint: it is begun anew", run_dir)
+        clear(run_dir)
+    elif cfg.resume:
+        clear_strays(run_dir)
+    else:
+        begin(run_dir)
+    record_start(run_dir, cfg, composed)
+    restore_folder(run_dir / "model")
 
 
 def fit(
@@ -83,9 +110,10 @@ def fit(
             log.warning("to go on: %s", line("train", f"resume={near(run_dir)}"))
         if error.code == EXIT_CODE or not trainer.interrupted:
             raise
+        if is_unused(run_dir):
+            raise KeyboardInterrupt from error
         sys.exit(130)
     if is_dev_run(trainer):
-        remove_if_unused(run_dir)
         return None
     if cfg.test:
         test_best(trainer, task, data, run_dir)
@@ -96,17 +124,27 @@ def fit(
     return best_value(cfg, trainer, run_dir)
 
 
-def resume_checkpoint(cfg: DictConfig, run_dir: Path) -> Path:
+def check_it_can_resume(cfg: DictConfig, run_dir: Path) -> None:
+    """Refuse what is no training's, or needs a secret again."""
+    if "split" in cfg or "input" in cfg:
+        raise UserError(f"{run_dir} is no training's: there is nothing to resume from.")
+    for name in redacted_keys(cfg):
+        raise UserError(f"{name} was redacted in the run's config: give it again as {name}=….")
+
+
+def resume_checkpoint(cfg: DictConfig, run_dir: Path) -> Path | None:
     """Return the checkpoint to resume from, which is known to be intact and has not been opened.
 
+    None where the run was ended before its first one.
+
     Raises:
-        UserError: there is none, or the run has nothing left to do, or needs a secret again.
+        UserError: its checkpoints are gone or damaged, or the run has nothing left to do.
     """
     folder = run_dir / "checkpoints"
     if not checkpoints_in(folder):
+        if not has_come_to_something(run_dir):
+            return None
         raise UserError(f"{run_dir} has no checkpoints/last.ckpt: there is nothing to resume from.")
-    for name in redacted_keys(cfg):
-        raise UserError(f"{name} was redacted in the run's config: give it again as {name}=….")
     path, record = intact_checkpoint(folder)
     # a checkpoint stands before the evaluation of its step, which may be all that is left
     finished = read_metrics(run_dir).get("status") == "finished"

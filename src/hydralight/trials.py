@@ -13,6 +13,7 @@ from hydralight.commands import COMMAND, start
 from hydralight.config.explain import explain
 from hydralight.config.project import CONFIG_DIR
 from hydralight.errors import first_line
+from hydralight.runs.environment import record_composed
 from hydralight.runs.run import read_metrics
 from hydralight.sweeps.trial import Outcome, arguments_of, take_one_gpu, variables_of
 from hydralight.sweeps.worker import run_trial
@@ -26,6 +27,7 @@ def trial(cfg: DictConfig, run_dir: Path, preload: str) -> Outcome:
         run_dir: The job's directory.
         preload: The module that processes of trials have in common.
     """
+    record_composed(run_dir, cfg)  # also of a trial that fails before it begins
     return run_trial(
         train_trial,
         arguments_of(cfg, run_dir),

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from safetensors import SafetensorError
 
 from hydralight.callbacks.checkpoint_request import asked_of
 from hydralight.callbacks.lightning_seams import (
@@ -15,9 +16,18 @@ from hydralight.callbacks.lightning_seams import (
     datamodule_of,
     evaluation_is_extra,
 )
-from hydralight.errors import UserError
+from hydralight.errors import UserError, first_line
 from hydralight.models import positions_of
-from hydralight.runs.files import copy_folder, fresh_folder, replace_folder
+from hydralight.runs.checksums import is_ours, write_checksums
+from hydralight.runs.files import (
+    clear_partials,
+    copy_folder,
+    new_folder,
+    remove,
+    replace_folder,
+    restore_folder,
+    write_text,
+)
 from hydralight.runs.run import update_metrics
 from hydralight.runs.secrets import redact
 
@@ -41,6 +51,9 @@ class BestModel(Callback):
         run_dir: Where `metrics.json` is, which gets the metrics of this model as `best`; the
             trainer's `default_root_dir` unless said.
         save_last: Whether the model of the run's end is exported too, to `<dirpath>-last`.
+
+    Raises:
+        UserError: the folder holds something else; or, while training, the disk is full.
     """
 
     def __init__(
@@ -53,6 +66,10 @@ class BestModel(Callback):
         save_last: bool = False,
     ) -> None:
         self.dirpath = Path(dirpath)
+        # in a run's directory it is what a run has exported, an earlier version's perhaps
+        self.is_the_runs = run_dir is not None and self.dirpath == Path(run_dir) / "model"
+        if not self.is_the_runs:
+            check_replaceable(self.dirpath)
         self.monitor = monitor
         self.mode = mode
         self.card: dict[str, Any] = redact(dict(card or {}))
@@ -84,6 +101,12 @@ class BestModel(Callback):
         self.best_value = state_dict["value"]
         self.best_step = state_dict["step"]
         self.best_metrics = state_dict["metrics"]
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Mend what a kill has left of an export."""
+        if trainer.is_global_zero:
+            clear_partials(self.dirpath)
+            restore_folder(self.dirpath)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take back the best before an evaluation that ended the run."""
@@ -162,20 +185,42 @@ class BestModel(Callback):
         """Write a folder beside the old one, and put it in its place."""
         if not trainer.is_global_zero:
             return
-        partial = fresh_folder(folder.with_name(f"{folder.name}.partial"))
+        partial = new_folder(folder)
+        try:
+            self.save(partial, trainer, pl_module, metrics)
+            if not self.is_the_runs:
+                check_replaceable(folder)
+            replace_folder(partial, folder)
+        except (OSError, SafetensorError) as error:
+            raise UserError(
+                f"{folder} cannot be written ({first_line(error)}): make room, and resume "
+                "the run; the one before is intact."
+            ) from error
+        finally:
+            remove(partial)
+
+    def save(
+        self,
+        folder: Path,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        metrics: Mapping[str, float],
+    ) -> None:
+        """Write all files of the model into a folder."""
         model: Any = (averaged_model(trainer) or pl_module).model
         generation: Any = getattr(model, "generation_config", None)
         stop_strings = getattr(generation, "stop_strings", None)
         if stop_strings:  # `pipeline` would refuse them without a tokenizer; our config has them
             generation.stop_strings = None
-        model.save_pretrained(partial)
-        if stop_strings:
-            generation.stop_strings = stop_strings
+        try:
+            model.save_pretrained(folder)
+        finally:
+            if stop_strings:
+                generation.stop_strings = stop_strings
         with length_of(datamodule_of(trainer).processor, positions_of(model)) as processor:
-            processor.save_pretrained(partial)
-        card = self.model_card(trainer.global_step, model, metrics)
-        (partial / "README.md").write_text(card)
-        replace_folder(partial, folder)
+            processor.save_pretrained(folder)
+        write_text(folder / "README.md", self.model_card(trainer.global_step, model, metrics))
+        write_checksums(folder)
 
     def model_card(self, step: int, model: torch.nn.Module, metrics: Mapping[str, float]) -> str:
         """Return the text of the model card."""
@@ -205,3 +250,12 @@ def length_of(processor: Any, positions: int | None) -> Iterator[Any]:
         yield processor
     finally:
         processor.model_max_length = own
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raise a `UserError` where a folder holds anything but a model that was exported before."""
+    if not is_ours(folder):
+        raise UserError(
+            f"callbacks.best_model.dirpath={folder} holds other files, which an export would "
+            "replace: name an empty or a new folder."
+        )

@@ -14,7 +14,8 @@ from hydralight.callbacks.lightning_seams import (
     training_ends,
 )
 from hydralight.errors import UserError, first_line
-from hydralight.runs.checkpoints import PARTIAL, Record, checksum, put_in_place
+from hydralight.runs.checkpoints import PARTIAL, Record, put_in_place, tidy
+from hydralight.runs.checksums import checksum
 
 
 class LastCheckpoint(Checkpoint):
@@ -51,8 +52,10 @@ class LastCheckpoint(Checkpoint):
         asked_of(trainer).saved = checkpoint["global_step"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Go on from a resumed run's step."""
+        """Go on from a resumed run's step, and put in order what a kill has left."""
         self._step = trainer.global_step
+        if trainer.ckpt_path and trainer.is_global_zero:
+            tidy(Path(trainer.ckpt_path), self.save_total_limit)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -68,18 +71,22 @@ class LastCheckpoint(Checkpoint):
         """Return whether a checkpoint is to be written at the end of this step."""
         if asked_of(trainer).step == step or trainer.is_last_batch or training_ends(trainer):
             return True
-        if self.every_n_train_steps:
-            return step % self.every_n_train_steps == 0
-        return evaluation_is_due(trainer)
+        if self.every_n_train_steps and step % self.every_n_train_steps == 0:
+            return True
+        # one goes before the first evaluation at least: no model without a run to go on with
+        asked = not self.every_n_train_steps or asked_of(trainer).saved is None
+        return asked and evaluation_is_due(trainer)
 
     def save(self, trainer: Trainer) -> None:
         """Write a checkpoint under another name, record it, and put it in its place."""
         partial = self.dirpath / PARTIAL
         try:
+            if trainer.is_global_zero:
+                partial.unlink(missing_ok=True)
             trainer.save_checkpoint(partial)
             if trainer.is_global_zero:
                 put_in_place(self.dirpath, record_of(partial, trainer), self.save_total_limit)
-        except (OSError, RuntimeError) as error:  # torch's writer raises the latter
+        except (OSError, RuntimeError, UserError) as error:  # torch's writer raises the latter
             partial.unlink(missing_ok=True)
             raise UserError(
                 f"the checkpoint of step {trainer.global_step} cannot be written "

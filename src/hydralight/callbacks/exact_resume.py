@@ -12,6 +12,7 @@ from hydralight.callbacks.lightning_seams import (
     evaluate_now,
     interval_ends,
 )
+from hydralight.errors import UserError
 from hydralight.loggers import ExactLog
 
 
@@ -47,6 +48,8 @@ class ExactResume(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Keep them until training starts; what comes before draws from the streams."""
+        if "exact_resume" not in checkpoint:
+            raise UserError("the checkpoint has no exact_resume: nothing can go on from it.")
         self._restored = checkpoint["exact_resume"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from hydralight.runs.files import replacing, told
+
 
 class Predictions(Callback):
     """Writes the rows that evaluation steps return as JSON lines, in the order of the data.
@@ -48,9 +50,13 @@ class Predictions(Callback):
 
 
 def write_json_lines(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows to a file that appears only when it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
+    """Write rows to a file that appears only when it is whole; or to a device or a pipe.
+
+    Raises:
+        UserError: the disk is full, or the like.
+    """
+    with told(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    stream = path.exists() and not path.is_file()
+    with told(path), path.open("w", encoding="utf-8") if stream else replacing(path) as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    partial.replace(path)

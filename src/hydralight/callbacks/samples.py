@@ -1,6 +1,5 @@
 """Shows what the model writes, before training and after each evaluation."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hydralight.callbacks.lightning_seams import datamodule_of
+from hydralight.callbacks.predictions import write_json_lines
 from hydralight.progress import console, short
 
 
@@ -59,10 +59,7 @@ class Samples(Callback):
         with torch.no_grad(), isolate_rng(), trainer.precision_plugin.forward_context():
             rows = pl_module.predict_step(batch)
         pl_module.train(training)
-        self.dirpath.mkdir(parents=True, exist_ok=True)
-        path = self.dirpath / f"step-{trainer.global_step:08d}.jsonl"
-        with path.open("w") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        write_json_lines(self.dirpath / f"step-{trainer.global_step:08d}.jsonl", rows)
         self.print(rows, pl_module.sample_columns, when)  # type: ignore[arg-type]
 
     def print(self, rows: list[dict], names: Sequence[str], when: str) -> None:

@@ -13,7 +13,6 @@ each moment at least one checkpoint that fits a record, wherever the process is 
 A reader therefore looks a checkpoint's checksum up in all the records of the folder.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -21,15 +20,13 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import xxhash
-
 from hydralight.errors import UserError, first_line
-from hydralight.runs.files import write_text
+from hydralight.runs.checksums import ALGORITHM, checksum
+from hydralight.runs.files import partial_of, write_text
 
 log = logging.getLogger(__name__)
 
 PARTIAL = "checkpoint.partial"  # one that is being written
-ALGORITHM = "xxh3_128"
 
 
 @dataclass(frozen=True)
@@ -56,16 +53,6 @@ class Record:
         return self.consumed // self.batches_per_epoch
 
 
-def checksum(path: Path) -> str:
-    """Return the checksum of a file, which is read once as bytes and never unpickled.
-
-    That takes a core of an AMD EPYC 1 s for 10.5 GB in memory, where the system keeps what was just
-    written; else it is as fast as the disk. (`torch.load` takes the same core 1 s for 1.8 GB.)
-    """
-    with path.open("rb") as file:
-        return f"{ALGORITHM}:{hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()}"
-
-
 # ---------------------------------------------------------------- writing
 
 
@@ -85,22 +72,60 @@ def put_in_place(folder: Path, record: Record, save_total_limit: int | None) -> 
     content = json.dumps(asdict(record), indent=2) + "\n"
     write_text(path.with_suffix(".json"), content)
     (folder / PARTIAL).replace(path)
-    link = folder / "last.ckpt.partial"
-    link.unlink(missing_ok=True)
+    make_last(path, content)
+    remove_old(folder, save_total_limit)
+
+
+def make_last(path: Path, record: str) -> None:
+    """Make a checkpoint `last.ckpt` too, with its record."""
+    folder = path.parent
+    link = partial_of(folder / "last.ckpt")
     try:
         os.link(path, link)
     except OSError:  # a file system without hard links
         shutil.copyfile(path, link)
     link.replace(folder / "last.ckpt")
-    write_text(folder / "last.json", content)
-    if save_total_limit is not None:
-        remove_old(folder, 0 if save_total_limit == 1 else save_total_limit)
+    write_text(folder / "last.json", record)
 
 
-def remove_old(folder: Path, number: int) -> None:
-    """Remove all except a number of `step-<n>.ckpt`, and the records without a checkpoint."""
-    newest_first = sorted(folder.glob("step-*.ckpt"), reverse=True)
-    for path in newest_first[number:]:
+def tidy(path: Path, save_total_limit: int | None) -> None:
+    """Put the checkpoints in order that a kill has left, where a run has gone on from one of them.
+
+    Args:
+        path: The checkpoint that is intact, and has been loaded.
+        save_total_limit: As in `put_in_place`.
+    """
+    folder = path.parent
+    kept = number_of_steps(save_total_limit)
+    if path.name == "last.ckpt" and (kept is None or len(numbered(folder)) <= kept):
+        return
+    records = [read_record(one) for one in folder.glob("*.json")]
+    own = checksum(path)
+    (record, *_) = [one for one in records if one is not None and one.checksum == own]
+    content = json.dumps(asdict(record), indent=2) + "\n"
+    if path.name == "last.ckpt":
+        write_text(folder / "last.json", content)
+    else:
+        make_last(path, content)
+    remove_old(folder, save_total_limit)
+
+
+def number_of_steps(save_total_limit: int | None) -> int | None:
+    """Return how many `step-<n>.ckpt` are kept; where one checkpoint is, `last.ckpt` is it."""
+    return 0 if save_total_limit == 1 else save_total_limit
+
+
+def numbered(folder: Path) -> list[Path]:
+    """Return the files `step-<n>.ckpt`."""
+    return [p for p in folder.glob("step-*.ckpt") if p.stem.removeprefix("step-").isdecimal()]
+
+
+def remove_old(folder: Path, save_total_limit: int | None) -> None:
+    """Remove what is more than the limit, and the records without a checkpoint."""
+    number = number_of_steps(save_total_limit)
+    if number is None:
+        return
+    for path in sorted(numbered(folder), reverse=True)[number:]:
         path.unlink()
     for path in folder.glob("step-*.json"):
         if not path.with_suffix(".ckpt").exists():
@@ -112,7 +137,7 @@ def remove_old(folder: Path, number: int) -> None:
 
 def checkpoints_in(folder: Path) -> list[Path]:
     """Return the checkpoints, the newest first; of two of the same step `last.ckpt` is first."""
-    found = [p for p in [folder / "last.ckpt", *folder.glob("step-*.ckpt")] if p.is_file()]
+    found = [p for p in [folder / "last.ckpt", *numbered(folder)] if p.is_file()]
 
     def step(path: Path) -> int:
         if path.stem != "last":

@@ -16,8 +16,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from hydralight.config.project import CONFIG_DIR
-from hydralight.runs.files import write_text
+from hydralight.runs.files import told, write_text
 from hydralight.runs.overrides import parsed
+from hydralight.runs.reading import read_or_set_aside
 from hydralight.runs.secrets import REDACTED, redact
 
 PACKAGES: tuple[str, ...] = (
@@ -31,29 +32,42 @@ PACKAGES: tuple[str, ...] = (
 PACKAGES += ("torchmetrics", "rouge-score", "hydra-core", "omegaconf", "numpy")
 
 
-def record_start(run_dir: Path, cfg: DictConfig) -> None:
-    """Write the resolved config and the environment, and redact secrets in Hydra's files."""
-    redact_files(run_dir)
+def record_start(run_dir: Path, cfg: DictConfig, composed: DictConfig) -> None:
+    """Write down what a run is made of: what was typed, its config, and its environment.
+
+    `.hydra` is written once: a run that goes on has been composed from it.
+
+    Args:
+        run_dir: The run's directory.
+        cfg: The config in use.
+        composed: The same as Hydra has composed it, its interpolations as they were.
+    """
+    if not cfg.get("resume"):
+        record_composed(run_dir, composed)
     resolved = redact(OmegaConf.to_container(cfg, resolve=True))
     write_text(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(resolved)))
     path = run_dir / "environment.json"
-    if path.is_file():
-        first = json.loads(path.read_text())
-        content = {**first, "resumed": [*first.get("resumed", []), environment()]}
-    else:
-        content = environment()
+    content = environment()
+    first = read_or_set_aside(path, lambda known: isinstance(known.get("resumed", []), list))
+    if first and cfg.get("resume"):
+        content = {**first, "resumed": [*first.get("resumed", []), content]}
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def redact_files(run_dir: Path) -> None:
-    """Redact secrets in what Hydra has written about a run, and about its sweep."""
-    for path in [*sorted((run_dir / ".hydra").glob("*.yaml")), run_dir.parent / "multirun.yaml"]:
-        if not path.is_file():
-            continue
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-        redacted = redact(content)
-        if redacted != content:
-            write_text(path, OmegaConf.to_yaml(OmegaConf.create(redacted)))
+def record_composed(run_dir: Path, composed: DictConfig) -> None:
+    """Write what Hydra would write into `.hydra`, without secrets: its own files come too early."""
+    own: Any = HydraConfig.instance().cfg
+    contents = {
+        "config.yaml": composed,  # the first: with it, a directory is a run's
+        "hydra.yaml": own,
+        "overrides.yaml": own.hydra.overrides.task,
+    }
+    folder = run_dir / ".hydra"
+    with told(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        plain = redact(OmegaConf.to_container(content, resolve=False))
+        write_text(folder / name, OmegaConf.to_yaml(OmegaConf.create(plain)))
 
 
 def record_overrides(run_dir: Path) -> None:
@@ -84,7 +98,7 @@ def environment() -> dict[str, Any]:
 
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
-        "time": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "time": datetime.now().astimezone().isoformat(timespec="microseconds"),
         "command": [redact(argument) for argument in sys.argv],
         "git": git_state(),
         "python": platform.python_version(),

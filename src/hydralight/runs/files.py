@@ -1,32 +1,115 @@
-"""Files and folders that are whole or not there."""
+"""Files and folders that are whole or not there, and that no link leads elsewhere.
+
+What is being written has a name of its own beside its place (`<name>.<8 hexadecimals>.partial`),
+which nobody can have put there before; what a kill leaves of it goes with the next start.
+"""
 
 import os
+import re
+import secrets
 import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any
+
+from hydralight.errors import UserError, first_line
+
+OURS = re.compile(r"\.[0-9a-f]{8}\.partial$")
+
+
+def partial_of(path: Path) -> Path:
+    """Return the name under which something is written before it is whole."""
+    return path.with_name(f"{path.name[:200]}.{secrets.token_hex(4)}.partial")
+
+
+@contextmanager
+def replacing(path: Path, mode: str = "w", **options: Any) -> Iterator[IO[Any]]:
+    """Open a file that takes the place of `path` once it is whole.
+
+    Args:
+        path: The file; a link in its place is replaced, not followed.
+        mode: "w" for text (UTF-8), "wb" for bytes.
+        options: Further arguments of `open`.
+
+    Raises:
+        UserError: the disk is full, or the like; what was there before is intact.
+    """
+    partial = partial_of(path)
+    text: Any = {} if "b" in mode else {"encoding": "utf-8"}
+    try:
+        # "x" makes a new file, and follows no link
+        with told(path), open(partial, mode.replace("w", "x"), **text, **options) as file:
+            yield file
+        with told(path):
+            partial.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink()
+        raise
+
+
+@contextmanager
+def told(path: Path) -> Iterator[None]:
+    """Tell in a sentence that something cannot be written.
+
+    Raises:
+        UserError: in the place of an `OSError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or first_line(error)
+        raise UserError(f"{path} cannot be written ({reason}): make room there.") from error
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file that appears only when it is whole."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    """Write a file that appears only when it is whole; a `UserError` where that cannot be."""
+    with replacing(path) as file:
+        file.write(text)
 
 
-def fresh_folder(path: Path) -> Path:
-    """Make an empty folder, in the place of what was there."""
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(parents=True)
-    return path
+def append_text(path: Path, text: str) -> None:
+    """Add a text to a file that is no link, or leave the file as it was.
+
+    Raises:
+        UserError: the disk is full, or the like.
+    """
+    with told(path), open(path, "ab", buffering=0, opener=_without_links) as file:
+        size = file.seek(0, os.SEEK_END)
+        content = text.encode()
+        try:
+            while content:
+                content = content[file.write(content) :]
+        except BaseException:
+            file.truncate(size)
+            raise
+
+
+def _without_links(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
+# ---------------------------------------------------------------- folders
+
+
+def new_folder(path: Path) -> Path:
+    """Make an empty folder beside a place, to be written and then put there."""
+    partial = partial_of(path)
+    with told(path):
+        partial.mkdir(parents=True)
+    return partial
 
 
 def replace_folder(new: Path, old: Path) -> None:
     """Put a complete folder in the place of another; `restore_folder` mends an interruption."""
     previous = old.with_name(f"{old.name}.previous")
-    shutil.rmtree(previous, ignore_errors=True)
+    remove(previous)
     if old.exists():
         old.rename(previous)
     new.rename(old)
-    shutil.rmtree(previous, ignore_errors=True)
+    remove(previous)
 
 
 def restore_folder(path: Path) -> None:
@@ -45,7 +128,62 @@ def copy_folder(path: Path, copy: Path) -> None:
         except OSError:
             shutil.copyfile(source, target)
 
-    partial = copy.with_name(f"{copy.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = partial_of(copy)
     shutil.copytree(path, partial, copy_function=link)
     replace_folder(partial, copy)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there; of a link, the link."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def clear_partials(place: Path) -> None:
+    """Remove what a kill has left of what was to be written in a place."""
+    for path in place.parent.glob(f"{glob_text(place.name)[:200]}.*.partial"):
+        if OURS.search(path.name):
+            remove(path)
+
+
+def glob_text(text: str) -> str:
+    """Return a pattern that matches just this text."""
+    return re.sub(r"([*?[])", r"[\1]", text)
+
+
+# ---------------------------------------------------------------- what others have put there
+
+
+def refuse_links(folder: Path) -> None:
+    """Look through a directory, which may be anybody's, before something is written in it.
+
+    Raises:
+        UserError: a link below it leads out of it, or something is neither a file nor a folder.
+    """
+    root = folder.resolve()
+    for parent, folders, files in os.walk(folder):
+        for name in sorted([*folders, *files]):
+            path = Path(parent, name)
+            if path.is_symlink():
+                if path.match("wandb/*/logs/debug-core.log"):  # W&B's own, never written again
+                    continue
+                if not _target(path).is_relative_to(root):
+                    raise UserError(
+                        f"{path} is a link that leads out of {folder}, where nothing is to be "
+                        "written: remove it, or put in its place what it leads to."
+                    )
+                continue
+            with suppress(FileNotFoundError):  # another process has just replaced it
+                kind = path.stat().st_mode
+                if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+                    raise UserError(f"{path} is neither a file nor a folder: remove it.")
+
+
+def _target(link: Path) -> Path:
+    """Return where a link leads; the root of the file system for one that leads in a circle."""
+    try:
+        return link.resolve()
+    except (OSError, RuntimeError):
+        return Path("/")

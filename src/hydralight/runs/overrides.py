@@ -1,6 +1,5 @@
 """What was typed, read by Hydra's own parser; and how a run or a sweep is gone on with."""
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from hydralight.config.limits import MAX_EPOCHS, MAX_STEPS
 from hydralight.config.project import config_dirs
-from hydralight.errors import UserError, first_line
-from hydralight.runs.run import existing_run, experiment_of, latest_run
+from hydralight.errors import UserError
+from hydralight.runs.files import refuse_links
+from hydralight.runs.reading import Damaged, read_json
+from hydralight.runs.run import existing_run, experiment_of, latest_run, own_config, typed_in
 from hydralight.runs.secrets import REDACTED
 
 # Their values are paths or texts as they were typed, which need not be an override's.
@@ -56,6 +57,13 @@ def free_text(key: str, arguments: Sequence[str]) -> tuple[int, str] | None:
             override = parsed(argument) if match[2][0] in "'\"" else None
             return place, match[2] if override is None else str(override.value())
     return None
+
+
+def is_sweep(argv: Sequence[str]) -> bool:
+    """Whether several runs are asked for; a long flag may be typed in part."""
+    flags = [a for a in argv[1:] if a.startswith("-")]
+    long = [a for a in flags if len(a) > 2 and "--multirun".startswith(a)]
+    return "-m" in flags or bool(long) or value_of("hydra.mode", argv[1:]) == "MULTIRUN"
 
 
 def quoted(text: object) -> str:
@@ -127,7 +135,7 @@ def with_groups_off(arguments: Sequence[str], run_dir: Path | None = None) -> li
         elif run_dir is None:
             changed += [] if group in off else [f"~{group}"]
         else:
-            node = OmegaConf.select(OmegaConf.load(run_dir / ".hydra" / "config.yaml"), group)
+            node = OmegaConf.select(own_config(run_dir), group)
             keys = list(node) if isinstance(node, DictConfig) else []
             keys = ["_target_"] if "_target_" in keys else keys
             changed += [f"{group}.{key}=null" for key in keys]
@@ -168,10 +176,9 @@ def named_run(command: str, argv: list[str]) -> Path | None:
     if named is None:
         return None
     place, value = named
-    if value == "latest":
-        path = latest_run(command, Path(log_dir(argv[1:])))
-    else:
-        path = existing_run(value)
+    path = latest_run(Path(log_dir(argv[1:]))) if value == "latest" else existing_run(value)
+    own_config(path)  # which Hydra is about to read
+    refuse_links(path)
     argv[1 + place] = f"{key}={quoted(path)}"
     return path
 
@@ -198,7 +205,16 @@ def arguments_in_run(command: str, run_dir: Path, arguments: Sequence[str]) -> l
 def earlier_overrides(run_dir: Path) -> list[str]:
     """Return what earlier resumes of a run have changed in its config."""
     path = run_dir / "resume.json"
-    return json.loads(path.read_text()) if path.is_file() else []
+    return read_texts(path) if path.is_file() else []
+
+
+def read_texts(path: Path) -> list[str]:
+    """Return the overrides that a file lists."""
+    advice = "restore it from a copy, or delete it and type again what it said"
+    texts = read_json(path, list, advice)
+    if not all(isinstance(text, str) for text in texts):
+        raise Damaged(f"{path} is damaged (it should list texts): {advice}.")
+    return texts
 
 
 def with_one_end(typed: Sequence[str]) -> list[str]:
@@ -213,19 +229,13 @@ def with_one_end(typed: Sequence[str]) -> list[str]:
     return [*typed, *lifted]
 
 
-def typed_keys(run_dir: Path) -> set[str]:
-    """Return the keys that were typed for a run: at its beginning, in its resumes, and now.
+def typed_keys(run_dir: Path | None) -> set[str]:
+    """Return the keys that are typed now; for a run that goes on, also those that began it.
 
     Raises:
         UserError: the run's own record of them is damaged.
     """
-    path = run_dir / ".hydra" / "overrides.yaml"
-    try:
-        begun: Any = OmegaConf.load(path) if path.is_file() else []
-    except Exception as error:  # of the parser, or of the disk
-        raise UserError(
-            f"{path} is damaged ({first_line(error)}): mend it, or remove it."
-        ) from error
+    begun = [] if run_dir is None else typed_in(run_dir)
     now = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     return {key for typed in [*begun, *now] if (key := key_of(str(typed))) is not None}
 
@@ -250,7 +260,8 @@ def named_sweep(argv: Sequence[str]) -> Path | None:
 
 def arguments_in_sweep(sweep_dir: Path, arguments: Sequence[str]) -> list[str]:
     """Return the arguments that go on with a sweep: what began it, and what is typed now."""
-    begun = json.loads((sweep_dir / "sweep.json").read_text())
+    refuse_links(sweep_dir)
+    begun = read_texts(sweep_dir / "sweep.json")
     typed = [a for a in arguments if key_of(a) != "sweep" and a not in ("-m", "--multirun")]
     anew = {key_of(argument) for argument in typed} | {"hydra.sweep.dir", "hydra.mode"}
     kept = [argument for argument in begun if key_of(argument) not in anew]

@@ -2,18 +2,24 @@
 
 import json
 import shutil
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from hydralight.errors import UserError
+from hydralight.errors import UserError, first_line
+from hydralight.runs.checksums import verify
 from hydralight.runs.files import restore_folder, write_text
+from hydralight.runs.reading import read_or_set_aside, read_yaml
 
 if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+ANEW = "restore it from a copy, or delete it"  # what can be done with a damaged file
 
 
 class Run:
@@ -32,9 +38,8 @@ class Run:
     @cached_property
     def config(self) -> DictConfig:
         """The fully resolved config."""
-        config = OmegaConf.load(self.path / "config.yaml")
-        assert isinstance(config, DictConfig)
-        return config
+        advice = "a resume of the run writes it again"
+        return read_yaml(self.path / "config.yaml", DictConfig, advice)
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -44,9 +49,7 @@ class Run:
     @property
     def history(self) -> "pd.DataFrame":
         """Every logged row, as in `metrics.csv`."""
-        import pandas as pd
-
-        return pd.read_csv(self.path / "metrics.csv")
+        return read_history(self.path)
 
     @cached_property
     def model(self) -> "PreTrainedModel":
@@ -80,8 +83,10 @@ class Run:
         path = self.path / "predictions" / f"{split}.jsonl"
         if not path.is_file():
             raise UserError(f"{path} does not exist: run eval.py run={self.path} split={split}.")
-        with path.open(encoding="utf-8") as file:
-            return [json.loads(line) for line in file]
+        try:
+            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        except ValueError as error:
+            raise UserError(f"{path} is damaged ({first_line(error)}): {ANEW}.") from error
 
 
 def existing_run(value: str) -> Path:
@@ -94,38 +99,87 @@ def existing_run(value: str) -> Path:
     return path
 
 
-def latest_run(command: str, log_dir: Path) -> Path:
-    """Return the newest run that can be resumed (`train`) or read (`eval`, `predict`)."""
+def latest_run(log_dir: Path) -> Path:
+    """Return the training that was begun last; a link to a run is none.
+
+    It is for the command to say what it lacks: an older run would be another one.
+    """
     folder = log_dir / "train" / "runs"
-    needed, pattern = "model/config.json", "model/config.json"
-    if command == "train":  # a run that was killed in its first checkpoint may have no last.ckpt
-        needed, pattern = "checkpoints/last.ckpt", "checkpoints/*.ckpt"
-    for path in sorted(folder.glob("*/"), reverse=True):
-        if (path / ".hydra" / "config.yaml").is_file() and any(path.glob(pattern)):
-            return path.resolve()
-    raise UserError(f"there is no run with {needed} in {folder}.")
+    runs = [
+        path
+        for path in folder.glob("*/")
+        if not path.is_symlink() and (path / ".hydra" / "config.yaml").is_file()
+    ]
+    if not runs:
+        raise UserError(f"there is no run in {folder}.")
+    return max(runs, key=lambda path: (begun_at(path), path.name)).resolve()
+
+
+def begun_at(run_dir: Path) -> float:
+    """Return when a run was begun, in seconds since 1970: it says so, or else its files do."""
+    try:
+        content = json.loads((run_dir / "environment.json").read_text(encoding="utf-8"))
+        return datetime.fromisoformat(content["time"]).timestamp()
+    except (OSError, ValueError, TypeError, KeyError):
+        return (run_dir / ".hydra" / "config.yaml").stat().st_mtime
 
 
 def model_folder(run_dir: Path) -> Path:
-    """Return a run's exported model, or raise a `UserError`."""
+    """Return a run's exported model, whose files have been checked, or raise a `UserError`."""
     folder = run_dir / "model"
     restore_folder(folder)
     if not (folder / "config.json").is_file():
         raise UserError(f"{run_dir} has no model yet: it stopped before its first evaluation.")
+    verify(folder)
     return folder
+
+
+def own_config(run_dir: Path) -> DictConfig:
+    """Return the config that a run was composed from, its interpolations as they were."""
+    advice = "restore it from a copy, as nothing else says what the run is"
+    return read_yaml(run_dir / ".hydra" / "config.yaml", DictConfig, advice)
 
 
 def experiment_of(run_dir: Path) -> str:
     """Return the name of the recipe that a run was composed from, or "null"."""
     path = run_dir / ".hydra" / "hydra.yaml"
-    own = OmegaConf.load(path) if path.is_file() else OmegaConf.create()
+    advice = "restore it from a copy, or delete it (only the recipe's name is read from it)"
+    own = read_yaml(path, DictConfig, advice) if path.is_file() else OmegaConf.create()
     return OmegaConf.select(own, "hydra.runtime.choices.experiment") or "null"
 
 
+def typed_in(run_dir: Path) -> list[str]:
+    """Return the overrides that a run was composed with; none where they are not recorded."""
+    path = run_dir / ".hydra" / "overrides.yaml"
+    return [str(text) for text in read_yaml(path, ListConfig, ANEW)] if path.is_file() else []
+
+
 def read_metrics(run_dir: Path) -> dict[str, Any]:
-    """Return `metrics.json`, or an empty dict."""
-    path = run_dir / "metrics.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
+    """Return `metrics.json`, or an empty dict; one that is damaged is set aside."""
+    return read_or_set_aside(run_dir / "metrics.json", _are_metrics)
+
+
+def _are_metrics(content: dict[str, Any]) -> bool:
+    return all(isinstance(value, dict) for key, value in content.items() if key != "status")
+
+
+def read_history(run_dir: Path) -> "pd.DataFrame":
+    """Return the rows of `metrics.csv`.
+
+    Raises:
+        UserError: there are none, or the file is damaged.
+    """
+    import pandas as pd
+
+    path = run_dir / "metrics.csv"
+    if not path.is_file():
+        raise UserError(f"{path} does not exist: nothing has been logged.")
+    try:
+        table = pd.read_csv(path)
+        table["step"].astype(float)
+    except (ValueError, KeyError) as error:  # pandas' own are of these kinds
+        raise UserError(f"{path} is damaged ({first_line(error)}): {ANEW}.") from error
+    return table
 
 
 def update_metrics(run_dir: Path, **values: Any) -> None:
@@ -135,9 +189,17 @@ def update_metrics(run_dir: Path, **values: Any) -> None:
     write_text(run_dir / "metrics.json", json.dumps(content, indent=2) + "\n")
 
 
+# What a process has written by the time it trains; the log is named by the command.
+AT_THE_START = {".hydra", ".lock", "config.yaml", "environment.json", "tensorboard", "wandb"}
+AT_THE_START |= {"train.log", "eval.log", "predict.log"}
+
+
+def is_unused(run_dir: Path) -> bool:
+    """Whether a run has not come to anything yet; not where anything else lies in its directory."""
+    return run_dir.is_dir() and {path.name for path in run_dir.iterdir()} <= AT_THE_START
+
+
 def remove_if_unused(run_dir: Path) -> None:
     """Remove the directory of a run that failed before it came to anything."""
-    begun = ["metrics.json", "metrics.csv", "checkpoints", "model", "predictions", "samples"]
-    begun.append("output.log")  # of a trial, whose end is reported
-    if not any((run_dir / name).exists() for name in begun) and (run_dir / ".hydra").is_dir():
+    if is_unused(run_dir):
         shutil.rmtree(run_dir, ignore_errors=True)

@@ -1,6 +1,5 @@
 """A trial as an experiment of its own, to be run again by its name."""
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,8 +10,8 @@ from omegaconf import OmegaConf
 
 from hydralight.config.project import config_dirs
 from hydralight.runs.files import write_text
-from hydralight.runs.overrides import parsed
-from hydralight.runs.run import experiment_of
+from hydralight.runs.overrides import parsed, read_texts
+from hydralight.runs.run import experiment_of, typed_in
 from hydralight.runs.secrets import REDACTED
 from hydralight.sweeps.record import read_record
 
@@ -78,12 +77,11 @@ def _overrides(folder: Path, trial: Path) -> Iterator[tuple[str, Override]]:
     A trial's own file also has what the sweep has added to it, such as a group of W&B's. Of a sweep
     of ours it is therefore what was typed, with the trial's values of what was swept.
     """
-    own = OmegaConf.load(trial / ".hydra" / "overrides.yaml")
     record, begun = read_record(folder), folder / "sweep.json"
-    pairs = _parsed(own)
+    pairs = _parsed(typed_in(trial))
     if record is not None and begun.is_file():
         swept = [(t, o) for t, o in pairs if _key(o) in record.swept]
-        fixed = [(t, o) for t, o in _parsed(json.loads(begun.read_text())) if not _sweeps(o)]
+        fixed = [(t, o) for t, o in _parsed(read_texts(begun)) if not _sweeps(o)]
         first = {_key(o): (t, o) for t, o in reversed(swept)}
         pairs = [*((t, o) for t, o in fixed if _key(o) not in first), *first.values()]
     for text, override in pairs:

@@ -1,16 +1,14 @@
-"""A sweep's own files: the lock on its directory, and what was asked, for `sweep=` and reports."""
+"""A sweep's own files: what was asked, for `sweep=` and reports."""
 
-import fcntl
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from hydralight.errors import UserError
 from hydralight.runs.files import write_text
+from hydralight.runs.reading import Damaged, read_json
 from hydralight.runs.secrets import redact
 from hydralight.sweeps.request import Direction, SweepRequest
 
@@ -21,22 +19,6 @@ class SweepRecord:
 
     objectives: list[tuple[str, Direction]]
     swept: list[str]
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other sweeps out of a directory, which is made if it is not there.
-
-    Raises:
-        UserError: one is at work in it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f"another sweep is at work in {folder}.") from error
-        yield
 
 
 def write_record(
@@ -52,7 +34,7 @@ def write_record(
     }
     write_text(folder / "study.json", json.dumps(asked, indent=2) + "\n")
     content = redact(OmegaConf.to_container(config, resolve=False))
-    OmegaConf.save(OmegaConf.create(content), folder / "multirun.yaml")
+    write_text(folder / "multirun.yaml", OmegaConf.to_yaml(OmegaConf.create(content)))
 
 
 def read_record(folder: Path) -> SweepRecord | None:
@@ -60,6 +42,10 @@ def read_record(folder: Path) -> SweepRecord | None:
     path = folder / "study.json"
     if not path.is_file():
         return None
-    content = json.loads(path.read_text())
-    objectives = list(zip(content["objectives"], content["directions"], strict=True))
-    return SweepRecord(objectives, [key.lstrip("+~") for key in content["swept"]])
+    advice = "restore it from a copy; a sweep that goes on by sweep=<dir> writes it again"
+    content = read_json(path, dict, advice)
+    try:
+        objectives = list(zip(content["objectives"], content["directions"], strict=True))
+        return SweepRecord(objectives, [key.lstrip("+~") for key in content["swept"]])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Damaged(f"{path} is damaged (it lacks what it should hold): {advice}.") from error

@@ -5,10 +5,11 @@ from typing import Any
 
 import pandas as pd
 
-from hydralight.runs.files import write_text
+from hydralight.runs.files import partial_of, refuse_links, write_text
 from hydralight.sweeps.best import best_of, front_of
 from hydralight.sweeps.pictures import draw
 from hydralight.sweeps.recipe import write_recipe
+from hydralight.sweeps.record import read_record
 from hydralight.sweeps.rendering import latex, markdown, plus_minus
 from hydralight.sweeps.request import EACH_ITS_OWN, Direction
 from hydralight.sweeps.table import objectives_of, seeds_apart, summary_of, table_of
@@ -25,6 +26,7 @@ def report(folder: Path) -> pd.DataFrame:
     Raises:
         UserError: there are no runs in it.
     """
+    refuse_links(folder)
     table, swept, metrics = table_of(folder)
     objectives = objectives_of(folder, metrics)
     write_text(folder / "sweep.csv", table.to_csv(index=False))
@@ -40,7 +42,8 @@ def report(folder: Path) -> pd.DataFrame:
         write_text(folder / "summary.tex", latex(plus_minus(summary)))
     write_text(folder / "sweep.md", "\n".join(text) + "\n")
     if best is not None:
-        link_best(folder, str(best["trial"]))
+        if read_record(folder) is not None:  # elsewhere it would pass for a run, or for the user's
+            link_best(folder, str(best["trial"]))
         write_recipe(folder, folder / str(best["trial"]))
     draw(folder, table, swept, objectives)
     return table
@@ -89,7 +92,6 @@ def _repeats(swept: list[str]) -> str:
 
 def link_best(folder: Path, name: str) -> None:
     """Point `best` to a trial's directory."""
-    partial = folder / "best.partial"
-    partial.unlink(missing_ok=True)
+    partial = partial_of(folder / "best")
     partial.symlink_to(name)
     partial.replace(folder / "best")

@@ -16,12 +16,14 @@ from omegaconf import DictConfig, OmegaConf
 from hydralight.config.check import check_targets
 from hydralight.config.resolvers import direction
 from hydralight.errors import UserError
+from hydralight.runs.files import refuse_links
+from hydralight.runs.lock import locked
 from hydralight.shell import line, near
 from hydralight.sweeps import space, worker
 from hydralight.sweeps.announce import Announcer, announce_end
 from hydralight.sweeps.check import check_all
 from hydralight.sweeps.launch import launch, runs_here, together
-from hydralight.sweeps.record import locked, write_record
+from hydralight.sweeps.record import write_record
 from hydralight.sweeps.request import SweepRequest, request_of
 
 if TYPE_CHECKING:
@@ -71,6 +73,7 @@ class StudySweeper(Sweeper):
         if config.check or config.trainer.get("fast_dev_run"):
             check_all(self.launcher, config, folder, fixed, swept)
             return
+        refuse_links(folder)
         with locked(folder):
             write_record(folder, config, arguments, request)
             if runs_here(config.hydra.launcher):

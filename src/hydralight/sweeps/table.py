@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from hydralight.config.resolvers import direction
 from hydralight.errors import UserError
 from hydralight.runs.overrides import parsed
-from hydralight.runs.run import read_metrics
+from hydralight.runs.run import own_config, read_history, read_metrics, typed_in
 from hydralight.runs.secrets import REDACTED
 from hydralight.sweeps.record import read_record
 from hydralight.sweeps.request import DIRECTIONS, Direction
@@ -87,7 +87,7 @@ def objectives_of(folder: Path, metrics: list[str]) -> list[tuple[str, Direction
     if record is not None:
         return record.objectives
     for job in trial_dirs(folder):
-        own = OmegaConf.load(job / ".hydra" / "config.yaml")
+        own = own_config(job)
         name = OmegaConf.select(own, "optimized_metric")
         if name in metrics:
             return [(name, DIRECTIONS[direction(name, _root_=own)])]
@@ -123,10 +123,9 @@ def summary_of(table: pd.DataFrame, swept: list[str], metrics: list[str]) -> pd.
 
 def _overrides(path: Path) -> dict[str, Any]:
     """Return what a trial's overrides set, by key; one that Hydra cannot read is left out."""
-    file = path / ".hydra" / "overrides.yaml"
     found = {}
-    for text in OmegaConf.load(file) if file.is_file() else []:
-        override = parsed(str(text).replace(REDACTED, "redacted"))
+    for text in typed_in(path):
+        override = parsed(text.replace(REDACTED, "redacted"))
         if override is not None:
             found[override.get_key_element().lstrip("+~")] = _shown(override)
     return found
@@ -147,7 +146,7 @@ def _logged(path: Path) -> dict[str, float]:
     content = read_metrics(path)
     best = content.get("best") or content.get("last")
     if best is None and (path / "metrics.csv").is_file():
-        history = pd.read_csv(path / "metrics.csv")
+        history = read_history(path)
         columns = history.select_dtypes("number").ffill()
         best = dict(columns.iloc[-1]) if len(columns) else {}
     return {n: float(v) for n, v in (best or {}).items() if n not in ("step", "epoch")}

@@ -5,13 +5,15 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal, TypedDict, cast
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from hydralight.runs.files import write_text
 from hydralight.runs.overrides import key_of, quoted
+from hydralight.runs.reading import Damaged, read_json
+from hydralight.runs.secrets import redact
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +42,21 @@ def write_outcome(run_dir: Path, outcome: Outcome, overrides: Sequence[str] | No
     run_dir.mkdir(parents=True, exist_ok=True)
     if overrides is not None:
         (run_dir / ".hydra").mkdir(exist_ok=True)
-        OmegaConf.save(list(overrides), run_dir / ".hydra" / "overrides.yaml")
+        typed = OmegaConf.to_yaml(OmegaConf.create(redact(list(overrides))))
+        write_text(run_dir / ".hydra" / "overrides.yaml", typed)
     write_text(run_dir / "trial.json", json.dumps(outcome, indent=2) + "\n")
 
 
 def read_outcome(run_dir: Path) -> Outcome | None:
     """Return how a trial ended; None where it was interrupted."""
     path = run_dir / "trial.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+    if not path.is_file():
+        return None
+    advice = "delete it, and the trial counts as interrupted"
+    content = read_json(path, dict, advice)
+    if "state" not in content or not isinstance(content.get("metrics", {}), dict):
+        raise Damaged(f"{path} is damaged (it lacks what it should hold): {advice}.")
+    return cast(Outcome, content)
 
 
 def arguments_of(cfg: DictConfig, run_dir: Path) -> list[str]:

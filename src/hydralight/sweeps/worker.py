@@ -18,7 +18,6 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from hydralight.runs.environment import redact_files
 from hydralight.sweeps.trial import Outcome, write_outcome
 
 PATIENCE = 30  # seconds to end an optimizer step and write a checkpoint when asked to go
@@ -62,7 +61,6 @@ def run_trial(
         outcome = {"state": "failed", "reason": str(error), "metrics": {}}
     outcome["optimized_metric"] = optimized_metric
     outcome["seconds"] = round(time.monotonic() - start, 3)
-    redact_files(run_dir)  # a trial that failed early has not come to it
     write_outcome(run_dir, outcome)
     return outcome
 

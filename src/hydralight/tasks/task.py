@@ -19,6 +19,7 @@ from hydralight.models import positions_of
 from hydralight.progress import waiting
 from hydralight.tasks.data import Batch, PredictedRows, TaskData
 from hydralight.tasks.evaluation import Evaluation, Scores, check_monitors
+from hydralight.tasks.fits import check_loaded, check_training, trained_by
 from hydralight.tasks.generation import configure_generation
 from hydralight.tasks.gradient import Gradient
 from hydralight.tasks.losses import custom_loss
@@ -81,6 +82,7 @@ class Task(LightningModule):
         self.gradient: Gradient | None = None  # of a training
         self.positions: int | None = None  # of the model, where they are limited
         self._restored: dict[str, Any] = {}
+        self._loaded: dict[str, Any] | None = None  # until it is known to fit
         self._step_metrics: dict[str, Tensor | float] = {}
         if not 0 <= self.label_smoothing < 1:
             raise UserError(f"task.label_smoothing={self.label_smoothing} should be in 0..1.")
@@ -301,9 +303,16 @@ class Task(LightningModule):
         """Keep what the last step has logged, and the count of steps that were left out."""
         checkpoint["step_metrics"] = {n: float(value) for n, value in self.step_metrics.items()}
         checkpoint["skipped"] = 0 if self.gradient is None else self.gradient.skipped
+        schedules = self.trainer.lr_scheduler_configs
+        checkpoint["trained"] = trained_by(
+            self, self.trainer.optimizers[0], schedules[0].scheduler if schedules else None
+        )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what was saved until training begins."""
+        """Keep what was saved until training begins; a `UserError` where it does not fit."""
+        if self.trainer.strategy.lightning_restore_optimizer:  # and not the strategy its own
+            check_loaded(checkpoint, self.state_dict(), self.trainer.callbacks)  # type: ignore[attr-defined]
+            self._loaded = checkpoint
         self._restored = {n: checkpoint[n] for n in ("skipped", "step_metrics") if n in checkpoint}
 
     def configure_optimizers(self, num_training_steps: int | None = None) -> OptimizerLRScheduler:
@@ -314,12 +323,17 @@ class Task(LightningModule):
         """
         scaler = self.trainer.precision == "16-mixed"
         optimizer = optim.build(self.optimizer, self.model, scaler=scaler)
-        if self.scheduler is None:
+        scheduler = None
+        if self.scheduler is not None:
+            steps = num_training_steps or self.trainer.estimated_stepping_batches
+            if steps == float("inf"):
+                raise UserError("the schedule needs an end: set trainer.max_epochs or max_steps.")
+            scheduler = self.scheduler(optimizer, int(steps))
+        loaded, self._loaded = self._loaded, None
+        if loaded is not None:
+            check_training(loaded, self, optimizer, scheduler)
+        if scheduler is None:
             return optimizer
-        steps = num_training_steps or self.trainer.estimated_stepping_batches
-        if steps == float("inf"):
-            raise UserError("the schedule needs an end: set trainer.max_epochs or max_steps.")
-        scheduler = self.scheduler(optimizer, int(steps))
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},

@@ -1,0 +1,59 @@
+"""What a Unix user expects of a program that is interrupted, or whose output nobody reads."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+INTERRUPTED, UNREAD = 130, 141  # as a shell reports SIGINT and SIGPIPE
+
+
+@contextmanager
+def manners() -> Iterator[None]:
+    """Answer Ctrl-C with one line and 130, and end quietly with 141 where a pipe is closed.
+
+    It imports nothing heavy, so that it is there while other things are imported.
+    """
+    owner, interrupted = os.getpid(), []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:  # of a process that was forked from this one, which says it
+            os._exit(INTERRUPTED)
+        interrupted.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        leave_interrupted()
+    except SystemExit as error:  # 1 is Lightning's answer to Ctrl-C
+        if interrupted and error.code == 1:
+            leave_interrupted()
+        raise
+    except Exception as error:
+        if interrupted:  # libraries that are interrupted in their imports raise their own
+            leave_interrupted()
+        if isinstance(error, BrokenPipeError) and nobody_reads():
+            sys.exit(UNREAD)
+        raise
+
+
+def leave_interrupted() -> None:
+    """Say so once, whatever the number of processes, and exit."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print("interrupted", file=sys.stderr)
+    sys.exit(INTERRUPTED)
+
+
+def nobody_reads() -> bool:
+    """Whether standard output is a pipe that was closed; then what is left for it is dropped."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False

@@ -1,0 +1,82 @@
+"""Checksums of files, and of all files of an exported model."""
+
+import hashlib
+import json
+import logging
+import os
+from functools import lru_cache
+from pathlib import Path
+
+import xxhash
+
+from hydralight.errors import UserError
+from hydralight.runs.files import write_text
+from hydralight.runs.reading import read_json
+
+log = logging.getLogger(__name__)
+
+ALGORITHM = "xxh3_128"
+NAME = "checksums.json"  # of a folder
+FOR_PEOPLE = ("README.md",)  # who edit it
+
+
+def checksum(path: Path) -> str:
+    """Return the checksum of a file, which is read once as bytes and never unpickled.
+
+    That takes a core of an AMD EPYC 1 s for 10.5 GB in memory, where the system keeps what was just
+    written; else it is as fast as the disk. (`torch.load` takes the same core 1 s for 1.8 GB.)
+    """
+    with path.open("rb") as file:
+        return f"{ALGORITHM}:{hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()}"
+
+
+def write_checksums(folder: Path) -> None:
+    """Write `checksums.json`, with the checksum of each file of a folder."""
+    sums = {str(path.relative_to(folder)): checksum(path) for path in _files(folder)}
+    write_text(folder / NAME, json.dumps(sums, indent=2) + "\n")
+
+
+def verify(folder: Path) -> None:
+    """Check each file of a folder that `checksums.json` names; without that file, nothing.
+
+    A folder that has not changed since is not read again.
+
+    Raises:
+        UserError: a file is not, bit by bit, what was written, or not there.
+    """
+    if (folder / NAME).is_file():
+        every = [*_files(folder), folder / NAME]
+        # the time of the last change of any kind, which nobody can set
+        _verified(folder, tuple((str(p), p.stat().st_size, p.stat().st_ctime_ns) for p in every))
+
+
+@lru_cache(maxsize=64)
+def _verified(folder: Path, state: tuple[tuple[str, int, int], ...]) -> None:
+    on_purpose = f"if that was done on purpose, delete {NAME} beside it"
+    for name, expected in read_json(folder / NAME, dict, "without it nothing is checked").items():
+        path = folder / name
+        if not path.is_file():
+            raise UserError(f"{path} is not there any more; {on_purpose}.")
+        if checksum(path) == expected:
+            continue
+        if name in FOR_PEOPLE:
+            log.warning("%s is not the text that was exported", path)
+        else:
+            raise UserError(
+                f"{path} is damaged (its checksum is not that in {NAME}); {on_purpose}."
+            )
+
+
+def _files(folder: Path) -> list[Path]:
+    found = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
+    return sorted(path for path in found if path.name != NAME)
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a folder is one that an export of ours may replace: it is one, or there is nothing.
+
+    A link to a folder counts as that.
+    """
+    if not (folder.exists() or folder.is_symlink()):
+        return True
+    return folder.is_dir() and ((folder / NAME).is_file() or not any(folder.iterdir()))
