@@ -139,7 +139,6 @@ def stop_in(monkeypatch, overrides, hook, step, owner=Task):
     [
         (["trainer.max_steps=6"], 6),
         (["trainer.max_epochs=0.7", "~scheduler", "callbacks=ema"], 3),
-        (["trainer.max_epochs=2", "trainer.val_check_interval=3"], 6),
         (["trainer.max_epochs=2", "trainer.val_check_interval=3"], 8),
     ],
 )
