@@ -44,7 +44,7 @@ def overrides_of(recipe, experiment, folder, split):
     else:
         overrides.append(f"data.path.train='{folder / 'data/train.jsonl'}[:12]'")
     if experiment == "distilgpt2_sonnets":
-        overrides += ["trainer.val_check_interval=1.0", "trainer.check_val_every_n_epoch=1"]
+        overrides += ["trainer.val_check_interval=1.0"]
     return overrides
 
 

@@ -28,7 +28,8 @@ def overrides_of(recipe, experiment, workers, processes, grouped):
         "data.batch_size=2",
         f"data.num_workers={workers}",
         f"data.group_by_length={str(grouped).lower()}",
-        f"trainer.max_epochs={EPOCHS}",
+        f"trainer.max_epochs={EPOCHS - 0.5}",  # and an evaluation in the middle of the last
+        "trainer.val_check_interval=5",
         "trainer.accumulate_grad_batches=2",
         "callbacks.samples=null",
         "callbacks.last_checkpoint.every_n_train_steps=1",

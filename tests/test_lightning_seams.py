@@ -1,5 +1,7 @@
 """Lightning's private doors, gone through on a tiny trainer: fails where Lightning changes one."""
 
+import math
+
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
@@ -17,6 +19,7 @@ from hydralight.callbacks.lightning_seams import (
     is_dev_run,
     logging_is_due,
 )
+from hydralight.callbacks.loops import take_our_loops
 
 
 class Module(BoringModel):
@@ -25,6 +28,11 @@ class Module(BoringModel):
     def __init__(self):
         super().__init__()
         self.seen = []
+        self.estimated = None
+
+    def configure_optimizers(self):
+        self.estimated = self.trainer.estimated_stepping_batches
+        return super().configure_optimizers()
 
     def on_train_epoch_start(self):
         self.seen.append(("epoch", self.trainer.current_epoch))
@@ -78,19 +86,49 @@ def trainer_of(tmp_path, *callbacks, **arguments):
         "enable_checkpointing": any(isinstance(c, Checkpoint) for c in callbacks),
         "default_root_dir": tmp_path,
     }
-    return Trainer(**(defaults | arguments), callbacks=list(callbacks))
+    arguments = defaults | arguments
+    epochs = arguments.pop("max_epochs")
+    trainer = Trainer(**arguments, max_epochs=math.ceil(epochs), callbacks=list(callbacks))
+    take_our_loops(trainer, epochs)
+    return trainer
 
 
 @pytest.mark.parametrize(
-    ("arguments", "due"),
+    ("arguments", "due", "steps"),
     [
-        ({}, [4, 8]),
-        ({"val_check_interval": 2}, [2, 4, 6, 8]),
-        ({"check_val_every_n_epoch": 2}, [8]),
-        ({"limit_val_batches": 0}, []),
+        ({}, [4, 8], 8),
+        ({"val_check_interval": 2}, [2, 4, 6, 8], 8),
+        ({"val_check_interval": 3}, [3, 6, 8], 8),  # not begun anew with each epoch
+        ({"val_check_interval": 5}, [5, 8], 8),  # longer than an epoch
+        ({"val_check_interval": 0.5}, [2, 4, 6, 8], 8),
+        ({"val_check_interval": 0.7}, [2, 4, 6, 8], 8),
+        ({"val_check_interval": 0.01}, [1, 2, 3, 4, 5, 6, 7, 8], 8),
+        # 4 batches are two steps, the second of one batch
+        ({"val_check_interval": 3, "accumulate_grad_batches": 3}, [3, 4], 4),
+        ({"val_check_interval": 0.5, "accumulate_grad_batches": 3}, [1, 2, 3, 4], 4),
+        ({"accumulate_grad_batches": 3}, [2, 4], 4),
+        ({"check_val_every_n_epoch": 2}, [8], 8),
+        ({"check_val_every_n_epoch": 2, "max_epochs": 3}, [8, 12], 12),
+        ({"check_val_every_n_epoch": 2, "val_check_interval": 3}, [6, 8], 8),
+        ({"check_val_every_n_epoch": None, "val_check_interval": 3}, [3, 6, 8], 8),
+        ({"limit_val_batches": 0}, [], 8),
+        ({"limit_train_batches": 3}, [3, 6], 6),
+        ({"overfit_batches": 2}, [2, 4], 4),
+        ({"max_steps": 6, "max_epochs": -1}, [4, 6], 6),
+        ({"max_steps": 6}, [4, 6], 6),
+        ({"max_steps": 0}, [0], 0),
+        ({"max_epochs": 0.5}, [2], 2),
+        ({"max_epochs": 0.01}, [1], 1),
+        ({"max_epochs": 1.1}, [4, 5], 5),
+        ({"max_epochs": 2.0}, [4, 8], 8),
+        ({"max_epochs": 1.5, "max_steps": 9}, [4, 6], 6),
+        ({"max_epochs": 1.5, "max_steps": 5}, [4, 5], 5),
+        ({"max_epochs": 1.5, "accumulate_grad_batches": 3}, [2, 3], 3),
+        ({"max_epochs": 0.5, "limit_train_batches": 0.5}, [1], 1),
     ],
 )
-def test_an_evaluation_is_known_before_it_begins(tmp_path, arguments, due):
+def test_an_evaluation_is_known_before_it_begins(tmp_path, arguments, due, steps):
+    """Which steps are evaluated; the last is, and no step is evaluated twice."""
     foretold, begun = [], []
 
     def foretell(trainer, module):
@@ -101,8 +139,71 @@ def test_an_evaluation_is_known_before_it_begins(tmp_path, arguments, due):
         Hook("on_train_batch_end", foretell),
         Hook("on_validation_start", lambda trainer, module: begun.append(trainer.global_step)),
     ]
-    trainer_of(tmp_path, *hooks, **arguments).fit(Module(), datamodule=Data())
-    assert foretold == begun == due
+    trainer, module = trainer_of(tmp_path, *hooks, **arguments), Module()
+    trainer.fit(module, datamodule=Data())
+    assert begun == due
+    assert foretold == [step for step in due if step]
+    assert trainer.global_step == module.estimated == steps
+
+
+@pytest.mark.parametrize(
+    ("batches", "arguments", "due"),
+    [
+        # 0.28 * 25 is 7.000000000000001, which would be 8 steps
+        (25, {"max_epochs": 0.28}, [7]),
+        # 4 steps an epoch, the last of one batch
+        (7, {"accumulate_grad_batches": 2, "val_check_interval": 0.5}, [2, 4, 6, 8]),
+        (7, {"accumulate_grad_batches": 2, "val_check_interval": 3}, [3, 6, 8]),
+    ],
+)
+def test_parts_of_epochs_are_counted_in_steps(tmp_path, batches, arguments, due):
+    begun, data = [], Data()
+    data.train_dataloader = lambda: DataLoader(RandomDataset(32, batches))
+    note = Hook("on_validation_start", lambda trainer, module: begun.append(trainer.global_step))
+    trainer_of(tmp_path, note, **arguments).fit(Module(), datamodule=data)
+    assert begun == due
+
+
+@pytest.mark.parametrize(
+    ("hook", "batch", "begun"),
+    [
+        ("on_train_batch_end", 3, [2]),  # within a step, which is done first
+        ("on_train_batch_end", 4, [2]),
+        ("on_train_epoch_end", 4, [2]),
+        ("on_train_start", 0, [0]),
+    ],
+)
+def test_a_run_that_is_told_to_stop_ends_with_a_step_and_an_evaluation(
+    tmp_path, hook, batch, begun
+):
+    evaluated = []
+
+    def stop(trainer, module):
+        if trainer.fit_loop.epoch_loop.batch_progress.total.ready == batch:
+            trainer.should_stop = True
+
+    def note(trainer, module):
+        evaluated.append(trainer.global_step)
+
+    hooks = [Hook(hook, stop), Hook("on_validation_start", note)]
+    arguments = {"accumulate_grad_batches": 2, "val_check_interval": 100}
+    trainer = trainer_of(tmp_path, *hooks, **arguments)
+    trainer.fit(Module(), datamodule=Data())
+    assert evaluated == begun
+    assert trainer.fit_loop.epoch_loop.batch_progress.total.ready == 2 * begun[0]
+
+
+@pytest.mark.parametrize("end", [{"max_steps": 6, "max_epochs": -1}, {"max_epochs": 1.5}])
+def test_a_run_that_is_resumed_at_its_end_goes_through_its_end(tmp_path, end):
+    """Lightning does nothing at all where `max_steps` has been reached."""
+    path, called = tmp_path / "a.ckpt", []
+    trainer_of(tmp_path, Saves(path, 6), **end).fit(Module(), datamodule=Data())
+    names = ("on_train_start", "on_train_batch_start", "on_validation_end", "on_train_end")
+    hooks = [Hook(name, lambda *args, name=name: called.append(name)) for name in names]
+    trainer = trainer_of(tmp_path, *hooks, **end)
+    trainer.fit(Module(), datamodule=Data(), ckpt_path=path, weights_only=True)
+    assert called == ["on_train_start", "on_validation_end", "on_train_end"]
+    assert trainer.global_step == 6
 
 
 @pytest.mark.parametrize("step", [3, 4, 7, 8])

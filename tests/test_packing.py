@@ -15,7 +15,7 @@ OFF = "model.config={resid_pdrop: 0, embd_pdrop: 0, attn_pdrop: 0}"
 
 @pytest.fixture
 def sonnets(recipe):
-    each_epoch = ["trainer.val_check_interval=1.0", "trainer.check_val_every_n_epoch=1"]
+    each_epoch = ["trainer.val_check_interval=1.0"]
     epochs = ["optimizer.lr=1e-3", "trainer.max_epochs=2"]
     return [*recipe("distilgpt2_sonnets"), OFF, *epochs, *each_epoch]
 

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import math
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -17,7 +18,9 @@ from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
 from hydralight import models
+from hydralight.callbacks.loops import take_our_loops
 from hydralight.config.check import check_root, check_targets, parameters
+from hydralight.config.limits import check_trainer
 from hydralight.data.batches import Batching
 from hydralight.data.encoding import Encoding
 from hydralight.data.mix import Mix
@@ -41,7 +44,8 @@ def prepare(cfg: DictConfig) -> None:
     """Check a config, settle its precision, and quieten the libraries; no data is loaded yet.
 
     Raises:
-        UserError: an unknown argument, a value of the wrong type, or one that is missing.
+        UserError: an unknown argument, a value of the wrong type or out of its range, or one that
+            is missing.
     """
     check_root(cfg)
     for group in NEEDED:
@@ -51,6 +55,7 @@ def prepare(cfg: DictConfig) -> None:
     if cfg.task.get("loss"):  # named, to be called with outputs and batch; or the task's own
         cfg.task.loss = {**cfg.task.loss, "_partial_": True} if chosen(cfg.task.loss) else None
     check_targets(cfg)
+    check_trainer(cfg.trainer)
     quiet_libraries()
 
 
@@ -160,8 +165,8 @@ def build_all(group: DictConfig | None) -> list[Any]:
 
 def build_trainer(cfg: DictConfig, callbacks: list[Any], **arguments: Any) -> Trainer:
     """Build the trainer; the order of the data is the data module's business under DDP too."""
-    if cfg.trainer.get("accumulate_grad_batches", 1) < 1:
-        raise UserError("trainer.accumulate_grad_batches should be 1 or more.")
+    max_epochs = cfg.trainer.get("max_epochs")
+    max_epochs = -1 if max_epochs is None else max_epochs
     defaults: dict[str, Any] = {
         "use_distributed_sampler": False,
         "num_sanity_val_steps": 0,
@@ -171,7 +176,10 @@ def build_trainer(cfg: DictConfig, callbacks: list[Any], **arguments: Any) -> Tr
         "default_root_dir": str(cfg.paths.output_dir),
     }
     given = {k: v for k, v in defaults.items() if k not in cfg.trainer}
-    return instantiate(cfg.trainer, **given, callbacks=callbacks, **arguments, _convert_="object")
+    given |= {**arguments, "callbacks": callbacks, "max_epochs": math.ceil(max_epochs)}
+    trainer = instantiate(cfg.trainer, **given, _convert_="object")
+    take_our_loops(trainer, max_epochs)
+    return trainer
 
 
 def resolve_precision(precision: str, trainer: DictConfig) -> str:

@@ -9,6 +9,7 @@ from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
 from hydralight.building import build_all, build_data, build_task, build_trainer
+from hydralight.config.limits import ends
 from hydralight.data.module import DataModule
 from hydralight.tasks.evaluation import check_monitors
 from hydralight.tasks.task import Task
@@ -55,7 +56,8 @@ def print_summary(cfg: DictConfig, task: Task, data: DataModule, trainer: Traine
             f"{split} examples", f"{len(data.encoded(split)):,} ({too_long:,} were too long)"
         )
     table.add_row("optimizer steps an epoch", f"{steps:,}")
-    table.add_row("epochs", str(cfg.trainer.get("max_epochs")))
+    ended = [said for said, _, _ in ends(cfg.trainer, 0, 0, batches)]
+    table.add_row("the run ends at", " or ".join(ended) or "no step: it has no end")
     table.add_row("devices", f"{trainer.world_size} by {type(trainer.accelerator).__name__}")
     table.add_row("precision", str(trainer.precision))
     table.add_row("metrics", ", ".join(sorted(trainer.callback_metrics)))

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from hydralight.building import build, prepare
 from hydralight.callbacks.lightning_seams import add_callback, is_dev_run
 from hydralight.callbacks.preemption import EXIT_CODE
+from hydralight.config.limits import MAX_EPOCHS, MAX_STEPS, ends, settle_end
 from hydralight.data.module import DataModule
 from hydralight.errors import UserError
 from hydralight.evaluation import test_best
@@ -20,6 +21,7 @@ from hydralight.preflight import preflight
 from hydralight.runs.checkpoints import checkpoints_in, intact_checkpoint
 from hydralight.runs.environment import record_overrides, record_start, redacted_keys
 from hydralight.runs.files import restore_folder
+from hydralight.runs.overrides import typed_keys
 from hydralight.runs.run import read_metrics, remove_if_unused, update_metrics
 from hydralight.runs.secrets import redact
 from hydralight.tasks.task import Task
@@ -38,6 +40,7 @@ def train(cfg: DictConfig, run_dir: Path) -> float | None:
         UserError: whatever is wrong with the config, the data, the checkpoint or the run.
     """
     prepare(cfg)
+    settle_end(cfg.trainer, typed_keys(run_dir))
     fast_dev_run = bool(cfg.trainer.get("fast_dev_run"))
     checkpoint = resume_checkpoint(cfg, run_dir) if cfg.resume else None
     check_checkpoint_is_read(cfg)
@@ -85,10 +88,11 @@ def fit(
         test_best(trainer, task, data, run_dir)
     if trainer.is_global_zero:
         update_metrics(run_dir, status="finished")
-        best = read_metrics(run_dir).get("best")
+        best, metric = read_metrics(run_dir).get("best"), cfg.optimized_metric
         if best is not None:
-            metric = cfg.optimized_metric
             log.info("best %s: %.4f, at step %d", metric, best[metric], best["step"])
+        elif best_value(cfg, trainer, run_dir) is None:
+            log.warning("no %s: the run ended without an evaluation", metric)
         log.info("run directory: %s", run_dir)
     return best_value(cfg, trainer, run_dir)
 
@@ -105,18 +109,17 @@ def resume_checkpoint(cfg: DictConfig, run_dir: Path) -> Path:
     for name in redacted_keys(cfg):
         raise UserError(f"{name} was redacted in the run's config: give it again as {name}=….")
     path, record = intact_checkpoint(folder)
-    step, epochs = record.step, record.epochs
-    max_steps = cfg.trainer.get("max_steps", -1)
-    max_epochs = cfg.trainer.get("max_epochs")
     # a checkpoint stands before the evaluation of its step, which may be all that is left
     finished = read_metrics(run_dir).get("status") == "finished"
-    reached = (max_epochs is not None and 0 <= max_epochs <= epochs) or 0 <= max_steps <= step
-    passed = (max_epochs is not None and 0 <= max_epochs < epochs) or 0 <= max_steps < step
-    if passed or (finished and reached):
-        raise UserError(
-            f"{run_dir} has nothing left to do: it is at epoch {epochs}, step {step}; to extend "
-            f"it, give for example trainer.max_epochs={epochs + 1}."
-        )
+    place = (record.step, record.epochs, record.batches_per_epoch)
+    for said, done, end in ends(cfg.trainer, *place):
+        if done > end or (done == end and finished):
+            steps = MAX_STEPS in said
+            longer = f"{MAX_STEPS}={2 * done}" if steps else f"{MAX_EPOCHS}={record.epochs + 1}"
+            raise UserError(
+                f"{run_dir} has nothing left to do: it is at epoch {record.epochs}, step "
+                f"{record.step}, where {said} ends it; to extend it, give for example {longer}."
+            )
     return path
 
 

@@ -1,15 +1,21 @@
 """The best model so far, as an ordinary Hugging Face folder."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from hydralight.callbacks.lightning_seams import averaged_model, datamodule_of
+from hydralight.callbacks.checkpoint_request import asked_of
+from hydralight.callbacks.lightning_seams import (
+    averaged_model,
+    datamodule_of,
+    evaluation_is_extra,
+)
 from hydralight.errors import UserError
-from hydralight.runs.files import fresh_folder, replace_folder
+from hydralight.runs.files import copy_folder, fresh_folder, replace_folder
 from hydralight.runs.run import update_metrics
 from hydralight.runs.secrets import redact
 
@@ -21,6 +27,10 @@ class BestModel(Callback):
     (weights as safetensors, config, tokenizer or image processor, generation config, model card)
     and is replaced as a whole.
 
+    An evaluation that is there only because the run ends may have the best model too. A run that
+    is extended has none there, so the best before it is kept as `model.step-<n>`, and taken back by
+    a resume.
+
     Args:
         dirpath: The folder.
         monitor: Name of a logged validation metric, such as `val/rougeL`.
@@ -28,6 +38,7 @@ class BestModel(Callback):
         card: What the model card says of the run, such as `base_model` and `experiment`.
         run_dir: Where `metrics.json` is, which gets the metrics of this model as `best`; the
             trainer's `default_root_dir` unless said.
+        save_last: Whether the model of the run's end is exported too, to `<dirpath>-last`.
     """
 
     def __init__(
@@ -37,12 +48,15 @@ class BestModel(Callback):
         mode: Literal["min", "max"],
         card: dict[str, Any] | None = None,
         run_dir: str | None = None,
+        save_last: bool = False,
     ) -> None:
         self.dirpath = Path(dirpath)
         self.monitor = monitor
         self.mode = mode
         self.card: dict[str, Any] = redact(dict(card or {}))
         self.run_dir = run_dir
+        self.save_last = save_last
+        self.last_metrics: dict[str, float] = {}  # of the last evaluation, by this process
         self.best_value: float | None = None
         self.best_step: int | None = None
         self.best_metrics: dict[str, float] = {}
@@ -69,6 +83,15 @@ class BestModel(Callback):
         self.best_step = state_dict["step"]
         self.best_metrics = state_dict["metrics"]
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take back the best before an evaluation that ended the run."""
+        self.take_back(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Do so before a resumed run's first evaluation, which may come before `on_train_start`."""
+        if trainer.state.fn == "fit":
+            self.take_back(trainer)
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Export at an improvement; a value that is not a number is none."""
         if trainer.state.fn != "fit" or trainer.sanity_checking:
@@ -83,33 +106,61 @@ class BestModel(Callback):
                 f"'{self.monitor}' (optimized_metric) is not among the metrics of this data: "
                 f"{', '.join(metrics)}."
             )
+        self.last_metrics = metrics
         value = metrics[self.monitor]
         better = self.best_value is None or (
             value < self.best_value if self.mode == "min" else value > self.best_value
         )
         if value == value and better:
+            if evaluation_is_extra(trainer) and asked_of(trainer).saved is not None:
+                self.keep(trainer)
             self.best_value, self.best_step = value, trainer.global_step
             self.best_metrics = metrics
-            self.export(trainer, pl_module)
+            self.export(trainer, pl_module, self.dirpath, metrics)
         self.record(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Export the last model where there was no evaluation to choose by."""
+        """Export the last model where asked, and where there was no evaluation to choose by."""
         if self.best_step is None:
-            self.export(trainer, pl_module)
+            self.export(trainer, pl_module, self.dirpath, {})
+        if self.save_last:
+            last = self.dirpath.with_name(f"{self.dirpath.name}-last")
+            self.export(trainer, pl_module, last, self.last_metrics)
         self.record(trainer)
 
     def record(self, trainer: Trainer) -> None:
         """Write `best` to `metrics.json`; after a resume only the checkpoint may know it."""
-        if trainer.is_global_zero and self.best_step is not None:
+        if trainer.is_global_zero:
             best = {"step": self.best_step, **self.best_metrics}
-            update_metrics(Path(self.run_dir or trainer.default_root_dir), best=best)
+            path = Path(self.run_dir or trainer.default_root_dir)
+            update_metrics(path, best=None if self.best_step is None else best)
 
-    def export(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the folder beside the old one, and put it in its place."""
+    def kept(self) -> Path:
+        """Return where the best so far is kept while the folder holds that of the run's end."""
+        return self.dirpath.with_name(f"{self.dirpath.name}.step-{self.best_step}")
+
+    def keep(self, trainer: Trainer) -> None:
+        """Keep the best so far, which the checkpoint speaks of, beside that of the run's end."""
+        if trainer.is_global_zero and self.best_step is not None and self.dirpath.exists():
+            copy_folder(self.dirpath, self.kept())
+
+    def take_back(self, trainer: Trainer) -> None:
+        """Put back what `keep` has kept, where the checkpoint speaks of it."""
+        if trainer.is_global_zero and self.best_step is not None and self.kept().exists():
+            self.record(trainer)
+            replace_folder(self.kept(), self.dirpath)
+
+    def export(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        folder: Path,
+        metrics: Mapping[str, float],
+    ) -> None:
+        """Write a folder beside the old one, and put it in its place."""
         if not trainer.is_global_zero:
             return
-        partial = fresh_folder(self.dirpath.with_name(f"{self.dirpath.name}.partial"))
+        partial = fresh_folder(folder.with_name(f"{folder.name}.partial"))
         model: Any = (averaged_model(trainer) or pl_module).model
         generation: Any = getattr(model, "generation_config", None)
         stop_strings = getattr(generation, "stop_strings", None)
@@ -119,10 +170,11 @@ class BestModel(Callback):
         if stop_strings:
             generation.stop_strings = stop_strings
         datamodule_of(trainer).processor.save_pretrained(partial)
-        (partial / "README.md").write_text(self.model_card(trainer.global_step, model))
-        replace_folder(partial, self.dirpath)
+        card = self.model_card(trainer.global_step, model, metrics)
+        (partial / "README.md").write_text(card)
+        replace_folder(partial, folder)
 
-    def model_card(self, step: int, model: torch.nn.Module) -> str:
+    def model_card(self, step: int, model: torch.nn.Module, metrics: Mapping[str, float]) -> str:
         """Return the text of the model card."""
         size = sum(p.numel() for p in model.parameters())
         header = ["---", "library_name: transformers"]
@@ -134,5 +186,5 @@ class BestModel(Callback):
         lines.append("")
         lines += [f"- {key}: {value}" for key, value in self.card.items() if value]
         lines.append(f"- optimizer steps: {step}")
-        lines += [f"- {name}: {value:.4f}" for name, value in sorted(self.best_metrics.items())]
+        lines += [f"- {name}: {value:.4f}" for name, value in sorted(metrics.items())]
         return "\n".join([*header, *lines, ""])

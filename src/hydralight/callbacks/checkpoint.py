@@ -7,7 +7,12 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from hydralight.callbacks.checkpoint_request import asked_of
-from hydralight.callbacks.lightning_seams import datamodule_of, evaluation_is_due, is_dev_run
+from hydralight.callbacks.lightning_seams import (
+    datamodule_of,
+    evaluation_is_due,
+    is_dev_run,
+    training_ends,
+)
 from hydralight.errors import UserError, first_line
 from hydralight.runs.checkpoints import PARTIAL, Record, checksum, put_in_place
 
@@ -22,7 +27,7 @@ class LastCheckpoint(Checkpoint):
     Args:
         dirpath: Folder of the checkpoints.
         every_n_train_steps: Optimizer steps between checkpoints; unless said, one is written
-            before each evaluation and at the end of each epoch.
+            before each evaluation and at the end of each epoch. The run's last step has one always.
         save_total_limit: How many to keep (None: all), as `step-<n>.ckpt` where more than one.
 
     Raises:
@@ -61,7 +66,7 @@ class LastCheckpoint(Checkpoint):
 
     def is_due(self, trainer: Trainer, step: int) -> bool:
         """Return whether a checkpoint is to be written at the end of this step."""
-        if asked_of(trainer).step == step or trainer.is_last_batch or step == trainer.max_steps:
+        if asked_of(trainer).step == step or trainer.is_last_batch or training_ends(trainer):
             return True
         if self.every_n_train_steps:
             return step % self.every_n_train_steps == 0

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from hydralight.callbacks.lightning_seams import (
     begin_the_next_epoch,
     evaluate_now,
-    evaluation_is_due,
+    interval_ends,
 )
 from hydralight.loggers import ExactLog
 
@@ -29,7 +29,10 @@ class ExactResume(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Put each rank's random states into the checkpoint, and whether an evaluation follows."""
+        """Put each rank's random states into the checkpoint, and whether an evaluation follows.
+
+        One that follows only because the run ends is no part of a run that is extended.
+        """
         states: list[Any] = [None] * trainer.world_size
         if trainer.world_size > 1:
             torch.distributed.all_gather_object(states, random_states())
@@ -37,7 +40,7 @@ class ExactResume(Callback):
             states = [random_states()]
         checkpoint["exact_resume"] = {
             "random_states": states,
-            "evaluation_is_due": evaluation_is_due(trainer),
+            "evaluation_is_due": interval_ends(trainer),
         }
 
     def on_load_checkpoint(

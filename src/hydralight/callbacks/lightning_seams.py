@@ -1,5 +1,6 @@
 """Every private or undocumented door of Lightning's that we use, each with its reason.
 
+`loops.py` has its loops, with our rules of when a run evaluates and ends.
 `tests/test_lightning_seams.py` goes through all of them, and fails where Lightning changes one.
 """
 
@@ -10,16 +11,29 @@ from lightning.pytorch.callbacks import WeightAveraging
 
 
 def evaluation_is_due(trainer: Trainer) -> bool:
-    """Return whether, at the end of a training batch, Lightning is about to evaluate.
+    """Return whether, at the end of a training batch, an evaluation follows.
 
-    A checkpoint goes before each evaluation, and says whether one follows. Lightning decides by
-    `val_check_interval`, `check_val_every_n_epoch`, the limits and the last batch; no public method
-    tells what it will decide.
+    A checkpoint goes before each evaluation. `loops.EpochLoop` decides, in Lightning's own method.
     """
     loop = trainer.fit_loop.epoch_loop
     fetcher = trainer.fit_loop._data_fetcher
     assert fetcher is not None
     return loop._should_check_val_fx(fetcher)
+
+
+def interval_ends(trainer: Trainer) -> bool:
+    """Return whether an evaluation follows that would be there in a longer run too."""
+    return trainer.fit_loop.epoch_loop.interval_ends()  # type: ignore[attr-defined]
+
+
+def training_ends(trainer: Trainer) -> bool:
+    """Return whether the run ends with the batch that has just been."""
+    return trainer.fit_loop.epoch_loop.training_ends()  # type: ignore[attr-defined]
+
+
+def evaluation_is_extra(trainer: Trainer) -> bool:
+    """Return whether the evaluation at hand is there only because the run ends."""
+    return trainer.fit_loop.epoch_loop.val_loop.extra  # type: ignore[attr-defined]
 
 
 def begin_the_next_epoch(trainer: Trainer) -> None:
@@ -31,14 +45,19 @@ def begin_the_next_epoch(trainer: Trainer) -> None:
         trainer.fit_loop.reset_restart_stage()
 
 
-def evaluate_now(trainer: Trainer) -> None:
-    """Run a whole validation at the start of training, as if its step had just ended.
+def evaluate_now(trainer: Trainer, extra: bool = False) -> None:
+    """Run a whole validation before or after training, as if its step had just ended.
 
     A resumed run does the evaluation that followed its checkpoint so. Lightning itself would skip
     it, or go on in its middle with the counts of the first part lost. Public `Trainer.validate`
     would end the fit.
+
+    Args:
+        trainer: In its fit.
+        extra: Whether it is there only because the run ends.
     """
-    loop = trainer.fit_loop.epoch_loop.val_loop
+    loop: Any = trainer.fit_loop.epoch_loop.val_loop
+    loop.extra = extra
     trainer.validating = True  # by which the trainer knows its active loop
     loop.restarting = False  # all of it, from its start
     loop.run()

@@ -52,10 +52,15 @@ class Record(Callback):
             draw_curves(self.dirpath)
 
     def write(self, trainer: Trainer, pl_module: Any) -> None:
-        """Write `last`: the values of the last evaluation and of the last optimizer step."""
+        """Write `last`: the values of the last evaluation and of the last optimizer step.
+
+        `epoch` is the number of epochs that have been done.
+        """
         if not trainer.is_global_zero:
             return
         last = {n: float(v) for n, v in trainer.callback_metrics.items() if n.startswith("val/")}
         last |= {name: float(value) for name, value in pl_module.step_metrics.items()}
-        place = {"step": trainer.global_step, "epoch": trainer.current_epoch}
+        data = datamodule_of(trainer).state_dict()
+        epochs = data["consumed"] // max(1, data["batches_per_epoch"])
+        place = {"step": trainer.global_step, "epoch": epochs}
         update_metrics(self.dirpath, last={**place, **last})

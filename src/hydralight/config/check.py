@@ -22,6 +22,9 @@ PARTS = {
     )
 }
 
+# Where we take more than the target itself does.
+WIDER: dict[str, Any] = {"trainer.max_epochs": int | float | None}
+
 
 def targets(node: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
     """Yield every node with a `_target_`, with its dotted path."""
@@ -137,7 +140,7 @@ def _check_arguments(
         value = node[key]
         if value is None or not isinstance(value, bool | int | float | str):
             continue  # structures are the target's own to judge
-        hint = accepted.get(key, Any)
+        hint = WIDER.get(f"{path}.{key}", accepted.get(key, Any))
         words = _alternatives(hint)
         try:
             if isinstance(value, bool) and "bool" not in words and {"int", "float"} & set(words):

@@ -1,5 +1,6 @@
 """Files and folders that are whole or not there."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -33,3 +34,18 @@ def restore_folder(path: Path) -> None:
     previous = path.with_name(f"{path.name}.previous")
     if previous.exists() and not path.exists():
         previous.rename(path)
+
+
+def copy_folder(path: Path, copy: Path) -> None:
+    """Copy a complete folder as a whole, by hard links where the disk has them."""
+
+    def link(source: str, target: str) -> None:
+        try:
+            os.link(source, target)
+        except OSError:
+            shutil.copyfile(source, target)
+
+    partial = copy.with_name(f"{copy.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(path, partial, copy_function=link)
+    replace_folder(partial, copy)

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from hydralight.config.limits import MAX_EPOCHS, MAX_STEPS
 from hydralight.config.project import config_dirs
-from hydralight.errors import UserError
+from hydralight.errors import UserError, first_line
 from hydralight.runs.run import existing_run, experiment_of, latest_run
 from hydralight.runs.secrets import REDACTED
 
@@ -187,6 +189,7 @@ def arguments_in_run(command: str, run_dir: Path, arguments: Sequence[str]) -> l
     ]
     added = [key_of(a) in EVALUATING and not a.startswith("+") for a in arguments]
     typed = [f"++{quoted_input(a)}" if add else a for a, add in zip(arguments, added, strict=True)]
+    typed = with_one_end(typed)
     before = earlier_overrides(run_dir)
     # a relaunched rank comes with arguments that have been through here already
     return [a for a in [*own, *before] if a not in typed] + typed
@@ -196,6 +199,35 @@ def earlier_overrides(run_dir: Path) -> list[str]:
     """Return what earlier resumes of a run have changed in its config."""
     path = run_dir / "resume.json"
     return json.loads(path.read_text()) if path.is_file() else []
+
+
+def with_one_end(typed: Sequence[str]) -> list[str]:
+    """Return what is typed for a run that goes on; a new end takes the place of the one it had.
+
+    `resume=<run> trainer.max_epochs=8` extends a run of `trainer.max_steps=16`, and the other way
+    round. Where both are typed, both count.
+    """
+    ended = [key for key in (MAX_EPOCHS, MAX_STEPS) if value_of(key, typed) not in (None, -1)]
+    other = {MAX_EPOCHS: MAX_STEPS, MAX_STEPS: MAX_EPOCHS}
+    lifted = [f"++{other[key]}=-1" for key in ended if other[key] not in map(key_of, typed)]
+    return [*typed, *lifted]
+
+
+def typed_keys(run_dir: Path) -> set[str]:
+    """Return the keys that were typed for a run: at its beginning, in its resumes, and now.
+
+    Raises:
+        UserError: the run's own record of them is damaged.
+    """
+    path = run_dir / ".hydra" / "overrides.yaml"
+    try:
+        begun: Any = OmegaConf.load(path) if path.is_file() else []
+    except Exception as error:  # of the parser, or of the disk
+        raise UserError(
+            f"{path} is damaged ({first_line(error)}): mend it, or remove it."
+        ) from error
+    now = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    return {key for typed in [*begun, *now] if (key := key_of(str(typed))) is not None}
 
 
 # ---------------------------------------------------------------- a sweep that goes on

@@ -129,8 +129,9 @@ def read_metrics(run_dir: Path) -> dict[str, Any]:
 
 
 def update_metrics(run_dir: Path, **values: Any) -> None:
-    """Set top-level entries of `metrics.json`."""
+    """Set top-level entries of `metrics.json`; None removes one."""
     content = {**read_metrics(run_dir), **values}
+    content = {name: value for name, value in content.items() if value is not None}
     write_text(run_dir / "metrics.json", json.dumps(content, indent=2) + "\n")
 
 
