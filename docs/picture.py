@@ -49,7 +49,7 @@ def shown(text: str) -> list[str]:
     """Return the lines that stay, and among them the last frame of the bar in the second epoch."""
     lines = []
     text = re.sub(r"\x1b\[\?25[lh]", "", text)
-    text = re.sub(r"[^\n]*\n\x1b\[1A\x1b\[2K", "", text)  # a bar that was taken away
+    text = re.sub(r"[^\n]*\n\r?\x1b\[1A\x1b\[2K", "", text)  # a bar that was taken away
     frames = re.findall(r"(?:^|\r\x1b\[2K|\r)([^\r\n]*epoch 2/2[^\r\n]*left[^\r\n]*)", text)
     for line in text.split("\n"):
         rest = re.split(r"\r(?:\x1b\[2K)?", line)[-1]
@@ -69,7 +69,8 @@ def main() -> None:
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
     console.print(f"[bold]$ python {' '.join(TYPED)}[/bold]", highlight=False)
     for line in AnsiDecoder().decode("\n".join(shown(text)).strip()):
-        console.print(line, soft_wrap=True)
+        for part in line.divide(range(COLUMNS, len(line), COLUMNS)) or [line]:
+            console.print(part, soft_wrap=True)
     path = ROOT / "docs/images/quickstart.svg"
     console.save_svg(str(path), title="Hydralight", clear=False)
     print(console.export_text())

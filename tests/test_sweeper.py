@@ -1,7 +1,9 @@
 """The sweeper, by a launcher that trains nothing."""
 
+import io
 import json
 import os
+import re
 import shlex
 from contextlib import suppress
 from dataclasses import replace
@@ -17,6 +19,7 @@ from hydra.types import HydraContext
 from hydra.utils import execution_whitelist
 from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution
+from rich.console import Console
 from sweeping import complete, finished, retried, study_of
 
 from hydralight.cli import Job
@@ -313,3 +316,22 @@ def test_what_is_no_number_is_left_empty(sweep, tmp_path):
     assert "val/all" not in text
     assert text.count("0.2500 ± 0.0000") == 1
     assert {"val/all", "val/some"} <= set(pd.read_csv(tmp_path / "sweep/sweep.csv").columns)
+
+
+def test_on_a_terminal_a_sweep_is_a_bar_of_one_line(sweep, monkeypatch):
+    sent = io.StringIO()
+    console = Console(file=sent, force_terminal=True, width=80, _environ={})
+    monkeypatch.setattr("hydralight.progress.console", lambda: console)
+    monkeypatch.setattr("hydralight.sweeps.announce.interactive", lambda: True)
+    drawn = []
+
+    def outcome(job):  # what stands there while a trial is at work
+        console._live_stack[0].refresh()
+        drawn.append(re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", sent.getvalue().split("\x1b[2K")[-1]))
+        return complete(float(job["optimizer.lr"]))
+
+    sweep(outcome, LRS, "optimized_metric=val/f1")
+    assert "\x1b[2K\x1b[1A" not in sent.getvalue()
+    assert all(len(line) <= 80 for line in drawn)
+    assert [re.match(r"trials .* (\d/3) ", line)[1] for line in drawn] == ["0/3", "1/3", "2/3"]
+    assert "best so far: trial 1, val/f1 0.7500" in drawn[2]

@@ -94,13 +94,13 @@ class Progress(ProgressBar):
 
     def _say(self, trainer: Trainer, pl_module: LightningModule) -> None:
         total = "" if self._steps == float("inf") else f"/{self._steps:.0f}"
-        loss, lr = self._loss(pl_module), float(pl_module.step_metrics["lr"])  # type: ignore[index]
+        loss, lr = self._loss(pl_module), float(pl_module.shown_metrics["lr"])  # type: ignore[index]
         place = f"step {self._step}{total}  {self._epoch(trainer)}"
         log.info("%s  loss %s  lr %.2e%s", place, loss, lr, self._speed(trainer))
         self._said, self._said_at = self._step, monotonic()
 
     def _loss(self, pl_module: Any) -> str:
-        return short(float(pl_module.step_metrics["train/loss"]))
+        return short(float(pl_module.shown_metrics["train/loss"]))
 
     def _speed(self, trainer: Trainer) -> str:
         """Return speed and time left; the loss has been read, so that the device is done."""

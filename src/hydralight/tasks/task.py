@@ -286,6 +286,11 @@ class Task(LightningModule):
         self.check_gradient()
         return self._step_metrics
 
+    @property
+    def shown_metrics(self) -> dict[str, Tensor | float]:
+        """The same values, finite or not: for one process alone, where all have to raise alike."""
+        return self._step_metrics
+
     def check_gradient(self) -> None:
         """Raise a `UserError` if the last step was not finite and the run is to stop there."""
         if self.gradient is not None:
