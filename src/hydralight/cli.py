@@ -16,7 +16,7 @@ from hydralight.config.explain import explain
 from hydralight.config.resolvers import register_resolvers
 from hydralight.config.whitelist import whitelist
 from hydralight.errors import UserError, did_you_mean
-from hydralight.manners import manners
+from hydralight.manners import leave_if_unread, manners
 
 COMMANDS = ("train", "eval", "predict", "report")
 
@@ -58,6 +58,7 @@ def main(command: str) -> None:
 
 def exit_with(error: Exception, show_traceback: bool) -> None:
     """Print one sentence and exit with 1; raise what is our own bug."""
+    leave_if_unread(error)
     sentence = explain(error)
     if sentence is None or show_traceback:
         raise error
