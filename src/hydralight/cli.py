@@ -18,7 +18,7 @@ from hydralight.config.resolvers import register_resolvers
 from hydralight.config.whitelist import whitelist
 from hydralight.errors import UserError, did_you_mean
 from hydralight.help import COMMANDS, text_of
-from hydralight.manners import manners
+from hydralight.manners import leave_if_unread, manners
 
 HELP = ("-h", "--help")
 
@@ -69,6 +69,7 @@ def main(command: str) -> None:
 
 def exit_with(error: Exception, show_traceback: bool) -> None:
     """Print one sentence and exit with 1; raise what is our own bug."""
+    leave_if_unread(error)
     sentence = explain(error)
     if sentence is None or show_traceback:
         raise error

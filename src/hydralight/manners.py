@@ -1,6 +1,7 @@
 """What a Unix user expects of a program that is interrupted, or whose output nobody reads."""
 
 import os
+import select
 import signal
 import sys
 from collections.abc import Iterator
@@ -37,8 +38,7 @@ def manners() -> Iterator[None]:
     except Exception as error:
         if interrupted:  # libraries that are interrupted in their imports raise their own
             leave_interrupted()
-        if isinstance(error, BrokenPipeError) and nobody_reads():
-            sys.exit(UNREAD)
+        leave_if_unread(error)
         raise
 
 
@@ -49,11 +49,17 @@ def leave_interrupted() -> None:
     sys.exit(INTERRUPTED)
 
 
+def leave_if_unread(error: BaseException) -> None:
+    """Exit where an error only says that nobody reads standard output any more."""
+    if isinstance(error, BrokenPipeError) and nobody_reads():
+        sys.exit(UNREAD)
+
+
 def nobody_reads() -> bool:
     """Whether standard output is a pipe that was closed; then what is left for it is dropped."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    closed = any(event & select.POLLERR for _, event in output.poll(0))
+    if closed:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    return closed

@@ -50,5 +50,5 @@ def predict(cfg: DictConfig, run_dir: Path) -> PredictedRows:
         write_json_lines(Path(str(output)).expanduser(), rows)
     else:
         for row in rows:
-            print(json.dumps(row, ensure_ascii=False))
+            print(json.dumps(row, ensure_ascii=False), flush=True)
     return rows
