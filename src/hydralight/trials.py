@@ -5,6 +5,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -12,22 +13,25 @@ from omegaconf import DictConfig
 from hydralight.commands import COMMAND, start
 from hydralight.config.explain import explain
 from hydralight.config.project import CONFIG_DIR
+from hydralight.config.typed import Typed
 from hydralight.errors import first_line
+from hydralight.runs.overrides import key_of
 from hydralight.runs.run import read_metrics
 from hydralight.sweeps.trial import Outcome, arguments_of, take_one_gpu, variables_of
 from hydralight.sweeps.worker import run_trial
 
 
-def trial(cfg: DictConfig, run_dir: Path, preload: str) -> Outcome:
+def trial(cfg: DictConfig, run_dir: Path, preload: str, typed: Typed) -> Outcome:
     """Run one job of a sweep in a process of its own, as `train.py` with its overrides.
 
     Args:
         cfg: The job's config.
         run_dir: The job's directory.
         preload: The module that processes of trials have in common.
+        typed: What was typed for the sweep, which is trusted.
     """
     return run_trial(
-        train_trial,
+        partial(train_trial, typed=typed),
         arguments_of(cfg, run_dir),
         run_dir,
         environment=variables_of(cfg),
@@ -36,14 +40,14 @@ def trial(cfg: DictConfig, run_dir: Path, preload: str) -> Outcome:
     )
 
 
-def train_trial(run_dir: Path, arguments: Sequence[str]) -> Outcome:
+def train_trial(run_dir: Path, arguments: Sequence[str], *, typed: Typed) -> Outcome:
     """Train in this process, and return an outcome whatever happens."""
     sys.argv = [script(), *arguments]  # DDP starts its other ranks by them
     take_one_gpu()
     started = time.monotonic()
     outcome: Outcome = {"state": "complete"}
     try:
-        start("train", arguments)
+        start("train", arguments, typed_for_trial(typed, arguments))
     except Exception as error:
         traceback.print_exc()
         if type(error).__name__ == "TrialPruned":
@@ -55,6 +59,15 @@ def train_trial(run_dir: Path, arguments: Sequence[str]) -> Outcome:
     outcome["metrics"] = {name: value for name, value in best.items() if name != "step"}
     outcome["metrics"]["seconds"] = round(time.monotonic() - started, 3)
     return outcome
+
+
+def typed_for_trial(typed: Typed, arguments: Sequence[str]) -> Typed:
+    """Return what counts as typed in a trial: what did in its sweep, and what its sweep adds.
+
+    That is Hydra's part of the arguments: the sweep has composed the job with what was typed.
+    """
+    added = [a for a in arguments if (key_of(a) or "").startswith("hydra")]
+    return Typed((*typed.arguments, *added))
 
 
 def script() -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from hydralight.config.whitelist import allowed
+from hydralight.config.whitelist import allowed, whitelist
 from hydralight.errors import UserError, did_you_mean, first_line
 
 # What a group's keys are dealt out to, beside the class that its `_target_` names.
@@ -111,6 +111,10 @@ def named(key: str, name: str) -> Any:
         raise UserError(f"{key}={name} cannot be imported ({first_line(error)}).") from error
     if not callable(found):
         raise UserError(f"{key}={name} is no function and no class.")
+    # a module's attributes are also what it imports: where a thing is from decides
+    origin = f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}"
+    if not (allowed(origin) or name in whitelist()):
+        raise UserError(f"{key}={name} is {origin}, which is not on the whitelist.")
     return found
 
 
@@ -172,7 +176,7 @@ ROOT_TYPES: dict[str, Any] = {
 }
 
 GROUPS = "task model tokenizer generation data optimizer scheduler trainer callbacks logger paths"
-ROOT_KEYS = (*ROOT_TYPES, *GROUPS.split(), "tags", "hparams_search", "debug", "sweep")
+ROOT_KEYS = (*ROOT_TYPES, *GROUPS.split(), "tags", "trust", "hparams_search", "debug", "sweep")
 ROOT_KEYS += ("run", "split", "input", "output")
 
 

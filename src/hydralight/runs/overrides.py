@@ -19,6 +19,9 @@ from hydralight.runs.secrets import REDACTED
 # Their values are paths or texts as they were typed, which need not be an override's.
 FREE_TEXT = re.compile(r"\+{0,2}(resume|run|sweep|input)=(.*)", re.DOTALL)
 EVALUATING = ("run", "split", "input", "output")  # keys that a training config does not have
+# What a record of a run or a sweep may not say, and what of it is said anew each time.
+OF_THE_PROGRAM = ("hydra", "trust", "resume", "sweep", *EVALUATING)
+PLACES = ("hydra.run", "hydra.sweep", "hydra.mode", "paths.log_dir")
 
 
 def parsed(argument: str) -> Override | None:
@@ -174,28 +177,112 @@ def named_run(command: str, argv: list[str]) -> Path | None:
     return path
 
 
-def arguments_in_run(command: str, run_dir: Path, arguments: Sequence[str]) -> list[str]:
-    """Return Hydra's arguments for a command on a run's own config, in the run's directory."""
-    paths = ",".join(quoted(f"file://{folder}") for folder in config_dirs())
+def arguments_in_run(
+    command: str, run_dir: Path, before: Sequence[str], arguments: Sequence[str]
+) -> list[str]:
+    """Return Hydra's arguments for a command on a run's own config, in the run's directory.
+
+    Args:
+        command: `train`, `eval` or `predict`.
+        run_dir: The run's directory.
+        before: What earlier resumes have changed.
+        arguments: What was typed.
+    """
     own = [
         f"hydra.run.dir={quoted(run_dir)}",
         "hydra.output_subdir=null",
         f"hydra.job.name={command}",
-        f"hydra.searchpath=[{paths}]",
         "hydra/job_logging=hydralight",
-        f"+hydra.runtime.choices.experiment={experiment_of(run_dir)}",
+        f"+hydra.runtime.choices.experiment={quoted(experiment_of(run_dir))}",
     ]
+    own += [a for a in with_own_configs([]) if a not in arguments]
     added = [key_of(a) in EVALUATING and not a.startswith("+") for a in arguments]
     typed = [f"++{quoted_input(a)}" if add else a for a, add in zip(arguments, added, strict=True)]
-    before = earlier_overrides(run_dir)
     # a relaunched rank comes with arguments that have been through here already
     return [a for a in [*own, *before] if a not in typed] + typed
 
 
+def config_of(run_dir: Path) -> DictConfig:
+    """Return a run's own unresolved config, without what is no experiment's.
+
+    It is handed to Hydra as it stands. As a file in Hydra's search path it could choose further
+    configs, of its own folder too, and configure Hydra itself.
+
+    Raises:
+        UserError: it tries to.
+    """
+    path = run_dir / ".hydra" / "config.yaml"
+    config = OmegaConf.load(path)
+    if not isinstance(config, DictConfig):
+        raise UserError(f"{path} should hold the keys of an experiment.")
+    for key in ("hydra", "defaults"):
+        if key in config:
+            raise UserError(f"{path} has '{key}', which is not taken from a run: take it out.")
+    for key in EVALUATING:
+        config.pop(key, None)
+    if not isinstance(config._get_node("paths"), DictConfig):
+        config.paths = {}
+    config.paths.output_dir = "${hydra:runtime.output_dir}"
+    config.trust, config.resume, config.sweep = [], None, None
+    return config
+
+
 def earlier_overrides(run_dir: Path) -> list[str]:
-    """Return what earlier resumes of a run have changed in its config."""
+    """Return what earlier resumes of a run have changed in its config.
+
+    Raises:
+        UserError: it holds more than overrides of an experiment.
+    """
     path = run_dir / "resume.json"
-    return json.loads(path.read_text()) if path.is_file() else []
+    return [a for a in recorded(path) if _is_an_experiments(a, path)] if path.is_file() else []
+
+
+def recorded(path: Path) -> list[str]:
+    """Return the overrides that a file holds, which is anybody's."""
+    content = json.loads(path.read_text())
+    if not isinstance(content, list) or not all(isinstance(one, str) for one in content):
+        raise UserError(f"{path} should be a list of overrides.")
+    return content
+
+
+def _is_an_experiments(argument: str, path: Path) -> bool:
+    """Whether a recorded override is one of an experiment; False where it can be left out.
+
+    Raises:
+        UserError: it would say more: a flag, a key of the program, or nothing that can be read.
+    """
+    override = parsed(argument)
+    if override is None:
+        raise UserError(f"{path}: '{argument}' is no override: take it out.")
+    key = override.key_or_group.replace("/", ".")
+    if any(key == own or key.startswith(f"{own}.") for own in PLACES):
+        return False
+    if override.key_or_group == "hydra.searchpath" and argument in with_own_configs([]):
+        return False
+    if _root(key) == "hydra" and override.package is None and _chooses_launcher(override):
+        return True
+    roots = {_root(key), _root(override.package or "")}
+    if roots & set(OF_THE_PROGRAM) or key in ("paths", "paths.output_dir"):
+        raise UserError(
+            f"{path} sets {override.key_or_group}, which is taken only from what is typed: take "
+            f"it out there, and type {argument} if you want it."
+        )
+    return True
+
+
+def _chooses_launcher(override: Override) -> bool:
+    """Whether an override names an installed launcher, or sets a number or a switch of it."""
+    if override.is_delete():
+        return False
+    value = override.value()
+    if override.key_or_group == "hydra/launcher":
+        return isinstance(value, str) and value.isidentifier()
+    plain = value is None or isinstance(value, bool | int | float)
+    return override.key_or_group.startswith("hydra.launcher.") and plain
+
+
+def _root(key: str) -> str:
+    return key.split(".")[0]
 
 
 # ---------------------------------------------------------------- a sweep that goes on
@@ -216,14 +303,26 @@ def named_sweep(argv: Sequence[str]) -> Path | None:
     return path
 
 
-def arguments_in_sweep(sweep_dir: Path, arguments: Sequence[str]) -> list[str]:
-    """Return the arguments that go on with a sweep: what began it, and what is typed now."""
-    begun = json.loads((sweep_dir / "sweep.json").read_text())
-    typed = [a for a in arguments if key_of(a) != "sweep" and a not in ("-m", "--multirun")]
-    anew = {key_of(argument) for argument in typed} | {"hydra.sweep.dir", "hydra.mode"}
-    kept = [argument for argument in begun if key_of(argument) not in anew]
+def begun_with(sweep_dir: Path, arguments: Sequence[str]) -> list[str]:
+    """Return of what began a sweep what is not typed anew.
+
+    Raises:
+        UserError: it holds more than overrides of an experiment, or a secret that is hidden now.
+    """
+    path = sweep_dir / "sweep.json"
+    anew = {key_of(argument) for argument in arguments}
+    left = [argument for argument in recorded(path) if key_of(argument) not in anew]
+    kept = [argument for argument in left if _is_an_experiments(argument, path)]
     for argument in kept:
         if REDACTED in argument:
             key = argument.split("=")[0]
             raise UserError(f"{key} was redacted in the sweep's record: give it again as {key}=….")
+    return kept
+
+
+def arguments_in_sweep(
+    sweep_dir: Path, kept: Sequence[str], arguments: Sequence[str]
+) -> list[str]:
+    """Return the arguments that go on with a sweep: what began it, and what is typed now."""
+    typed = [a for a in arguments if key_of(a) != "sweep" and a not in ("-m", "--multirun")]
     return ["--multirun", *kept, *typed, f"hydra.sweep.dir={quoted(sweep_dir)}"]

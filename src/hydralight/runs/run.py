@@ -1,6 +1,7 @@
 """A run directory: how it is found, what it holds, and its metrics."""
 
 import json
+import re
 import shutil
 from functools import cached_property
 from pathlib import Path
@@ -116,10 +117,20 @@ def model_folder(run_dir: Path) -> Path:
 
 
 def experiment_of(run_dir: Path) -> str:
-    """Return the name of the recipe that a run was composed from, or "null"."""
+    """Return the name of the recipe that a run was composed from, or "null".
+
+    Raises:
+        UserError: it is no plain name.
+    """
     path = run_dir / ".hydra" / "hydra.yaml"
     own = OmegaConf.load(path) if path.is_file() else OmegaConf.create()
-    return OmegaConf.select(own, "hydra.runtime.choices.experiment") or "null"
+    node = own.get("hydra") if isinstance(own, DictConfig) else None
+    for key in ("runtime", "choices", "experiment"):
+        node = node._get_node(key) if isinstance(node, DictConfig) else None
+    name = getattr(node, "_value", lambda: None)() or "null"  # as it stands, unresolved
+    if not re.fullmatch(r"\w[\w.+-]*(/\w[\w.+-]*)*", str(name)):
+        raise UserError(f"{path}: hydra.runtime.choices.experiment is no name of a recipe.")
+    return str(name)
 
 
 def read_metrics(run_dir: Path) -> dict[str, Any]:

@@ -34,3 +34,8 @@ def redact(value: Any, key: str = "") -> Any:
     if typed is not None and SECRET_KEY.search(typed["key"]):
         return f"{typed[1]}={REDACTED}"
     return SECRET_VALUE.sub(REDACTED, value)
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a key, or an environment variable, is named like a secret."""
+    return SECRET_KEY.search(name) is not None
