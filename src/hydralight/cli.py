@@ -19,6 +19,8 @@ from hydralight.config.resolvers import register_resolvers
 from hydralight.config.typed import Typed
 from hydralight.config.whitelist import whitelist
 from hydralight.errors import UserError, did_you_mean
+from hydralight.runs.logs import hide_secrets
+from hydralight.runs.secrets import redact_message
 
 COMMANDS = ("train", "eval", "predict", "report")
 
@@ -45,6 +47,7 @@ def command_line() -> None:
 
 def main(command: str) -> None:
     """Run `train`, `eval` or `predict` with what was typed; exit with 1 on a user's mistake."""
+    hide_secrets()
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
         config_name, typed = prepare(command, sys.argv)
@@ -65,7 +68,7 @@ def exit_with(error: Exception, show_traceback: bool) -> None:
     sentence = explain(error)
     if sentence is None or show_traceback:
         raise error
-    print(f"error: {sentence}", file=sys.stderr)
+    print(f"error: {redact_message(sentence)}", file=sys.stderr)
     sys.exit(1)
 
 

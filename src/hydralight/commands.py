@@ -22,6 +22,7 @@ from hydralight.config.whitelist import whitelist
 from hydralight.errors import UserError
 from hydralight.runs import overrides as typed
 from hydralight.runs.run import remove_if_unused
+from hydralight.runs.secrets import redact_message, remember
 
 OF_A_RUN = "config_of_a_run"  # name of the config that a run has, in Hydra's store
 COMMAND = "HYDRALIGHT_COMMAND"  # tells it to the ranks that `hydralight <command>` starts by itself
@@ -35,6 +36,7 @@ def prepare(command: str, argv: list[str]) -> tuple[str, Typed]:
     """
     projects()  # which also lets their packages be imported
     users = set(argv[1:])
+    remember(users)
     sweep_dir = typed.named_sweep(argv) if command == "train" else None
     kept: list[str] = []
     if sweep_dir is not None:
@@ -104,9 +106,9 @@ def call(
             raise raised[0]
     except Exception as error:
         sentence = explain(error)
-        if sentence is None or isinstance(error, UserError):
+        if sentence is None or (isinstance(error, UserError) and redact_message(sentence) == sentence):
             raise
-        raise UserError(sentence) from error
+        raise UserError(redact_message(sentence)) from (error if redact_message(str(error)) == str(error) else None)
     return run_dirs[0] if run_dirs[0].exists() else None, returned[0]
 
 

@@ -16,7 +16,9 @@ from hydralight.config.project import CONFIG_DIR
 from hydralight.config.typed import Typed
 from hydralight.errors import first_line
 from hydralight.runs.overrides import key_of
+from hydralight.runs.logs import hide_secrets
 from hydralight.runs.run import read_metrics
+from hydralight.runs.secrets import redact_message
 from hydralight.sweeps.trial import Outcome, arguments_of, take_one_gpu, variables_of
 from hydralight.sweeps.worker import run_trial
 
@@ -43,18 +45,19 @@ def trial(cfg: DictConfig, run_dir: Path, preload: str, typed: Typed) -> Outcome
 def train_trial(run_dir: Path, arguments: Sequence[str], *, typed: Typed) -> Outcome:
     """Train in this process, and return an outcome whatever happens."""
     sys.argv = [script(), *arguments]  # DDP starts its other ranks by them
+    hide_secrets()
     take_one_gpu()
     started = time.monotonic()
     outcome: Outcome = {"state": "complete"}
     try:
         start("train", arguments, typed_for_trial(typed, arguments))
     except Exception as error:
-        traceback.print_exc()
+        print(redact_message(traceback.format_exc()), file=sys.stderr)
         if type(error).__name__ == "TrialPruned":
             outcome |= {"state": "pruned", "step": error.args[0]}
         else:
             reason = explain(error) or f"{type(error).__name__}: {first_line(error)}"
-            outcome |= {"state": "failed", "reason": reason}
+            outcome |= {"state": "failed", "reason": redact_message(reason)}
     best = read_metrics(run_dir).get("best", {})
     outcome["metrics"] = {name: value for name, value in best.items() if name != "step"}
     outcome["metrics"]["seconds"] = round(time.monotonic() - started, 3)

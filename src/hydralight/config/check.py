@@ -4,9 +4,11 @@ import inspect
 import types
 import typing
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from hydralight.config.whitelist import allowed, whitelist
 from hydralight.errors import UserError, did_you_mean, first_line
@@ -33,6 +35,9 @@ def targets(node: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
             yield path, node
         for key in map(str, node):
             child = node._get_node(key)
+            if child is not None and child._is_interpolation():  # to a node, or makes one
+                with suppress(OmegaConfBaseException):
+                    child = node[key]
             if isinstance(child, DictConfig | ListConfig):
                 yield from targets(child, f"{path}.{key}" if path else str(key))
 

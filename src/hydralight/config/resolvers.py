@@ -14,7 +14,7 @@ from hydralight.config.project import config_dirs
 from hydralight.config.typed import Typed
 from hydralight.config.whitelist import allowed
 from hydralight.errors import UserError
-from hydralight.runs.secrets import is_secret_name
+from hydralight.runs.secrets import is_secret_variable
 
 # Variables that recipes ask for, and that say nothing of their user but places and jobs.
 HARMLESS = re.compile(
@@ -68,7 +68,7 @@ def variable(typed: Typed) -> Callable[..., Any]:
     def env(name: str, *default: Any) -> Any:
         if name not in os.environ:
             return oc.env(name, *default)
-        harmless = HARMLESS.fullmatch(name) and not is_secret_name(name)
+        harmless = HARMLESS.fullmatch(name) and not is_secret_variable(name)
         if not (harmless or typed.trusts("environment") or name in named_variables(typed)):
             raise UserError(
                 f"a config asks for the environment's {name}: type trust=[environment] to give it "

@@ -206,4 +206,5 @@ def sends(leaf: Leaf) -> bool:
             return leaf.value is not True
         return leaf.path.startswith("logger.") and leaf.key not in WANDB_SETTINGS
     group = leaf.path.partition(".")[0]
-    return group in ("logger", "tokenizer", "model") and bool(SENDS.fullmatch(leaf.key))
+    parts = re.split(r"[.\[\]]+", leaf.path)
+    return group in ("logger", "tokenizer", "model") and any(map(SENDS.fullmatch, parts))

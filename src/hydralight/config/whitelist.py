@@ -13,6 +13,7 @@ WHITELIST = (
     "hydralight.models.Scratch",
     "hydralight.optim.schedule",
     "hydralight.processors.*",
+    "hydralight.runs.logs.RunLog",
     "hydralight.tasks.*",
     "hydralight.tokenizers.Pretrained",
     "hydralight.tokenizers.Trained",

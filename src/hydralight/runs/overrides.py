@@ -310,7 +310,7 @@ def begun_with(sweep_dir: Path, arguments: Sequence[str]) -> list[str]:
         UserError: it holds more than overrides of an experiment, or a secret that is hidden now.
     """
     path = sweep_dir / "sweep.json"
-    anew = {key_of(argument) for argument in arguments}
+    anew = {key_of(argument) for argument in arguments} - {None}
     left = [argument for argument in recorded(path) if key_of(argument) not in anew]
     kept = [argument for argument in left if _is_an_experiments(argument, path)]
     for argument in kept:

@@ -54,7 +54,7 @@ class Run:
         """The best model, in evaluation mode, of the class it was saved from."""
         import transformers
 
-        config = transformers.AutoConfig.from_pretrained(self.model_dir)
+        config = transformers.AutoConfig.from_pretrained(self.model_dir, trust_remote_code=False)
         return getattr(transformers, config.architectures[0]).from_pretrained(self.model_dir)
 
     @cached_property
@@ -62,14 +62,14 @@ class Run:
         """The tokenizer."""
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(self.model_dir)
+        return AutoTokenizer.from_pretrained(self.model_dir, trust_remote_code=False)
 
     @cached_property
     def processor(self) -> Any:
         """The tokenizer, or the image processor."""
         from transformers import AutoProcessor
 
-        return AutoProcessor.from_pretrained(self.model_dir)
+        return AutoProcessor.from_pretrained(self.model_dir, trust_remote_code=False)
 
     @property
     def model_dir(self) -> Path:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hydralight.runs.files import write_text
 from hydralight.runs.overrides import key_of, quoted
+from hydralight.runs.secrets import redact
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +41,8 @@ def write_outcome(run_dir: Path, outcome: Outcome, overrides: Sequence[str] | No
     run_dir.mkdir(parents=True, exist_ok=True)
     if overrides is not None:
         (run_dir / ".hydra").mkdir(exist_ok=True)
-        OmegaConf.save(list(overrides), run_dir / ".hydra" / "overrides.yaml")
-    write_text(run_dir / "trial.json", json.dumps(outcome, indent=2) + "\n")
+        OmegaConf.save(redact(list(overrides)), run_dir / ".hydra" / "overrides.yaml")
+    write_text(run_dir / "trial.json", json.dumps(redact(dict(outcome)), indent=2) + "\n")
 
 
 def read_outcome(run_dir: Path) -> Outcome | None:
