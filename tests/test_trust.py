@@ -136,7 +136,7 @@ RECIPES = {
         LISTED,
     ),
     "a pickle in a module of torch": (
-        "optimizer: {_target_: torch.optim.adamw.torch.load, weights_only: false}",
+        "optimizer: {_target_: torch.optim.adam.torch.load, weights_only: false}",
         LISTED,
     ),
     "a module loader": (
@@ -147,8 +147,8 @@ RECIPES = {
         "task: {loss: {_target_: hydralight.tasks.task.Task.load_from_checkpoint, strict: x}}",
         LISTED,
     ),
-    "Hydra's finder": ("callbacks: {x: {_target_: hydra.utils.get_method, way: os.system}}", LISTED),
-    "a target put together": ("tags: [os]\ncallbacks: {x: {_target_: '${tags.0}.getpid'}}", LISTED),
+    "Hydra's finder": ("callbacks: {x: {_target_: hydra.utils.get_method, way: x}}", LISTED),
+    "a target put together": ("tags: [os]\ncallbacks: {x: {_target_: '${tags.0}.nice'}}", LISTED),
     "a target in a list": ("callbacks: {x: {_target_: lightning.pytorch.callbacks.Timer,"
                            " duration: [{_target_: os.getpid}]}}", LISTED),
     "a target out of a text": (
@@ -205,7 +205,7 @@ RECIPES = {
     "W&B's folder": ("defaults: [bart_cnn, override /logger: wandb]\n"
                      "logger: {wandb: {dir: GUARDED}}", PLACE),
     "W&B's server": ("defaults: [bart_cnn, override /logger: wandb]\n"
-                     "logger: {wandb: {settings: {base_url: 'http://127.0.0.1:9'}}}", SENDS + "|" + PLACE),
+                     "logger: {wandb: {settings: {base_url: 'http://127.0.0.1:9'}}}", PLACE),
     "W&B's server by its bare name": ("logger: {wandb: {_target_: lightning.pytorch.loggers."
                                       "WandbLogger, settings: {base_url: evil.example}}}", SENDS),
     "W&B's proxy": ("defaults: [bart_cnn, override /logger: wandb]\n"
@@ -279,7 +279,7 @@ def test_a_group_that_was_typed_and_comes_from_elsewhere(guarded, bart_cnn, tmp_
     path.write_text("# @package _global_\nhydra: {job: {env_set: {HOSTILE: '1'}}}\n")
     typed = [f"hydra.searchpath=[file://{tmp_path / 'foreign'}]", "callbacks=better"]
     with pytest.raises(UserError, match=PROGRAM):
-        hydralight.train([*bart_cnn, *typed])
+        hydralight.train([*(o for o in bart_cnn if not o.startswith("callbacks")), *typed])
 
 
 # ---------------------------------------------------------------- runs and checkpoints
@@ -332,7 +332,9 @@ def test_a_hostile_run(name, command, guarded, trained, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run")
     path = run / ".hydra/config.yaml"
     changes = json.loads(written(json.dumps(changes), guarded))
-    path.write_text(yaml.dump(OmegaConf.to_container(OmegaConf.merge(OmegaConf.load(path), changes))))
+    path.write_text(
+        yaml.dump(OmegaConf.to_container(OmegaConf.merge(OmegaConf.load(path), changes)))
+    )
     (run / ".hydra/experiment").mkdir()
     (run / ".hydra/experiment/evil.yaml").write_text("hydra: {job: {env_set: {HOSTILE: '1'}}}")
     key = {"train": "resume", "eval": "run"}[command]
@@ -425,7 +427,7 @@ def test_jobs_of_a_sweep_are_composed_under_the_same_rule(guarded, tmp_path):
         assert type(loader) is Loader
         master = loader.load_configuration("train", list(typed), hydra_module.RunMode.MULTIRUN)
         assert loader.load_sweep_config(master, ["experiment=quickstart"]).seed == 42
-        for job in (["experiment=evil"], ["hydra.job.env_set.HOSTILE=1"], ["trust=[remote_code]"]):
+        for job in (["experiment=evil"], ["+hydra.job.env_set.HOSTILE=1"], ["trust=[remote_code]"]):
             with pytest.raises(UserError, match=PROGRAM):
                 loader.load_sweep_config(master, job)
 
@@ -506,7 +508,7 @@ def test_what_is_typed_or_local_is_trusted(key, value, tmp_path, monkeypatch):
 
 
 def test_typed_program_keys_and_groups_of_ours_work(bart_cnn, tmp_path):
-    typed = [*bart_cnn, "hydra.job.env_set.TYPED=1", f"hydra.run.dir={tmp_path / 'mine'}"]
+    typed = [*bart_cnn, "+hydra.job.env_set.TYPED=1", f"hydra.run.dir={tmp_path / 'mine'}"]
     typed += ["debug=limit", "callbacks=early_stopping", "check=true", "trust=[environment]"]
     assert hydralight.train([*typed, "tags=['${oc.env:TYPED}']"]) is None
 

@@ -60,9 +60,7 @@ def prepare(command: str, argv: list[str]) -> tuple[str, Typed]:
     return OF_A_RUN, Typed(tuple(a for a in argv[1:] if a not in read))
 
 
-def start(
-    command: str, overrides: Sequence[str], typed_before: Typed | None = None
-) -> Path | None:
+def start(command: str, overrides: Sequence[str], typed_before: Typed | None = None) -> Path | None:
     """Do in this process what the command line does, raising errors.
 
     Args:
@@ -106,9 +104,13 @@ def call(
             raise raised[0]
     except Exception as error:
         sentence = explain(error)
-        if sentence is None or (isinstance(error, UserError) and redact_message(sentence) == sentence):
+        if sentence is None or (
+            isinstance(error, UserError) and redact_message(sentence) == sentence
+        ):
             raise
-        raise UserError(redact_message(sentence)) from (error if redact_message(str(error)) == str(error) else None)
+        raise UserError(redact_message(sentence)) from (
+            error if redact_message(str(error)) == str(error) else None
+        )
     return run_dirs[0] if run_dirs[0].exists() else None, returned[0]
 
 

@@ -15,8 +15,8 @@ from hydralight.config.explain import explain
 from hydralight.config.project import CONFIG_DIR
 from hydralight.config.typed import Typed
 from hydralight.errors import first_line
-from hydralight.runs.overrides import key_of
 from hydralight.runs.logs import hide_secrets
+from hydralight.runs.overrides import key_of
 from hydralight.runs.run import read_metrics
 from hydralight.runs.secrets import redact_message
 from hydralight.sweeps.trial import Outcome, arguments_of, take_one_gpu, variables_of

@@ -21,9 +21,18 @@ from omegaconf import DictConfig, OmegaConf
 from hydralight.config.project import config_dirs
 from hydralight.config.typed import Typed
 from hydralight.errors import UserError
+from hydralight.runs.overrides import value_of
 
 # Of the program, and not of an experiment.
-OWN_KEYS = ("hydra", "trust", "paths.log_dir", "paths.output_dir", "resume", "run", "sweep")
+OWN_KEYS: tuple[str, ...] = (
+    "hydra",
+    "trust",
+    "paths.log_dir",
+    "paths.output_dir",
+    "resume",
+    "run",
+    "sweep",
+)
 OWN_KEYS += ("input", "output")
 # What Hydra writes down of a composition, and the mode, which it checks itself.
 RECORDS = ("hydra.overrides", "hydra.runtime.choices", "hydra.mode")
@@ -46,11 +55,11 @@ class Loader(ConfigLoaderImpl):
     def _load_configuration(  # type: ignore[override]
         self, config_name: str | None, overrides: list[str], run_mode: RunMode, **options: Any
     ) -> DictConfig:
+        self._refuse_hydras_names()
         composed = super()._load_configuration(config_name, overrides, run_mode, **options)
         if config_name is not None:  # else it is `--hydra-help`
             kept = tuple(o.input_line or "" for o in self._typed_of_the_program(overrides))
             if kept not in self._trusted:
-                self._refuse_hydras_names()
                 self._trusted[kept] = own_values(self._without_recipe(config_name, kept, run_mode))
             _compare(own_values(composed), self._trusted[kept])
         return composed
@@ -82,14 +91,15 @@ class Loader(ConfigLoaderImpl):
     def _refuse_hydras_names(self) -> None:
         """Refuse folders with a config that would be taken for one of Hydra or of a plugin."""
         ours = {str(folder) for folder in config_dirs()}
-        for source in self.repository.get_sources():
-            folder = Path(source.path)
-            if source.scheme() != "file" or source.path in ours:
-                continue
-            for path in sorted(folder.glob("hydra/**/*.yaml")):
+        sources = self.repository.get_sources()
+        known = [source for source in sources if source.scheme() != "file" or source.path in ours]
+        folders = [source.path for source in sources if source not in known]
+        for path in value_of("hydra.searchpath", self.typed.arguments) or []:
+            folders += [str(path).removeprefix("file://")]
+        for folder in set(folders) - ours:
+            for path in sorted(Path(folder).glob("hydra/**/*.yaml")):
                 name = str(path.relative_to(folder).with_suffix(""))
-                known = [s for s in self.repository.get_sources() if s.is_config(name)]
-                if len(known) > 1:
+                if any(source.is_config(name) for source in known):
                     raise UserError(
                         f"{path} has the name of a config of Hydra, which it would be taken for: "
                         "give it another."
@@ -125,7 +135,7 @@ def _flatten(node: Any, path: str, found: dict[str, Any]) -> None:
         return
     if isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation():
         for key in node:
-            _flatten(node._get_node(key), f"{path}.{key}", found)
+            _flatten(node._get_node(key), f"{path}.{key!s}", found)
     elif OmegaConf.is_config(node):
         found[path] = OmegaConf.to_container(node, resolve=False)
     else:

@@ -23,7 +23,7 @@ from hydralight.errors import UserError
 # Names of arguments by which libraries load code, wherever they stand.
 CODE = re.compile(r"trust_remote_code|custom_generate|\w*_name_or_path|\w*_implementation")
 # What runs, or unpickles, what its arguments or a study's file bring.
-RUNS_CODE = ("hydralight.metrics.evaluate.", "optuna.samplers.CmaEsSampler")
+RUNS_CODE: tuple[str, ...] = ("hydralight.metrics.evaluate.", "optuna.samplers.CmaEsSampler")
 RUNS_CODE += ("optuna.samplers._cmaes.",)
 # Names of arguments that say where something is written.
 PLACE = re.compile(r"(\w*_)?(dir|dirs|dirpath|path|root|folder)")
@@ -35,13 +35,25 @@ SENDS = re.compile(
     r"|workspace|token|api_key|credentials|executable|save_code|code_dir|cert|certs|headers)"
 )
 # Settings of W&B that change nothing of where and what it sends; the others have to be typed.
-WANDB_SETTINGS = ("_target_", "x_disable_stats", "quiet", "silent", "show_info", "show_warnings")
+WANDB_SETTINGS: tuple[str, ...] = (
+    "_target_",
+    "x_disable_stats",
+    "quiet",
+    "silent",
+    "show_info",
+    "show_warnings",
+)
 WANDB_SETTINGS += ("show_errors", "init_timeout", "x_stats_sampling_interval", "console")
 # Groups whose own keys name what is read; a target further in has the rules of any other.
 READERS = ("data", "data.source", "model", "tokenizer")
 WRITERS = ("callbacks", "logger", "trainer", "task", "hparams_search")
 TEXTS = "callbacks.best_model.card."  # which are written down, and nothing more
-OURS = ("hydralight.data.", "hydralight.models.", "hydralight.tokenizers.", "hydralight.processors.")
+OURS = (
+    "hydralight.data.",
+    "hydralight.models.",
+    "hydralight.tokenizers.",
+    "hydralight.processors.",
+)
 
 
 @dataclass(frozen=True)

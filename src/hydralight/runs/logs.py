@@ -32,7 +32,9 @@ def hide_secrets() -> None:
         except (TypeError, ValueError):  # a message that does not fit its arguments
             return made
         if made.exc_info and made.exc_info[0] is not None:
-            made.exc_text = redact_message("".join(traceback.format_exception(*made.exc_info))).rstrip("\n")
+            made.exc_text = redact_message(
+                "".join(traceback.format_exception(*made.exc_info))
+            ).rstrip("\n")
         return made
 
     record.redacts = True  # type: ignore[attr-defined]

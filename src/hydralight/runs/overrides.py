@@ -320,9 +320,7 @@ def begun_with(sweep_dir: Path, arguments: Sequence[str]) -> list[str]:
     return kept
 
 
-def arguments_in_sweep(
-    sweep_dir: Path, kept: Sequence[str], arguments: Sequence[str]
-) -> list[str]:
+def arguments_in_sweep(sweep_dir: Path, kept: Sequence[str], arguments: Sequence[str]) -> list[str]:
     """Return the arguments that go on with a sweep: what began it, and what is typed now."""
     typed = [a for a in arguments if key_of(a) != "sweep" and a not in ("-m", "--multirun")]
     return ["--multirun", *kept, *typed, f"hydra.sweep.dir={quoted(sweep_dir)}"]

@@ -35,7 +35,9 @@ SECRET_VALUE = re.compile(
     re.DOTALL,
 )
 # user:password@ of a URL, up to the last @ before its host; not host:port/…@
-USER = re.compile(r"(?<=://)(?![\w.-]+:\d+(/|$))[^\s/:'\"]*:[^\s'\"]*@(?=[\w.\[-]+([:/?#,\s'\"]|$))")
+USER = re.compile(
+    r"(?<=://)(?![\w.-]+:\d+(/|$))[^\s/:'\"]*:[^\s'\"]*@(?=[\w.\[-]+([:/?#,\s'\"]|$))"
+)
 LONE_USER = re.compile(r"(?<=://)[^\s/:@'\"]{16,}@")
 QUERY = re.compile(
     r"([?&;#][\w.-]*(token|sig|signature|key|keyid|secret|password|passwd|pwd|credential|auth|jwt"
