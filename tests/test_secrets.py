@@ -147,5 +147,5 @@ def test_no_file_of_a_run_holds_one(bart_cnn, monkeypatch):
             for secret in (KEYS[0], "tr0ub4dor", "hunter2", "p@55w0rd", "s1gs1g"):
                 assert secret.encode() not in content, (path, secret)
     with pytest.raises(UserError) as raised:
-        hydralight.train([*bart_cnn, "tags.api_key=hunter3hunter3"])
+        hydralight.train([*bart_cnn, "optimizer.api_key=hunter3hunter3"])
     assert "hunter3" not in str(raised.value)

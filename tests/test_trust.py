@@ -251,7 +251,7 @@ def test_a_hostile_recipe(name, guarded, bart_cnn, tmp_path):
     typed = [f"hydra.searchpath=[file://{tmp_path / 'foreign'}]", "experiment=evil"]
     typed += [argument for argument in bart_cnn[1:] if "log_dir" not in argument]
     with pytest.raises(UserError, match=sentence) as raised:
-        hydralight.train([*typed, "trainer.max_epochs=1"])
+        hydralight.train([*typed, "check=true"])
     assert SECRET not in str(raised.value)
     assert not any((tmp_path / "logs").rglob("*.yaml"))
 

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ class Job:
 
     command: str
     show_traceback: bool
-    typed: Typed = Typed()
+    typed: Typed = field(default_factory=Typed)
     preload: str = "hydralight.preloaded"
 
     def __call__(self, cfg: DictConfig) -> Any:
