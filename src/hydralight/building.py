@@ -21,6 +21,7 @@ from hydralight import models
 from hydralight.callbacks.loops import take_our_loops
 from hydralight.config.check import check_root, check_targets, parameters
 from hydralight.config.limits import check_trainer
+from hydralight.config.trust import SENDS
 from hydralight.data.batches import Batching
 from hydralight.data.encoding import Encoding
 from hydralight.data.mix import Mix
@@ -30,6 +31,7 @@ from hydralight.data.splits import Splits
 from hydralight.errors import UserError, first_line
 from hydralight.progress import interactive
 from hydralight.runs.run import model_folder
+from hydralight.runs.secrets import is_secret_name, redact
 from hydralight.sweeps.trial import PRUNING
 from hydralight.tasks.task import Task
 
@@ -72,7 +74,7 @@ def build(cfg: DictConfig) -> tuple[Task, DataModule, Trainer]:
             from hydralight.sweeps.pruning import pruning_of
 
             callbacks += pruning_of(cfg)
-        trainer = build_trainer(cfg, callbacks, logger=build_all(cfg.logger))
+        trainer = build_trainer(cfg, callbacks, logger=build_all(without_secrets(cfg.logger)))
     return build_task(cfg), build_data(cfg), trainer
 
 
@@ -166,6 +168,24 @@ def build_all(group: DictConfig | None) -> list[Any]:
     return [instantiate(entry, _convert_="object") for entry in entries if "_target_" in entry]
 
 
+def without_secrets(group: DictConfig | None) -> DictConfig | None:
+    """Return the loggers with secrets hidden in what they show, such as tags and names.
+
+    What they log in with is left: their keys, and the addresses that passwords stand in.
+    """
+    if group is None:
+        return None
+
+    def hidden(value: Any, key: str = "") -> Any:
+        if isinstance(value, dict):
+            return {name: hidden(child, str(name)) for name, child in value.items()}
+        if isinstance(value, list):
+            return [hidden(child, key) for child in value]
+        return value if is_secret_name(key) or SENDS.fullmatch(key) else redact(value)
+
+    return OmegaConf.create(hidden(OmegaConf.to_container(group, resolve=True)))
+
+
 def build_trainer(cfg: DictConfig, callbacks: list[Any], **arguments: Any) -> Trainer:
     """Build the trainer; the order of the data is the data module's business under DDP too."""
     max_epochs = cfg.trainer.get("max_epochs")
@@ -209,15 +229,18 @@ def use_trained_model(cfg: DictConfig, run_dir: Path) -> None:
         raise UserError("name a model: run=<run dir>, or checkpoint=<model> experiment=<recipe>.")
     folder = str(model_folder(run_dir)) if cfg.get("run") else cfg.checkpoint
     cfg.checkpoint = folder
-    kept = {key: cfg.model[key] for key in ("attn_implementation",) if cfg.model.get(key)}
+    options = ("attn_implementation", "trust_remote_code")
+    kept = {key: cfg.model[key] for key in options if cfg.model.get(key)}
     cfg.model = {
         "_target_": "hydralight.models.Pretrained",
         "checkpoint": folder,
         **kept,
     }
     module = str(cfg.tokenizer._target_).rpartition(".")[0]  # tokenizers, or processors
-    cfg.tokenizer = {"_target_": f"{module}.Pretrained", "checkpoint": folder}
-    named: Any = models.read_config(folder).id2label or {}
+    trusted = {key: True for key in options[1:] if cfg.tokenizer.get(key)}
+    cfg.tokenizer = {"_target_": f"{module}.Pretrained", "checkpoint": folder, **trusted}
+    trust_remote_code = bool(kept.get("trust_remote_code"))
+    named: Any = models.read_config(folder, None, trust_remote_code).id2label or {}
     labels = [named[number] for number in range(len(named))]
     unnamed = labels == [f"LABEL_{number}" for number in range(len(labels))]
     if "labels" in cfg.data and not cfg.data.labels and not unnamed:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,17 @@ from omegaconf import DictConfig
 
 from hydralight.commands import COMMAND, prepare, run
 from hydralight.completion import add_own_configs, command_asked_for, is_asked
+from hydralight.config.composition import composing
 from hydralight.config.explain import explain
+from hydralight.config.project import CONFIG_DIR
 from hydralight.config.resolvers import register_resolvers
+from hydralight.config.typed import Typed
 from hydralight.config.whitelist import whitelist
 from hydralight.errors import UserError, did_you_mean
 from hydralight.help import COMMANDS, text_of
 from hydralight.manners import leave_if_unread, manners
+from hydralight.runs.logs import hide_secrets
+from hydralight.runs.secrets import redact_message
 
 HELP = ("-h", "--help")
 
@@ -50,7 +55,7 @@ def command_line() -> None:
 
 def main(command: str) -> None:
     """Run `train`, `eval` or `predict` with what was typed; exit with 1 on a user's mistake."""
-    register_resolvers()
+    hide_secrets()
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
         if any(argument in HELP for argument in sys.argv[1:]):
@@ -58,11 +63,15 @@ def main(command: str) -> None:
             return
         if is_asked(sys.argv[1:]):
             add_own_configs()
-        config_dir, config_name = prepare(command, sys.argv)
+        config_name, typed = prepare(command, sys.argv)
+        register_resolvers(typed)
         os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to the handler below
-        hydra.main(
-            config_path=str(config_dir), config_name=config_name, execution_whitelist=whitelist()
-        )(Job(command, show_traceback))()
+        with composing(typed):
+            hydra.main(
+                config_path=str(CONFIG_DIR),
+                config_name=config_name,
+                execution_whitelist=whitelist(),
+            )(Job(command, show_traceback, typed))()
     except Exception as error:
         exit_with(error, show_traceback)
 
@@ -73,7 +82,7 @@ def exit_with(error: Exception, show_traceback: bool) -> None:
     sentence = explain(error)
     if sentence is None or show_traceback:
         raise error
-    print(f"error: {sentence}", file=sys.stderr)
+    print(f"error: {redact_message(sentence)}", file=sys.stderr)
     sys.exit(1)
 
 
@@ -84,24 +93,27 @@ class Job:
     Args:
         command: `train`, `eval` or `predict`.
         show_traceback: Whether a user's mistake is raised, and not told in a sentence.
+        typed: What was typed, which is trusted.
         preload: What all trials import, by its dotted name. It stands here, as the sweeps cannot
             know what stands above them: the sweeper finds it on the function that it is given.
     """
 
     command: str
     show_traceback: bool
+    typed: Typed = field(default_factory=Typed)
     preload: str = "hydralight.preloaded"
 
     def __call__(self, cfg: DictConfig) -> Any:
         """Run the command in the directory that Hydra has made for it."""
         os.environ.pop("HYDRA_FULL_ERROR", None)  # not for the processes that a job starts
         run_dir = Path(HydraConfig.get().runtime.output_dir)
+        register_resolvers(self.typed)  # a launcher may have brought the job to another process
         try:
             if self.command == "train" and HydraConfig.get().mode == RunMode.MULTIRUN:
                 from hydralight.trials import trial
 
-                return trial(cfg, run_dir, self.preload)
-            return run(self.command, cfg, run_dir)
+                return trial(cfg, run_dir, self.preload, self.typed)
+            return run(self.command, cfg, run_dir, self.typed)
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise  # an exit would end the whole sweep

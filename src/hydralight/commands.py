@@ -6,25 +6,32 @@ from pathlib import Path
 from typing import Any
 
 from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import execution_whitelist
 from omegaconf import DictConfig, OmegaConf
 
+from hydralight.config.composition import composing
 from hydralight.config.explain import explain
 from hydralight.config.project import CONFIG_DIR, projects
 from hydralight.config.resolvers import register_resolvers
+from hydralight.config.trust import check_trust
+from hydralight.config.typed import Typed
 from hydralight.config.whitelist import whitelist
 from hydralight.errors import UserError
 from hydralight.runs import overrides as typed
 from hydralight.runs.files import refuse_links
+from hydralight.runs.recorded import begun_with, config_of, earlier_overrides
 from hydralight.runs.run import remove_if_unused
+from hydralight.runs.secrets import redact_message, remember
 
+OF_A_RUN = "config_of_a_run"  # name of the config that a run has, in Hydra's store
 COMMAND = "HYDRALIGHT_COMMAND"  # tells it to the ranks that `hydralight <command>` starts by itself
 
 
-def prepare(command: str, argv: list[str]) -> tuple[Path, str]:
-    """Return where the primary config is, and its name.
+def prepare(command: str, argv: list[str]) -> tuple[str, Typed]:
+    """Return the name of the primary config, and what counts as typed.
 
     For `resume=` and `run=` that is the run's own unresolved config; the arguments in `argv`
     (behind the program's name) are then replaced by those that merge onto it.
@@ -36,9 +43,13 @@ def prepare(command: str, argv: list[str]) -> tuple[Path, str]:
                 raise UserError(f"{key}= names one run, and -m is for several: leave out -m.")
         if command != "train":
             raise UserError(f"-m is for training: python {command}.py takes one run at a time.")
+    users = set(argv[1:])
+    remember(users)
     sweep_dir = typed.named_sweep(argv) if command == "train" else None
+    kept: list[str] = []
     if sweep_dir is not None:
-        argv[1:] = typed.arguments_in_sweep(sweep_dir, argv[1:])
+        kept = begun_with(sweep_dir, argv[1:])
+        argv[1:] = typed.arguments_in_sweep(sweep_dir, kept, argv[1:])
     searches = any(typed.key_of(argument) == "hparams_search" for argument in argv[1:])
     flags = ("-m", "--multirun", "-c", "--cfg", "--help", "hydra.mode=")
     if searches and not any(argument.startswith(flags) for argument in argv[1:]):
@@ -48,37 +59,50 @@ def prepare(command: str, argv: list[str]) -> tuple[Path, str]:
     if run_dir is None:
         argv[1:] = typed.with_own_configs(argv[1:])
         argv[1:] = [typed.quoted_input(a) if command == "predict" else a for a in argv[1:]]
-        return CONFIG_DIR, command
-    argv[1:] = typed.arguments_in_run(command, run_dir, argv[1:])
-    return run_dir / ".hydra", "config"
+        read = {a for a in kept if not (typed.key_of(a) or "").startswith("hydra")} - users
+        return command, Typed(tuple(a for a in argv[1:] if a not in read))
+    before = earlier_overrides(run_dir)
+    argv[1:] = typed.arguments_in_run(command, run_dir, before, argv[1:])
+    ConfigStore.instance().store(OF_A_RUN, config_of(run_dir), replace=True)
+    read = set(before) - users
+    return OF_A_RUN, Typed(tuple(a for a in argv[1:] if a not in read))
 
 
-def start(command: str, overrides: Sequence[str]) -> Path | None:
+def start(command: str, overrides: Sequence[str], typed_before: Typed | None = None) -> Path | None:
     """Do in this process what the command line does, raising errors.
+
+    Args:
+        command: `train`, `eval` or `predict`.
+        overrides: As on the command line.
+        typed_before: What of them was typed, where a search has added to it.
 
     Returns:
         The run's directory; None where nothing was to be written (`check`, `fast_dev_run`).
     """
-    return call(command, overrides)[0]
+    return call(command, overrides, typed_before)[0]
 
 
-def call(command: str, overrides: Sequence[str]) -> tuple[Path | None, Any]:
+def call(
+    command: str, overrides: Sequence[str], typed_before: Typed | None = None
+) -> tuple[Path | None, Any]:
     """Do the same, and return what the command's function returns beside the directory."""
-    register_resolvers()
     argv = [command, *overrides]
-    config_dir, config_name = prepare(command, argv)
+    config_name, was_typed = prepare(command, argv)
+    was_typed = typed_before or was_typed
+    register_resolvers(was_typed)
     run_dirs, raised, returned = [], [], []
 
     def job(cfg: DictConfig) -> None:
         run_dirs.append(Path(HydraConfig.get().runtime.output_dir))
         try:
-            returned.append(run(command, cfg, run_dirs[0]))
+            returned.append(run(command, cfg, run_dirs[0], was_typed))
         except Exception as error:  # Hydra would print the overrides, secrets included
             raised.append(error)
 
     try:
         with (
-            initialize_config_dir(str(config_dir), job_name=command),
+            composing(was_typed),
+            initialize_config_dir(str(CONFIG_DIR), job_name=command),
             execution_whitelist(whitelist()),
         ):
             application = GlobalHydra.instance().hydra
@@ -88,14 +112,25 @@ def call(command: str, overrides: Sequence[str]) -> tuple[Path | None, Any]:
             raise raised[0]
     except Exception as error:
         sentence = explain(error)
-        if sentence is None or isinstance(error, UserError):
+        if sentence is None or (
+            isinstance(error, UserError) and redact_message(sentence) == sentence
+        ):
             raise
-        raise UserError(sentence) from error
+        raise UserError(redact_message(sentence)) from (
+            error if redact_message(str(error)) == str(error) else None
+        )
     return run_dirs[0] if run_dirs[0].exists() else None, returned[0]
 
 
-def run(command: str, cfg: DictConfig, run_dir: Path) -> Any:
-    """Run one command on a composed config, in its directory; imports the heavy libraries."""
+def run(command: str, cfg: DictConfig, run_dir: Path, was_typed: Typed) -> Any:
+    """Run one command on a composed config, in its directory; imports the heavy libraries.
+
+    Args:
+        command: `train`, `eval` or `predict`.
+        cfg: The composed config.
+        run_dir: The run's directory.
+        was_typed: What of the config is trusted.
+    """
     refuse_links(run_dir)
     fresh = all(path.suffix == ".log" for path in run_dir.iterdir())  # of this process's making
     ended = False
@@ -106,6 +141,7 @@ def run(command: str, cfg: DictConfig, run_dir: Path) -> Any:
         function = function_of(command)
         # what was typed has been checked against the config by now
         OmegaConf.set_struct(cfg, False)
+        check_trust(cfg, was_typed, run_dir)
         returned = function(cfg, run_dir)
         ended = command != "train"  # a training may be one that was to leave nothing
         return returned

@@ -43,7 +43,7 @@ class Pretrained:
                 self.checkpoint,
                 revision=self.revision,
                 local_files_only=only_cached(self.checkpoint),
-                **(self.options or {}),
+                **{"trust_remote_code": False, **(self.options or {})},
             )
         except (OSError, ValueError, KeyError) as error:
             reason = first_line(error)

@@ -5,6 +5,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -12,24 +13,29 @@ from omegaconf import DictConfig
 from hydralight.commands import COMMAND, start
 from hydralight.config.explain import explain
 from hydralight.config.project import CONFIG_DIR
+from hydralight.config.typed import Typed
 from hydralight.errors import first_line
 from hydralight.runs.environment import record_composed
+from hydralight.runs.logs import hide_secrets
+from hydralight.runs.overrides import key_of
 from hydralight.runs.run import read_metrics
+from hydralight.runs.secrets import redact_message
 from hydralight.sweeps.trial import Outcome, arguments_of, take_one_gpu, variables_of
 from hydralight.sweeps.worker import run_trial
 
 
-def trial(cfg: DictConfig, run_dir: Path, preload: str) -> Outcome:
+def trial(cfg: DictConfig, run_dir: Path, preload: str, typed: Typed) -> Outcome:
     """Run one job of a sweep in a process of its own, as `train.py` with its overrides.
 
     Args:
         cfg: The job's config.
         run_dir: The job's directory.
         preload: The module that processes of trials have in common.
+        typed: What was typed for the sweep, which is trusted.
     """
     record_composed(run_dir, cfg)  # also of a trial that fails before it begins
     return run_trial(
-        train_trial,
+        partial(train_trial, typed=typed),
         arguments_of(cfg, run_dir),
         run_dir,
         environment=variables_of(cfg),
@@ -38,25 +44,35 @@ def trial(cfg: DictConfig, run_dir: Path, preload: str) -> Outcome:
     )
 
 
-def train_trial(run_dir: Path, arguments: Sequence[str]) -> Outcome:
+def train_trial(run_dir: Path, arguments: Sequence[str], *, typed: Typed) -> Outcome:
     """Train in this process, and return an outcome whatever happens."""
     sys.argv = [script(), *arguments]  # DDP starts its other ranks by them
+    hide_secrets()
     take_one_gpu()
     started = time.monotonic()
     outcome: Outcome = {"state": "complete"}
     try:
-        start("train", arguments)
+        start("train", arguments, typed_for_trial(typed, arguments))
     except Exception as error:
-        traceback.print_exc()
+        print(redact_message(traceback.format_exc()), file=sys.stderr)
         if type(error).__name__ == "TrialPruned":
             outcome |= {"state": "pruned", "step": error.args[0]}
         else:
             reason = explain(error) or f"{type(error).__name__}: {first_line(error)}"
-            outcome |= {"state": "failed", "reason": reason}
+            outcome |= {"state": "failed", "reason": redact_message(reason)}
     best = read_metrics(run_dir).get("best", {})
     outcome["metrics"] = {name: value for name, value in best.items() if name != "step"}
     outcome["metrics"]["seconds"] = round(time.monotonic() - started, 3)
     return outcome
+
+
+def typed_for_trial(typed: Typed, arguments: Sequence[str]) -> Typed:
+    """Return what counts as typed in a trial: what did in its sweep, and what its sweep adds.
+
+    That is Hydra's part of the arguments: the sweep has composed the job with what was typed.
+    """
+    added = [a for a in arguments if (key_of(a) or "").startswith("hydra")]
+    return Typed((*typed.arguments, *added))
 
 
 def script() -> str:

@@ -4,11 +4,13 @@ import inspect
 import types
 import typing
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from hydralight.config.whitelist import allowed
+from hydralight.config.whitelist import allowed, whitelist
 from hydralight.errors import UserError, did_you_mean, first_line
 
 # What a group's keys are dealt out to, beside the class that its `_target_` names.
@@ -36,6 +38,9 @@ def targets(node: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
             yield path, node
         for key in map(str, node):
             child = node._get_node(key)
+            if child is not None and child._is_interpolation():  # to a node, or makes one
+                with suppress(OmegaConfBaseException):
+                    child = node[key]
             if isinstance(child, DictConfig | ListConfig):
                 yield from targets(child, f"{path}.{key}" if path else str(key))
 
@@ -114,6 +119,10 @@ def named(key: str, name: str) -> Any:
         raise UserError(f"{key}={name} cannot be imported ({first_line(error)}).") from error
     if not callable(found):
         raise UserError(f"{key}={name} is no function and no class.")
+    # a module's attributes are also what it imports: where a thing is from decides
+    origin = f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}"
+    if not (allowed(origin) or name in whitelist()):
+        raise UserError(f"{key}={name} is {origin}, which is not on the whitelist.")
     return found
 
 
@@ -175,7 +184,7 @@ ROOT_TYPES: dict[str, Any] = {
 }
 
 GROUPS = "task model tokenizer generation data optimizer scheduler trainer callbacks logger paths"
-ROOT_KEYS = (*ROOT_TYPES, *GROUPS.split(), "tags", "hparams_search", "debug", "sweep")
+ROOT_KEYS = (*ROOT_TYPES, *GROUPS.split(), "tags", "trust", "hparams_search", "debug", "sweep")
 ROOT_KEYS += ("run", "split", "input", "output")
 
 

@@ -4,6 +4,7 @@ A project of one's own says in its `pyproject.toml` what of it is used; an insta
 the same by an entry point. YAML cannot say it, as it may come with somebody's checkpoint.
 """
 
+import os
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -54,12 +55,12 @@ def config_dirs() -> list[Path]:
 
 
 def _of_checkout() -> Iterator[Project]:
-    """Read the nearest `[tool.hydralight]` at or above the working directory."""
+    """Read the nearest `[tool.hydralight]` of the user's at or above the working directory."""
     here = Path.cwd()
     for folder in (here, *here.parents):
         path = folder / "pyproject.toml"
-        if not path.is_file():
-            continue
+        if not path.is_file() or path.stat().st_uid not in (os.getuid(), 0):
+            continue  # anybody may leave one in a folder above, such as /tmp
         try:
             table = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {})
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -14,6 +14,7 @@ WHITELIST = (
     "hydralight.optim.schedule",
     "hydralight.processors.*",
     "hydralight.progress.Messages",
+    "hydralight.runs.logs.RunLog",
     "hydralight.tasks.*",
     "hydralight.tokenizers.Pretrained",
     "hydralight.tokenizers.Trained",

@@ -15,9 +15,7 @@ from hydralight.config.limits import MAX_EPOCHS, MAX_STEPS
 from hydralight.config.project import config_dirs
 from hydralight.errors import UserError
 from hydralight.runs.files import refuse_links
-from hydralight.runs.reading import Damaged, read_json
 from hydralight.runs.run import existing_run, experiment_of, latest_run, own_config, typed_in
-from hydralight.runs.secrets import REDACTED
 
 # Their values are paths or texts as they were typed, which need not be an override's.
 FREE_TEXT = re.compile(r"\+{0,2}(resume|run|sweep|input)=(.*)", re.DOTALL)
@@ -183,38 +181,30 @@ def named_run(command: str, argv: list[str]) -> Path | None:
     return path
 
 
-def arguments_in_run(command: str, run_dir: Path, arguments: Sequence[str]) -> list[str]:
-    """Return Hydra's arguments for a command on a run's own config, in the run's directory."""
-    paths = ",".join(quoted(f"file://{folder}") for folder in config_dirs())
+def arguments_in_run(
+    command: str, run_dir: Path, before: Sequence[str], arguments: Sequence[str]
+) -> list[str]:
+    """Return Hydra's arguments for a command on a run's own config, in the run's directory.
+
+    Args:
+        command: `train`, `eval` or `predict`.
+        run_dir: The run's directory.
+        before: What earlier resumes have changed.
+        arguments: What was typed.
+    """
     own = [
         f"hydra.run.dir={quoted(run_dir)}",
         "hydra.output_subdir=null",
         f"hydra.job.name={command}",
-        f"hydra.searchpath=[{paths}]",
         "hydra/job_logging=hydralight",
-        f"+hydra.runtime.choices.experiment={experiment_of(run_dir)}",
+        f"+hydra.runtime.choices.experiment={quoted(experiment_of(run_dir))}",
     ]
+    own += [a for a in with_own_configs([]) if a not in arguments]
     added = [key_of(a) in EVALUATING and not a.startswith("+") for a in arguments]
     typed = [f"++{quoted_input(a)}" if add else a for a, add in zip(arguments, added, strict=True)]
     typed = with_one_end(typed)
-    before = earlier_overrides(run_dir)
     # a relaunched rank comes with arguments that have been through here already
     return [a for a in [*own, *before] if a not in typed] + typed
-
-
-def earlier_overrides(run_dir: Path) -> list[str]:
-    """Return what earlier resumes of a run have changed in its config."""
-    path = run_dir / "resume.json"
-    return read_texts(path) if path.is_file() else []
-
-
-def read_texts(path: Path) -> list[str]:
-    """Return the overrides that a file lists."""
-    advice = "restore it from a copy, or delete it and type again what it said"
-    texts = read_json(path, list, advice)
-    if not all(isinstance(text, str) for text in texts):
-        raise Damaged(f"{path} is damaged (it should list texts): {advice}.")
-    return texts
 
 
 def with_one_end(typed: Sequence[str]) -> list[str]:
@@ -258,15 +248,7 @@ def named_sweep(argv: Sequence[str]) -> Path | None:
     return path
 
 
-def arguments_in_sweep(sweep_dir: Path, arguments: Sequence[str]) -> list[str]:
+def arguments_in_sweep(sweep_dir: Path, kept: Sequence[str], arguments: Sequence[str]) -> list[str]:
     """Return the arguments that go on with a sweep: what began it, and what is typed now."""
-    refuse_links(sweep_dir)
-    begun = read_texts(sweep_dir / "sweep.json")
     typed = [a for a in arguments if key_of(a) != "sweep" and a not in ("-m", "--multirun")]
-    anew = {key_of(argument) for argument in typed} | {"hydra.sweep.dir", "hydra.mode"}
-    kept = [argument for argument in begun if key_of(argument) not in anew]
-    for argument in kept:
-        if REDACTED in argument:
-            key = argument.split("=")[0]
-            raise UserError(f"{key} was redacted in the sweep's record: give it again as {key}=….")
     return ["--multirun", *kept, *typed, f"hydra.sweep.dir={quoted(sweep_dir)}"]

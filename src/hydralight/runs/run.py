@@ -1,6 +1,7 @@
 """A run directory: how it is found, what it holds, and its metrics."""
 
 import json
+import re
 import shutil
 from datetime import datetime
 from functools import cached_property
@@ -56,7 +57,7 @@ class Run:
         """The best model, in evaluation mode, of the class it was saved from."""
         import transformers
 
-        config = transformers.AutoConfig.from_pretrained(self.model_dir)
+        config = transformers.AutoConfig.from_pretrained(self.model_dir, trust_remote_code=False)
         return getattr(transformers, config.architectures[0]).from_pretrained(self.model_dir)
 
     @cached_property
@@ -64,14 +65,14 @@ class Run:
         """The tokenizer."""
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(self.model_dir)
+        return AutoTokenizer.from_pretrained(self.model_dir, trust_remote_code=False)
 
     @cached_property
     def processor(self) -> Any:
         """The tokenizer, or the image processor."""
         from transformers import AutoProcessor
 
-        return AutoProcessor.from_pretrained(self.model_dir)
+        return AutoProcessor.from_pretrained(self.model_dir, trust_remote_code=False)
 
     @property
     def model_dir(self) -> Path:
@@ -141,11 +142,21 @@ def own_config(run_dir: Path) -> DictConfig:
 
 
 def experiment_of(run_dir: Path) -> str:
-    """Return the name of the recipe that a run was composed from, or "null"."""
+    """Return the name of the recipe that a run was composed from, or "null".
+
+    Raises:
+        UserError: it is no plain name.
+    """
     path = run_dir / ".hydra" / "hydra.yaml"
     advice = "restore it from a copy, or delete it (only the recipe's name is read from it)"
     own = read_yaml(path, DictConfig, advice) if path.is_file() else OmegaConf.create()
-    return OmegaConf.select(own, "hydra.runtime.choices.experiment") or "null"
+    node = own.get("hydra") if isinstance(own, DictConfig) else None
+    for key in ("runtime", "choices", "experiment"):
+        node = node._get_node(key) if isinstance(node, DictConfig) else None
+    name = getattr(node, "_value", lambda: None)() or "null"  # as it stands, unresolved
+    if not re.fullmatch(r"\w[\w.+-]*(/\w[\w.+-]*)*", str(name)):
+        raise UserError(f"{path}: hydra.runtime.choices.experiment is no name of a recipe.")
+    return str(name)
 
 
 def typed_in(run_dir: Path) -> list[str]:

@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 
 from hydralight.config.project import config_dirs
 from hydralight.runs.files import write_text
-from hydralight.runs.overrides import parsed, read_texts
+from hydralight.runs.overrides import parsed
+from hydralight.runs.recorded import recorded
 from hydralight.runs.run import experiment_of, typed_in
 from hydralight.runs.secrets import REDACTED
 from hydralight.sweeps.record import read_record
@@ -81,7 +82,7 @@ def _overrides(folder: Path, trial: Path) -> Iterator[tuple[str, Override]]:
     pairs = _parsed(typed_in(trial))
     if record is not None and begun.is_file():
         swept = [(t, o) for t, o in pairs if _key(o) in record.swept]
-        fixed = [(t, o) for t, o in _parsed(read_texts(begun)) if not _sweeps(o)]
+        fixed = [(t, o) for t, o in _parsed(recorded(begun)) if not _sweeps(o)]
         first = {_key(o): (t, o) for t, o in reversed(swept)}
         pairs = [*((t, o) for t, o in fixed if _key(o) not in first), *first.values()]
     for text, override in pairs:

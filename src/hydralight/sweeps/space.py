@@ -14,6 +14,7 @@ from hydra.core.override_parser.types import (
 )
 
 from hydralight.errors import UserError
+from hydralight.runs.secrets import redact
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -39,6 +40,12 @@ def split(arguments: Sequence[str], params: Mapping[str, Any]) -> tuple[list[str
             raise UserError(
                 f"hparams_search.params.{override.key_or_group}={override.value()} is one value: "
                 "give a choice(…), a range(…) or an interval(…)."
+            )
+    for override in [*typed, *named]:
+        if override.is_sweep_override() and redact(override.input_line) != override.input_line:
+            raise UserError(
+                f"{override.key_or_group} sweeps over what looks like a secret, and a study keeps "
+                "all values: type a single one."
             )
     swept = {o.get_key_element(): o for o in named}
     fixed = []

@@ -11,6 +11,7 @@ from optuna.samplers import BaseSampler, BruteForceSampler, GridSampler, QMCSamp
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from hydralight.errors import UserError
+from hydralight.runs.secrets import redact
 from hydralight.sweeps.request import SweepRequest, objectives_of_trial
 from hydralight.sweeps.trial import Outcome, read_outcome, write_outcome
 
@@ -115,7 +116,7 @@ class SweepStudy:
             write_outcome(self.folder / str(trial.number), outcome)
         for name in ("reason", "seconds", "metrics", "step"):
             if name in outcome:
-                trial.set_user_attr(name, outcome[name])
+                trial.set_user_attr(name, redact(outcome[name]))
         if outcome["state"] == "complete":
             self.study.tell(trial, [outcome["metrics"][name] for name in names])
         else:

@@ -15,6 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from hydralight.config.check import check_targets
 from hydralight.config.resolvers import direction
+from hydralight.config.trust import check_trust
+from hydralight.config.typed import Typed
 from hydralight.errors import UserError
 from hydralight.runs.files import refuse_links
 from hydralight.runs.lock import locked
@@ -65,6 +67,8 @@ class StudySweeper(Sweeper):
         """
         config = self.shared
         folder = Path(str(config.hydra.sweep.dir)).absolute()
+        typed = getattr(self.loader, "typed", Typed())
+        check_trust(config, typed, folder, ("hparams_search", "logger"))
         search = search_in(config)
         params = {**self.params, **(search.get("params") or {})}
         fixed, swept = space.split(arguments, params)

@@ -44,7 +44,7 @@ def write_outcome(run_dir: Path, outcome: Outcome, overrides: Sequence[str] | No
         (run_dir / ".hydra").mkdir(exist_ok=True)
         typed = OmegaConf.to_yaml(OmegaConf.create(redact(list(overrides))))
         write_text(run_dir / ".hydra" / "overrides.yaml", typed)
-    write_text(run_dir / "trial.json", json.dumps(outcome, indent=2) + "\n")
+    write_text(run_dir / "trial.json", json.dumps(redact(dict(outcome)), indent=2) + "\n")
 
 
 def read_outcome(run_dir: Path) -> Outcome | None:

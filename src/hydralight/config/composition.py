@@ -1,0 +1,165 @@
+"""What a config may say of the program itself: only what is typed, or stands in a trusted file.
+
+Hydra's own node sets environment variables, working directories, log files and launchers, and all
+of that before a function of ours is called; under `--multirun` recipes are composed job by job. So
+the check sits where Hydra composes, behind its private `ConfigLoaderImpl._load_configuration`,
+through which all of its commands and launchers go; `tests/test_trust.py` fails where that changes.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra._internal import hydra as hydra_module
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.override_parser.types import Override
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from hydralight.config.project import config_dirs
+from hydralight.config.typed import Typed
+from hydralight.errors import UserError
+from hydralight.runs.overrides import value_of
+
+# Of the program, and not of an experiment.
+OWN_KEYS: tuple[str, ...] = (
+    "hydra",
+    "trust",
+    "paths.log_dir",
+    "paths.output_dir",
+    "resume",
+    "run",
+    "sweep",
+)
+OWN_KEYS += ("input", "output")
+# What Hydra writes down of a composition, and the mode, which it checks itself.
+RECORDS = ("hydra.overrides", "hydra.runtime.choices", "hydra.mode")
+
+
+class Loader(ConfigLoaderImpl):
+    """Hydra's loader of configs, which refuses what a recipe says of the program itself.
+
+    The keys of `OWN_KEYS` have to be what they are without any recipe: as the primary config,
+    `local` and what was typed say. It is pickled with what was typed: launchers compose elsewhere.
+    """
+
+    typed = Typed()
+
+    def __init__(self, config_search_path: ConfigSearchPath) -> None:
+        super().__init__(config_search_path)
+        self.typed = type(self).typed  # of the instance, as pickles leave out what the class has
+        self._trusted: dict[tuple[str, ...], dict[str, Any]] = {}
+
+    def _load_configuration(  # type: ignore[override]
+        self, config_name: str | None, overrides: list[str], run_mode: RunMode, **options: Any
+    ) -> DictConfig:
+        self._refuse_hydras_names()
+        composed = super()._load_configuration(config_name, overrides, run_mode, **options)
+        if config_name is not None:  # else it is `--hydra-help`
+            kept = tuple(o.input_line or "" for o in self._typed_of_the_program(overrides))
+            if kept not in self._trusted:
+                self._trusted[kept] = own_values(self._without_recipe(config_name, kept, run_mode))
+            _compare(own_values(composed), self._trusted[kept])
+        return composed
+
+    def _typed_of_the_program(self, overrides: list[str]) -> Iterator[Override]:
+        """Yield what was typed of the program's keys, and choices of configs that we trust."""
+        for override in self.parse_overrides(None, overrides):
+            key = override.key_or_group
+            ours = any(_within(key.replace("/", "."), own) for own in OWN_KEYS) or key == "paths"
+            if self.typed.holds(override) and (ours or _is_trusted_choice(override)):
+                yield override
+
+    def _without_recipe(
+        self, config_name: str, typed: tuple[str, ...], run_mode: RunMode
+    ) -> DictConfig:
+        chosen = [*typed]
+        if "experiment" in str(self.repository.load_config(config_name).config.get("defaults")):  # type: ignore[union-attr]
+            chosen.append("experiment=null")
+        return super()._load_configuration(
+            config_name,
+            chosen,
+            run_mode,
+            from_shell=False,
+            validate_sweep_overrides=False,
+            skip_missing_defaults=True,
+            activate_config_repository=False,
+        )
+
+    def _refuse_hydras_names(self) -> None:
+        """Refuse folders with a config that would be taken for one of Hydra or of a plugin."""
+        ours = {str(folder) for folder in config_dirs()}
+        sources = self.repository.get_sources()
+        known = [source for source in sources if source.scheme() != "file" or source.path in ours]
+        folders = [source.path for source in sources if source not in known]
+        for path in value_of("hydra.searchpath", self.typed.arguments) or []:
+            folders += [str(path).removeprefix("file://")]
+        for folder in set(folders) - ours:
+            for path in sorted(Path(folder).glob("hydra/**/*.yaml")):
+                name = str(path.relative_to(folder).with_suffix(""))
+                if any(source.is_config(name) for source in known):
+                    raise UserError(
+                        f"{path} has the name of a config of Hydra, which it would be taken for: "
+                        "give it another."
+                    )
+
+
+@contextmanager
+def composing(typed: Typed) -> Iterator[None]:
+    """Let Hydra compose with our loader, which knows what was typed."""
+    before, of_hydra = Loader.typed, hydra_module.ConfigLoaderImpl
+    Loader.typed = typed
+    hydra_module.ConfigLoaderImpl = Loader  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        Loader.typed = before
+        hydra_module.ConfigLoaderImpl = of_hydra  # type: ignore[misc]
+
+
+def own_values(cfg: DictConfig) -> dict[str, Any]:
+    """Return the values of the program's own keys by their dotted names, unresolved."""
+    found: dict[str, Any] = {}
+    for key in OWN_KEYS:
+        parent, _, name = key.rpartition(".")
+        node = OmegaConf.select(cfg, parent) if parent else cfg
+        if isinstance(node, DictConfig) and name in node:
+            _flatten(node._get_node(name), key, found)
+    return found
+
+
+def _flatten(node: Any, path: str, found: dict[str, Any]) -> None:
+    if any(_within(path, record) for record in RECORDS):
+        return
+    if isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation():
+        for key in node:
+            _flatten(node._get_node(key), f"{path}.{key!s}", found)
+    elif OmegaConf.is_config(node):
+        found[path] = OmegaConf.to_container(node, resolve=False)
+    else:
+        found[path] = node._value()
+
+
+def _compare(composed: dict[str, Any], trusted: dict[str, Any]) -> None:
+    for key in [*composed, *trusted]:
+        if composed.get(key) != trusted.get(key) or (key in composed) != (key in trusted):
+            value = composed.get(key)
+            raise UserError(
+                f"a recipe or a search sets {key} ({value}), which is taken only from what is "
+                f"typed, or from configs/local: take it out, or type {key}=…"
+            )
+
+
+def _within(path: str, key: str) -> bool:
+    return path == key or path.startswith(f"{key}.")
+
+
+def _is_trusted_choice(override: Override) -> bool:
+    """Whether an override chooses a config of the template's or of the user's project."""
+    group, names = override.key_or_group, override.value()
+    if group == "experiment" or "." in group or override.package is not None:
+        return False
+    files = [f"{name}.yaml" for name in (names if isinstance(names, list) else [names])]
+    return all(any((d / group / file).is_file() for d in config_dirs()) for file in files)

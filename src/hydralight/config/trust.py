@@ -1,0 +1,222 @@
+"""What a config may make an experiment do: run foreign code, write elsewhere, or send things.
+
+A config is somebody's as soon as it was read from a file. So these count only where their very key
+was typed or stands in `configs/local`; code also where `trust=[remote_code]` was typed. The rules
+go over every value of the resolved config, whichever class it is for.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from hydralight.config.project import config_dirs
+from hydralight.config.typed import Typed
+from hydralight.errors import UserError
+
+# Names of arguments by which libraries load code, wherever they stand.
+CODE = re.compile(r"trust_remote_code|custom_generate|\w*_name_or_path|\w*_implementation")
+# What runs, or unpickles, what its arguments or a study's file bring.
+RUNS_CODE: tuple[str, ...] = ("hydralight.metrics.evaluate.", "optuna.samplers.CmaEsSampler")
+RUNS_CODE += ("optuna.samplers._cmaes.",)
+# Names of arguments that say where something is written.
+PLACE = re.compile(r"(\w*_)?(dir|dirs|dirpath|path|root|folder)")
+NAME = re.compile(r"(\w*_)?(file|files|filename|filepath|name|version|prefix)")
+ADDRESS = re.compile(r"(file|sqlite):|[a-z][\w+.-]*://", re.IGNORECASE)
+# Names of arguments that say where something is sent, or what is sent beside the metrics.
+SENDS = re.compile(
+    r"(\w*_)?(url|uri|host|hostname|server|endpoint|address|webhook|dsn|proxy|proxies|entity"
+    r"|workspace|token|api_key|credentials|executable|save_code|code_dir|cert|certs|headers)"
+)
+# Settings of W&B that change nothing of where and what it sends; the others have to be typed.
+WANDB_SETTINGS: tuple[str, ...] = (
+    "_target_",
+    "x_disable_stats",
+    "quiet",
+    "silent",
+    "show_info",
+    "show_warnings",
+)
+WANDB_SETTINGS += ("show_errors", "init_timeout", "x_stats_sampling_interval", "console")
+# Groups whose own keys name what is read; a target further in has the rules of any other.
+READERS = ("data", "data.source", "model", "tokenizer")
+WRITERS = ("callbacks", "logger", "trainer", "task", "hparams_search")
+TEXTS = "callbacks.best_model.card."  # which are written down, and nothing more
+OURS = (
+    "hydralight.data.",
+    "hydralight.models.",
+    "hydralight.tokenizers.",
+    "hydralight.processors.",
+)
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A value of a config.
+
+    Args:
+        path: Its dotted key.
+        key: The last part of that.
+        value: The value, resolved.
+        raw: The value as it stands in the config.
+        target: The `_target_` that it is an argument of; "" where there is none.
+        at: The dotted key of the node with that target.
+    """
+
+    path: str
+    key: str
+    value: Any
+    raw: Any
+    target: str
+    at: str
+
+
+def check_trust(
+    cfg: DictConfig, typed: Typed, run_dir: Path, groups: Iterable[str] | None = None
+) -> None:
+    """Refuse what a config that was read would do beside its experiment.
+
+    Args:
+        cfg: The composed config.
+        typed: What was typed.
+        run_dir: The one directory that a config may write to.
+        groups: The root keys that are used; all of them unless said.
+
+    Raises:
+        UserError: naming the key, and what to type where it is meant.
+    """
+    local = local_values()
+    parts = [key for key in map(str, cfg) if groups is None or key in groups]
+    for leaf in leaves_of(cfg, only=parts):
+        if leaf.key == "_args_":
+            raise UserError(f"{leaf.path}: name the arguments, as in {leaf.at}.<argument>=….")
+        if typed.sets(leaf.path) or (leaf.path in local and local[leaf.path] == leaf.raw):
+            continue
+        code = runs_code(leaf, cfg)
+        if code is not None and not typed.trusts("remote_code"):
+            raise UserError(
+                f"{leaf.path}={leaf.value} would run {code}: type trust=[remote_code] if you "
+                "trust it, for this run."
+            )
+        if writes_elsewhere(leaf, run_dir):
+            raise UserError(
+                f"{leaf.path}={leaf.value} is outside of the run's directory: type "
+                f"{leaf.path}=… if you mean it, or let it begin with ${{paths.output_dir}}."
+            )
+        if sends(leaf):
+            raise UserError(
+                f"{leaf.path}={leaf.value} would change what is sent, or where to: type "
+                f"{leaf.path}=… if you mean it, or put it in configs/local."
+            )
+
+
+def leaves_of(
+    node: Any, path: str = "", target: str = "", at: str = "", only: Iterable[str] | None = None
+) -> Iterator[Leaf]:
+    """Yield every value of a node that can be resolved; what cannot be can do nothing either."""
+    if isinstance(node, DictConfig):
+        own = _value(node, "_target_")
+        if isinstance(own, str):
+            target, at = own, path
+        keys: list[Any] = list(node if only is None else only)
+    else:
+        keys = list(range(len(node)))
+    for key in keys:
+        value = _value(node, key)
+        where = f"{path}[{key}]" if isinstance(node, ListConfig) else f"{path}.{key}".lstrip(".")
+        if isinstance(value, DictConfig | ListConfig) and str(key) != "_args_":
+            yield from leaves_of(value, where, target, at)
+        elif value is not None:
+            name = str(key) if isinstance(node, DictConfig) else re.split(r"[.\[]", path)[-1]
+            child = node._get_node(key)
+            raw = getattr(child, "_value", lambda: None)()
+            yield Leaf(where, name, value, raw, target, at)
+
+
+def _value(node: Any, key: Any) -> Any:
+    try:
+        child = node._get_node(key)
+        return None if child is None or child._is_none() else node[key]
+    except OmegaConfBaseException:
+        return None
+
+
+def local_values() -> dict[str, Any]:
+    """Return the values of `configs/local`, as they stand there, by their dotted keys."""
+    found: dict[str, Any] = {}
+    for folder in config_dirs():
+        for path in sorted((folder / "local").glob("*.yaml")):
+            node = OmegaConf.load(path)
+            if isinstance(node, DictConfig):
+                found |= {leaf.path: leaf.raw for leaf in leaves_of(node)}
+    return found
+
+
+def runs_code(leaf: Leaf, cfg: DictConfig) -> str | None:
+    """Return whose code a value would run; None where it runs none."""
+    if leaf.key == "_target_":
+        unpickles = leaf.value.startswith(RUNS_CODE[1:])
+        return "what the study's file unpickles to" if unpickles else None
+    if leaf.target.startswith(RUNS_CODE[0]) and leaf.key == "path":
+        return f"the script of the metric {leaf.value}"
+    if ".torch_compile.options" in leaf.path and not isinstance(leaf.value, bool | int | float):
+        return "a compiler with options of the config"
+    if not CODE.fullmatch(leaf.key) or leaf.value is False:
+        return None
+    if leaf.key == "trust_remote_code":
+        return foreign_code(OmegaConf.select(cfg, f"{leaf.at}.checkpoint") or cfg.get("checkpoint"))
+    if leaf.key.endswith("_implementation"):
+        return f"the kernels of {leaf.value}" if "/" in str(leaf.value) else None
+    return f"code that comes with {leaf.value}"
+
+
+def foreign_code(checkpoint: Any) -> str:
+    """Return the code of a checkpoint, by the names of its files where it is a folder here."""
+    found = set()
+    for path in sorted(Path(str(checkpoint)).expanduser().glob("*config.json")):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            classes = [str(one) for one in content.get("auto_map", {}).values()]
+        except (OSError, ValueError, AttributeError):
+            continue
+        found |= {f"{name}.py" for one in classes for name in re.findall(r"([\w/-]+)\.\w+", one)}
+    return f"{', '.join(sorted(found)) or 'the code'} of {checkpoint}"
+
+
+def writes_elsewhere(leaf: Leaf, run_dir: Path) -> bool:
+    """Whether a value names a place outside of a run's directory that could be written to."""
+    if not isinstance(leaf.value, str):
+        return False
+    text = leaf.value
+    if leaf.at in READERS and leaf.target.startswith(OURS) and leaf.key != "cache_dir":
+        return False
+    if not leaf.target and leaf.path.partition(".")[0] not in WRITERS:
+        return False
+    if leaf.path.startswith(TEXTS):
+        return False
+    if ADDRESS.match(text):
+        return True
+    looks = text.startswith(("/", "~", "\\")) or ".." in re.split(r"[/\\]", text)
+    if not looks and not PLACE.fullmatch(leaf.key):
+        return False
+    # a name is one within the place that its neighbour says; other places are those of a shell
+    base = run_dir if NAME.fullmatch(leaf.key) else Path.cwd()
+    place = (base / os.path.expandvars(text)).expanduser().resolve()
+    return not place.is_relative_to(run_dir.resolve())
+
+
+def sends(leaf: Leaf) -> bool:
+    """Whether a value of a logger says where, or what, to send."""
+    if leaf.target == "wandb.Settings" or ".settings." in leaf.path:
+        if leaf.path.startswith("logger.") and leaf.key == "x_disable_meta":
+            return leaf.value is not True
+        return leaf.path.startswith("logger.") and leaf.key not in WANDB_SETTINGS
+    group = leaf.path.partition(".")[0]
+    parts = re.split(r"[.\[\]]+", leaf.path)
+    return group in ("logger", "tokenizer", "model") and any(map(SENDS.fullmatch, parts))

@@ -1,0 +1,151 @@
+"""Secrets are in none of the files that a run leaves, and in no message."""
+
+import logging
+
+import pytest
+
+import hydralight
+from hydralight.errors import UserError
+from hydralight.runs import secrets
+from hydralight.runs.logs import hide_secrets
+from hydralight.runs.secrets import REDACTED, redact, remember
+from hydralight.sweeps.space import split
+
+KEYS = (
+    "hf_" + "a1" * 17,
+    "api_org_" + "aB" * 17,
+    "sk-proj-" + "aB3" * 20,
+    "sk-ant-api03-" + "xY" * 20,
+    "AKIA" + "IOSFODNN7EXAMPLE",
+    "glpat-" + "a1b2" * 5,
+    "ghp_" + "a1" * 18,
+    "github_pat_" + "A1b" * 10,
+    "xoxb-" + "1234567890-abcdEF",
+    "wandb_v1_" + "aB3" * 10,
+    "SG." + "a" * 22 + "." + "b" * 43,
+    "eyJhbGciOiJIUzI1NiJ9." + "eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N",
+    "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----",
+)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_forms_of_keys(key):
+    for place in (
+        key,
+        f"see {key}, there",
+        f"tags=[{key}]",
+        {"a": [{"b": key}]},
+        f"http://h/{key}",
+    ):
+        assert key not in str(redact(place))
+
+
+@pytest.mark.parametrize(
+    ("place", "secret"),
+    [
+        ("https://me:p@ss@example.org/x", "p@ss"),
+        ("amqp://guest:gu@e:st@host", "gu@e"),
+        ("postgresql://me:p/w@host/db", "p/w"),
+        ("mysql://u:hunter2@h:3306/x", "hunter2"),
+        ("https://oauth2tokenabcdef1234@host/x", "oauth2token"),
+        ("https://h/x?token=abc&sig=zz%2Fq&a=1", "zz%2Fq"),
+        ("https://b/x?X-Amz-Credential=CRED&X-Amz-Signature=deadbeef", "deadbeef"),
+        ("https://b/x?X-Amz-Credential=CRED&X-Amz-Signature=deadbeef", "CRED"),
+        ("DefaultEndpointsProtocol=https;AccountKey=" + "a" * 86 + "==;", "aaaa"),
+        ("+x={api_key: hunter2, a: 1}", "hunter2"),
+        ("+x={a: 1, nested: {password: 'hun ter2'}}", "hun ter2"),
+        ("Could not override 'x.api_key', use +x.api_key=hunter2", "hunter2"),
+        ({"credentials": {"user": "bob", "p": "hunter2"}}, "hunter2"),
+        ({"passwords": ["hunter2"]}, "hunter2"),
+        ({"password": 123456}, "123456"),
+        ({"WANDB_API_KEY": "0123456789" * 4}, "0123456789"),
+        ({"slack_bot_token": "hunter2"}, "hunter2"),
+        ({"aws_secret_access_key": "hunter2"}, "hunter2"),
+        ('{"api_key": "hunter2"}', "hunter2"),
+    ],
+)
+def test_secrets_by_where_they_stand(place, secret):
+    assert secret not in str(redact(place))
+    assert REDACTED in str(redact(place))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "val/loss",
+        "train[:1%]",
+        "google-bert/bert-base-uncased",
+        "https://huggingface.co/x?revision=main",
+        "http://localhost:8080/a@b",
+        "s3://bucket/path@v1/x",
+        "hf://datasets/me/x@main/train.csv",
+        "git@github.com:me/x.git",
+        "0123456789abcdef0123456789abcdef01234567",
+        "tokenizer.eos_token=</s>",
+        "cache_key=abc",
+        "monkey=banana",
+        "model.encoder.*",
+        "tag(log, interval(5e-6, 1e-4))",
+        "data.columns={text: sentence1, label: label}",
+        "data.path='my.csv[:100]'",
+        {"eos_token": "</s>", "image_token": "<image>", "pad_token_id": 3, "sort_key": "x"},
+    ],
+)
+def test_what_is_no_secret_stays(text):
+    assert redact(text) == text
+
+
+def test_values_of_the_environment_and_of_what_was_typed(monkeypatch):
+    monkeypatch.setattr(secrets, "_known", set())
+    monkeypatch.setenv("MY_API_TOKEN", "tr0ub4dor")
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "falsefalse")
+    remember(["+x={password: correct-horse}", "seed=1"])
+    assert (
+        redact("tr0ub4dor, correct-horse and falsefalse")
+        == f"{REDACTED}, {REDACTED} and falsefalse"
+    )
+
+
+def test_log_lines_and_their_tracebacks(caplog, monkeypatch):
+    import sys
+
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    before = logging.getLogRecordFactory()
+    try:
+        hide_secrets()
+        try:
+            raise ValueError(KEYS[0])
+        except ValueError:
+            logging.getLogger("any").exception("with %s and %d", KEYS[1], 7)
+    finally:
+        logging.setLogRecordFactory(before)
+    assert f"with {REDACTED} and 7" in caplog.text
+    assert "ValueError" in caplog.text
+    assert KEYS[0] not in caplog.text
+
+
+def test_a_sweep_over_secrets_is_refused():
+    with pytest.raises(UserError, match="sweeps over what looks like a secret"):
+        split([f"tags=[{KEYS[0]}],[b]", "seed=1,2"], {})
+
+
+def test_no_file_of_a_run_holds_one(bart_cnn, monkeypatch):
+    """Nor TensorBoard's, W&B's, or the model's card; and a message has none either."""
+    monkeypatch.setenv("MY_SERVICE_TOKEN", "tr0ub4dor-and-3")
+    typed = [
+        f"tags=[{KEYS[0]}, tr0ub4dor-and-3]",
+        "+callbacks.best_model.card.api_key=hunter2hunter2",
+    ]
+    typed += ["callbacks.best_model.card.experiment='https://me:p@55w0rd@h/x?sig=s1gs1g'"]
+    loggers = ["logger=wandb", "logger.wandb.offline=true", "logger.wandb.name=hunter2hunter2"]
+    loggers += ["+logger.tb._target_=lightning.pytorch.loggers.TensorBoardLogger"]
+    loggers += ["+logger.tb.save_dir='${paths.output_dir}'"]
+    run = hydralight.train([*bart_cnn, "debug=limit", *typed, *loggers])
+    for path in run.path.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            for secret in (KEYS[0], "tr0ub4dor", "hunter2", "p@55w0rd", "s1gs1g"):
+                assert secret.encode() not in content, (path, secret)
+    with pytest.raises(UserError) as raised:
+        hydralight.train([*bart_cnn, "optimizer.api_key=hunter3hunter3"])
+    assert "hunter3" not in str(raised.value)
