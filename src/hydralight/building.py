@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.errors import InstantiationException
 from hydra.utils import get_class, get_object, instantiate
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
-from hydralight import models
+from hydralight import models, optim
+from hydralight.config.blame import key_of, refused
 from hydralight.config.check import check_root, check_targets, parameters
 from hydralight.data.batches import Batching
 from hydralight.data.encoding import Encoding
@@ -24,7 +24,7 @@ from hydralight.data.mix import Mix
 from hydralight.data.module import DataModule
 from hydralight.data.source import Source
 from hydralight.data.splits import Splits
-from hydralight.errors import UserError, first_line
+from hydralight.errors import UserError
 from hydralight.runs.run import model_folder
 from hydralight.sweeps.trial import PRUNING
 from hydralight.tasks.task import Task
@@ -71,31 +71,28 @@ def build(cfg: DictConfig) -> tuple[Task, DataModule, Trainer]:
 def build_task(cfg: DictConfig) -> Task:
     """Seed, and build the task around the recipes of its model, optimizer and schedule."""
     seed_everything(cfg.seed, workers=True, verbose=False)
+    optimizer = built(cfg.optimizer)
+    scheduler = built(cfg.scheduler) if chosen(cfg.scheduler) else None
+    optim.rehearse(optimizer, scheduler)
     return built(
         cfg.task,
-        model=instantiate(cfg.model, _convert_="object"),
-        optimizer=instantiate(cfg.optimizer, _convert_="object"),
-        scheduler=instantiate(cfg.scheduler, _convert_="object") if chosen(cfg.scheduler) else None,
+        model=built(cfg.model),
+        optimizer=optimizer,
+        scheduler=scheduler,
         generation=OmegaConf.to_container(cfg.generation, resolve=True) if cfg.generation else None,
-        _convert_="object",
     )
 
 
 def built(node: DictConfig, **arguments: Any) -> Any:
-    """Instantiate a node; what its parts refuse is told in a sentence.
+    """Instantiate a node; whatever its parts refuse is told in a sentence that names the key.
 
     Raises:
-        UserError: a part is built with the wrong arguments.
+        UserError: a part is built with the wrong arguments, or needs a package.
     """
     try:
-        return instantiate(node, **arguments)
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, UserError):
-            raise cause from error
-        lines = str(error).strip().splitlines()
-        where = lines[-1].removeprefix("full_key: ") if "full_key" in lines[-1] else "the config"
-        raise UserError(f"{where}: {first_line(cause or error)}.") from error
+        return instantiate(node, **arguments, _convert_="object")
+    except Exception as error:
+        raise UserError(refused(key_of(error) or str(node._get_full_key(None)), error)) from error
 
 
 def build_data(cfg: DictConfig) -> DataModule:
@@ -104,10 +101,10 @@ def build_data(cfg: DictConfig) -> DataModule:
     The shape is what `data._target_` names. `data.source` names a function or a class of the
     user's own, which takes flat keys too.
     """
-    tokenizer = instantiate(cfg.tokenizer, _convert_="object")
+    tokenizer = built(cfg.tokenizer)
     own = {"_target_", "source"}
     keys = {str(key): cfg.data[key] for key in cfg.data if key not in own}
-    keys = built(OmegaConf.create(keys), _convert_="object")  # an augmentation is an object by now
+    keys = built(OmegaConf.create({"data": keys}).data)  # an augmentation is an object by now
     node = cfg.data.get("source")
     source = None if not node else own_source(node, keys)
     return DataModule(
@@ -143,7 +140,7 @@ def own_source(node: Any, keys: Mapping[str, Any]) -> Callable[[], Any]:
     for name in accepted.keys() - taken.keys() - node.keys():
         if signature[name].default is inspect.Parameter.empty:
             raise UserError(f"data.source={node['_target_']} needs '{name}': give +data.{name}=…")
-    source = built(OmegaConf.create({**taken, **node, **later}), _convert_="object")
+    source = built(OmegaConf.create({"data": {"source": {**taken, **node, **later}}}).data.source)
     if not callable(source):
         raise UserError(
             f"data.source={node['_target_']}: its objects should be called, and return splits."
@@ -155,13 +152,11 @@ def build_all(group: DictConfig | None) -> list[Any]:
     """Build the entries of a group (callbacks, loggers) that are not null."""
     entries = [entry for entry in (group or {}).values() if entry]
     # where the group is switched off, a recipe's own values of it are left, without a target
-    return [instantiate(entry, _convert_="object") for entry in entries if "_target_" in entry]
+    return [built(entry) for entry in entries if "_target_" in entry]
 
 
 def build_trainer(cfg: DictConfig, callbacks: list[Any], **arguments: Any) -> Trainer:
     """Build the trainer; the order of the data is the data module's business under DDP too."""
-    if cfg.trainer.get("accumulate_grad_batches", 1) < 1:
-        raise UserError("trainer.accumulate_grad_batches should be 1 or more.")
     defaults: dict[str, Any] = {
         "use_distributed_sampler": False,
         "num_sanity_val_steps": 0,
@@ -171,7 +166,7 @@ def build_trainer(cfg: DictConfig, callbacks: list[Any], **arguments: Any) -> Tr
         "default_root_dir": str(cfg.paths.output_dir),
     }
     given = {k: v for k, v in defaults.items() if k not in cfg.trainer}
-    return instantiate(cfg.trainer, **given, callbacks=callbacks, **arguments, _convert_="object")
+    return built(cfg.trainer, **given, callbacks=callbacks, **arguments)
 
 
 def resolve_precision(precision: str, trainer: DictConfig) -> str:

@@ -12,6 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from hydralight.commands import COMMAND, prepare, run
+from hydralight.config.blame import is_ours, where_to_report
 from hydralight.config.explain import explain
 from hydralight.config.resolvers import register_resolvers
 from hydralight.config.whitelist import whitelist
@@ -57,6 +58,8 @@ def main(command: str) -> None:
 def exit_with(error: Exception, show_traceback: bool) -> None:
     """Print one sentence and exit with 1; raise what is our own bug."""
     sentence = explain(error)
+    if sentence is None and is_ours(error):
+        error.add_note(where_to_report())
     if sentence is None or show_traceback:
         raise error
     print(f"error: {sentence}", file=sys.stderr)

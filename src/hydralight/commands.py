@@ -104,7 +104,10 @@ def run(command: str, cfg: DictConfig, run_dir: Path) -> Any:
         cfg.setdefault(group, None)  # of a group that is switched off
     try:
         return function(cfg, run_dir)
-    except Exception:
+    except Exception as error:
         if not (cfg.get("run") or cfg.get("resume")):  # then it is not of this process's making
             remove_if_unused(run_dir)
-        raise
+        sentence = explain(error, cfg)
+        if sentence is None or isinstance(error, UserError):
+            raise
+        raise UserError(sentence) from error

@@ -20,6 +20,7 @@ from tokenizers import (
 )
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from hydralight.config.ranges import NotNegative, Positive
 from hydralight.errors import UserError, first_line
 from hydralight.hub import only_cached
 from hydralight.models import read_config
@@ -90,8 +91,8 @@ class Trained:
     """
 
     model: Literal["bpe", "unigram", "wordpiece"] = "bpe"
-    vocab_size: int = 32_000
-    min_frequency: int = 2
+    vocab_size: Positive = 32_000
+    min_frequency: NotNegative = 2
     bos_token: str = "<s>"
     pad_token: str = "<pad>"
     eos_token: str = "</s>"
@@ -99,7 +100,7 @@ class Trained:
     mask_token: str = "<mask>"
     lowercase: bool = False
     add_special_tokens: bool = True
-    model_max_length: int | None = None
+    model_max_length: Positive | None = None
     files: str | None = None
 
     def __call__(

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hydralight.callbacks.lightning_seams import datamodule_of
+from hydralight.config.ranges import Positive
 
 
 class Samples(Callback):
@@ -28,8 +29,8 @@ class Samples(Callback):
     def __init__(
         self,
         dirpath: str,
-        num_samples: int = 3,
-        max_chars: int = 400,
+        num_samples: Positive = 3,
+        max_chars: Positive = 400,
         before_training: bool = True,
     ) -> None:
         self.dirpath = Path(dirpath)

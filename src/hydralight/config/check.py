@@ -1,13 +1,14 @@
 """Whether a config's keys and types are those of what it names."""
 
 import inspect
-import types
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from hydralight.config import ranges
+from hydralight.config.ranges import Seed
 from hydralight.config.whitelist import allowed
 from hydralight.errors import UserError, did_you_mean, first_line
 
@@ -47,11 +48,12 @@ def parameters(target: Any) -> tuple[dict[str, Any], bool]:
         return {}, False
     function = inspect.unwrap(function)
     try:
-        hints = typing.get_type_hints(function)
+        hints = typing.get_type_hints(function, include_extras=True)
     except NameError:  # a type that its module imports for type checkers only
         hints = {}
     known = inspect.signature(function).parameters.values()
     named = [p for p in known if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    hints |= ranges.of_library(target)
     accepted = {p.name: hints.get(p.name, Any) for p in named if p.name != "self"}
     return accepted, any(p.kind is p.VAR_KEYWORD for p in known)
 
@@ -61,7 +63,7 @@ def check_targets(cfg: DictConfig) -> None:
 
     Raises:
         UserError: a target that is not on the whitelist or does not exist, an argument it does
-            not take, a number, text or switch of the wrong type, or a value that is missing.
+            not take, a value of the wrong type or out of its range, or one that is missing.
     """
     for path, node in targets(cfg):
         accepted: dict[str, Any] = {}
@@ -117,8 +119,6 @@ def named(key: str, name: str) -> Any:
 def _check_arguments(
     path: str, node: DictConfig, accepted: Mapping[str, Any], open_ended: bool
 ) -> None:
-    from typeguard import TypeCheckError, check_type
-
     for key in map(str, node):
         if key in ("_target_", "_partial_", "_recursive_", "_convert_", "_args_"):
             continue
@@ -135,36 +135,14 @@ def _check_arguments(
         if OmegaConf.is_missing(node, key):
             raise UserError(f"{path}.{key} has no value: give one as {path}.{key}=…")
         value = node[key]
-        if value is None or not isinstance(value, bool | int | float | str):
-            continue  # structures are the target's own to judge
-        hint = accepted.get(key, Any)
-        words = _alternatives(hint)
-        try:
-            if isinstance(value, bool) and "bool" not in words and {"int", "float"} & set(words):
-                raise TypeCheckError("a switch is no number")
-            check_type(value, hint)
-        except TypeCheckError:
-            raise UserError(f"{path}.{key}={value} should be {describe(hint)}.") from None
-
-
-def describe(hint: Any) -> str:
-    """Put a type hint into words: `int | None` becomes "int or None"."""
-    return " or ".join(dict.fromkeys(_alternatives(hint)))
-
-
-def _alternatives(hint: Any) -> list[str]:
-    origin, parts = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Literal:
-        return [str(part) for part in parts]
-    if origin in (typing.Union, types.UnionType):
-        return [word for part in parts for word in _alternatives(part)]
-    return ["None" if hint is type(None) else getattr(hint, "__name__", str(hint))]
+        if value is not None:
+            ranges.check(f"{path}.{key}", value, accepted.get(key, Any))
 
 
 ROOT_TYPES: dict[str, Any] = {
     "checkpoint": str | None,
     "precision": str | int,
-    "seed": int,
+    "seed": Seed,
     "optimized_metric": str,
     "check": bool,
     "test": bool,
@@ -186,6 +164,5 @@ def check_root(cfg: DictConfig) -> None:
         if key not in ROOT_KEYS:
             raise UserError(f"there is no key '{key}'{did_you_mean(key, ROOT_KEYS)}")
     for key, hint in ROOT_TYPES.items():
-        value = cfg.get(key)
-        if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-            raise UserError(f"{key}={value} should be {describe(hint)}.")
+        ranges.check(key, cfg.get(key), hint)
+    ranges.check_numbers(cfg)

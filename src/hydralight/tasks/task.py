@@ -4,9 +4,10 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from annotated_types import Interval
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from hydralight.errors import UserError
 from hydralight.models import positions_of
 from hydralight.tasks.data import Batch, PredictedRows, TaskData
 from hydralight.tasks.evaluation import Evaluation, Scores, check_monitors
-from hydralight.tasks.generation import configure_generation
+from hydralight.tasks.generation import check_generation, configure_generation
 from hydralight.tasks.gradient import Gradient
 from hydralight.tasks.losses import custom_loss
 
@@ -60,7 +61,7 @@ class Task(LightningModule):
     scheduler: Callable[..., Any] | None = None
     generation: Mapping[str, Any] | None = None
     loss: Callable[[Any, Batch], tuple[Tensor, Tensor]] | None = None
-    label_smoothing: float = 0.0
+    label_smoothing: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     non_finite: Literal["stop", "skip"] = "stop"
     torch_compile: bool | Mapping[str, Any] = False
     metrics: Mapping[str, Metric] | None = None
@@ -81,8 +82,8 @@ class Task(LightningModule):
         self.positions: int | None = None  # of the model, where they are limited
         self._restored: dict[str, Any] = {}
         self._step_metrics: dict[str, Tensor | float] = {}
-        if not 0 <= self.label_smoothing < 1:
-            raise UserError(f"task.label_smoothing={self.label_smoothing} should be in 0..1.")
+        self.generating = {k: v for k, v in (self.generation or {}).items() if v is not None}
+        check_generation(self.generating)
         if self.loss is not None and self.label_smoothing:
             raise UserError(
                 "task.loss is a loss of its own: task.label_smoothing does nothing to it."
@@ -137,8 +138,13 @@ class Task(LightningModule):
         processor = self.datamodule.load_processor()
         self.model = self.make_model(self.auto_class, processor, **self.model_arguments())
         if self.model.can_generate():
-            chosen = {k: v for k, v in (self.generation or {}).items() if v is not None}
-            configure_generation(self.model, {**self.default_generation(), **chosen})
+            configure_generation(self.model, {**self.default_generation(), **self.generating})
+        elif self.generating:
+            name, value = next(iter(self.generating.items()))
+            raise UserError(
+                f"generation.{name}={value}: {type(self.model).__name__} writes no text: leave it "
+                "out."
+            )
         accepted = inspect.signature(self.model.forward).parameters
         self._forward_names = frozenset(accepted)
         self.positions = positions_of(self.model)
