@@ -48,7 +48,10 @@ def prepare(cfg: DictConfig) -> None:
         if not chosen(cfg.get(group)):
             raise UserError(f"{group} is switched off, and nothing goes without: leave it on.")
     cfg.precision = resolve_precision(str(cfg.precision), cfg.trainer)
-    if cfg.task.get("loss"):  # named, to be called with outputs and batch; or the task's own
+    loss = cfg.task.get("loss")
+    if loss is not None and not isinstance(loss, DictConfig):
+        raise UserError(f"task.loss={loss} should be {{_target_: a function}}.")
+    if loss:  # named, to be called with outputs and batch; or the task's own
         cfg.task.loss = {**cfg.task.loss, "_partial_": True} if chosen(cfg.task.loss) else None
     check_targets(cfg)
     quiet_libraries()
@@ -150,9 +153,13 @@ def own_source(node: Any, keys: Mapping[str, Any]) -> Callable[[], Any]:
 
 def build_all(group: DictConfig | None) -> list[Any]:
     """Build the entries of a group (callbacks, loggers) that are not null."""
-    entries = [entry for entry in (group or {}).values() if entry]
+    entries: dict[Any, Any] = {k: e for k, e in (group or {}).items() if e is not None}
+    named = {k: e for k, e in entries.items() if isinstance(e, DictConfig) and "_target_" in e}
     # where the group is switched off, a recipe's own values of it are left, without a target
-    return [built(entry) for entry in entries if "_target_" in entry]
+    for key in entries.keys() - named.keys() if named else ():
+        where = f"{group._get_full_key(None)}.{key}" if group is not None else key
+        raise UserError(f"{where}={entries[key]} should be {{_target_: a class, …}}, or null.")
+    return [built(entry) for entry in named.values()]
 
 
 def build_trainer(cfg: DictConfig, callbacks: list[Any], **arguments: Any) -> Trainer:
@@ -165,6 +172,9 @@ def build_trainer(cfg: DictConfig, callbacks: list[Any], **arguments: Any) -> Tr
         "enable_checkpointing": any(isinstance(c, Checkpoint) for c in callbacks),
         "default_root_dir": str(cfg.paths.output_dir),
     }
+    for key in ("callbacks", "logger"):
+        if key in cfg.trainer:
+            raise UserError(f"trainer.{key}: there is a group {key} for that; leave it out.")
     given = {k: v for k, v in defaults.items() if k not in cfg.trainer}
     return built(cfg.trainer, **given, callbacks=callbacks, **arguments)
 

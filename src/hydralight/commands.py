@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import execution_whitelist
 from omegaconf import DictConfig, OmegaConf
 
+from hydralight.config.check import ROOT_KEYS
 from hydralight.config.explain import explain
 from hydralight.config.project import CONFIG_DIR, projects
 from hydralight.config.resolvers import register_resolvers
@@ -29,6 +30,11 @@ def prepare(command: str, argv: list[str]) -> tuple[Path, str]:
     (behind the program's name) are then replaced by those that merge onto it.
     """
     projects()  # which also lets their packages be imported
+    for argument in argv[1:]:
+        key, value = typed.key_of(argument) or "", argument.partition("=")[2]
+        named = key in ROOT_KEYS or key.startswith("paths.")
+        if named and "=" in argument and value in ("", "''", '""'):
+            raise UserError(f"{key} has no value: give one as {key}=…, or leave it out.")
     sweep_dir = typed.named_sweep(argv) if command == "train" else None
     if sweep_dir is not None:
         argv[1:] = typed.arguments_in_sweep(sweep_dir, argv[1:])

@@ -26,6 +26,11 @@ def first_line(error: BaseException) -> str:
     return line
 
 
+def ended(line: str) -> str:
+    """Put a full stop behind a line that has no end."""
+    return line if line[-1:] in "!?…" else f"{line}."
+
+
 def beneath(error: BaseException) -> BaseException:
     """Return what was raised in a call of Hydra's, which wraps it."""
     while type(error).__name__ == "InstantiationException" and error.__cause__ is not None:
@@ -49,7 +54,7 @@ def told(what: str) -> Iterator[None]:
         cause = beneath(error)
         if isinstance(cause, UserError):
             raise cause from None
-        raise UserError(f"{what}: {first_line(cause)}.") from error
+        raise UserError(f"{what}: {ended(first_line(cause))}") from error
 
 
 def count(number: int, noun: str) -> str:

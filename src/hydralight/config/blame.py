@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from hydralight.config.check import targets
 from hydralight.config.project import PACKAGE
-from hydralight.errors import UserError, beneath, first_line
+from hydralight.errors import UserError, beneath, ended, first_line
 
 # what a config's objects make, by the class or function that runs
 MADE = {
@@ -42,7 +42,7 @@ def refused(key: str, error: BaseException) -> str:
     package = needed(cause)
     if package is not None:
         return f"{key} needs a package that is not installed: pip install {package}"
-    return f"{key}: {first_line(cause)}."
+    return f"{key}: {ended(first_line(cause))}"
 
 
 def key_of(error: BaseException) -> str | None:

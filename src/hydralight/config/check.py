@@ -2,13 +2,13 @@
 
 import inspect
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from hydralight.config import ranges
-from hydralight.config.ranges import Seed
+from hydralight.config.ranges import Seed, Text
 from hydralight.config.whitelist import allowed
 from hydralight.errors import UserError, did_you_mean, first_line
 
@@ -140,18 +140,22 @@ def _check_arguments(
 
 
 ROOT_TYPES: dict[str, Any] = {
-    "checkpoint": str | None,
-    "precision": str | int,
+    "checkpoint": Text | None,
+    "precision": Text | int,
     "seed": Seed,
-    "optimized_metric": str,
+    "tags": Sequence[Any] | None,
+    "optimized_metric": Text,
     "check": bool,
     "test": bool,
-    "resume": str | None,
+    "resume": Text | None,
+    "sweep": Text | None,
+    "run": Text | None,
+    "split": Text | None,
+    "output": Text | None,
 }
 
 GROUPS = "task model tokenizer generation data optimizer scheduler trainer callbacks logger paths"
-ROOT_KEYS = (*ROOT_TYPES, *GROUPS.split(), "tags", "hparams_search", "debug", "sweep")
-ROOT_KEYS += ("run", "split", "input", "output")
+ROOT_KEYS = (*ROOT_TYPES, *GROUPS.split(), "hparams_search", "debug", "input")
 
 
 def check_root(cfg: DictConfig) -> None:
@@ -165,4 +169,5 @@ def check_root(cfg: DictConfig) -> None:
             raise UserError(f"there is no key '{key}'{did_you_mean(key, ROOT_KEYS)}")
     for key, hint in ROOT_TYPES.items():
         ranges.check(key, cfg.get(key), hint)
+    ranges.check("paths.log_dir", OmegaConf.select(cfg, "paths.log_dir"), Text)
     ranges.check_numbers(cfg)

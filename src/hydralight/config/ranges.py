@@ -10,7 +10,7 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Interval, Le, Lt
+from annotated_types import Ge, Gt, Interval, Le, Lt, MinLen
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from hydralight.errors import UserError
@@ -20,7 +20,25 @@ NotNegative = Annotated[int, Ge(0)]
 Fraction = Annotated[float, Interval(ge=0, le=1)]
 Seed = Annotated[int, Interval(ge=0, lt=2**32)]
 
+Text = Annotated[str, MinLen(1)]
+Batches = NotNegative | Fraction  # so many, or a part of them
+
 LIBRARY: dict[str, dict[str, Any]] = {
+    "lightning.pytorch.trainer.trainer.Trainer": {
+        "gradient_clip_val": Annotated[float, Gt(0)] | None,
+        "gradient_clip_algorithm": Literal["norm", "value"] | None,
+        "accumulate_grad_batches": Positive,
+        "max_steps": Annotated[int, Ge(-1)],
+        "log_every_n_steps": NotNegative | None,
+        "check_val_every_n_epoch": Positive | None,
+        "limit_train_batches": Batches | None,
+        "limit_val_batches": Batches | None,
+        "limit_test_batches": Batches | None,
+        "limit_predict_batches": Batches | None,
+        "overfit_batches": Batches,
+        "num_sanity_val_steps": Annotated[int, Ge(-1)] | None,
+    },
+    "lightning.pytorch.loggers.wandb.WandbLogger": {"log_model": bool | Literal["all"]},
     "lightning.pytorch.callbacks.early_stopping.EarlyStopping": {
         "patience": NotNegative,
         "mode": Literal["min", "max"],
@@ -32,7 +50,6 @@ LIBRARY: dict[str, dict[str, Any]] = {
         "update_starting_at_step": NotNegative | None,
         "update_starting_at_epoch": NotNegative | None,
     },
-    "optuna.pruners._median.MedianPruner": {"n_startup_trials": NotNegative},
 }
 
 SIGNS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
@@ -57,9 +74,26 @@ def check(key: str, value: Any, hint: Any) -> None:
     if isinstance(value, DictConfig | ListConfig):
         value = OmegaConf.to_container(value, resolve=True)
     if not is_of(value, hint):
+        _check_parts(key, value, hint)
         raise UserError(f"{key}={value} should be {describe(hint)}.")
     for place, words in out_of_range(value, hint):
-        raise UserError(f"{key}{place}={_at(value, place)} should be {words}.")
+        at = _at(value, place)
+        if at == "" or at == []:
+            raise UserError(f"{key}{place} is empty: give it a value.")
+        raise UserError(f"{key}{place}={at} should be {words}.")
+
+
+def _check_parts(key: str, value: Any, hint: Any) -> None:
+    """Check the values in a structure, so that the message names the one that is wrong."""
+    for part in _unions(hint):
+        inner = typing.get_args(part)
+        if isinstance(value, Mapping) and _holds(part, Mapping) and inner:
+            for name, one in value.items():
+                if one is not None:
+                    check(f"{key}.{name}", one, inner[-1])
+        elif isinstance(value, list) and _holds(part, Sequence) and inner:
+            for number, one in enumerate(value):
+                check(f"{key}[{number}]", one, inner[0])
 
 
 def check_numbers(node: Any, key: str = "", finite: bool = True) -> None:
@@ -99,12 +133,12 @@ def is_of(value: Any, hint: Any) -> bool:
             return len(value) == len(parts) and all(map(is_of, value, parts))
         if _holds(hint, Sequence):
             return not parts or all(is_of(one, parts[0]) for one in value)
-        return not _is_plain(hint)
+        return not (_is_plain(hint) or _holds(hint, Mapping))
     if isinstance(value, Mapping):
         if _holds(hint, Mapping):
             given = [one for one in value.values() if one is not None]  # null takes a value back
             return not parts or all(is_of(one, parts[-1]) for one in given)
-        return not _is_plain(hint)
+        return not (_is_plain(hint) or _holds(hint, Sequence))
     if isinstance(value, bool) and hint in (int, float):
         return False  # a switch is no number
     try:
@@ -126,10 +160,13 @@ def out_of_range(value: Any, hint: Any, place: str = "") -> Iterator[tuple[str, 
     if origin in (typing.Union, types.UnionType):
         fitting = [part for part in parts if is_of(value, part)]
         found = [list(out_of_range(value, part, place)) for part in fitting]
-        yield from [] if [] in found else found[0]
+        if [] not in found:
+            yield found[0][0][0], " or ".join(words for all_of in found for _, words in all_of)
     elif origin is Annotated:
         if not all(_inside(value, constraint) for constraint in parts[1:]):
             yield place, words_of(parts[1:])
+        else:
+            yield from out_of_range(value, parts[0], place)
     elif isinstance(value, list | tuple) and parts:
         for number, one in enumerate(value):
             inner = parts[number] if origin is tuple and parts[-1] is not Ellipsis else parts[0]
@@ -147,6 +184,8 @@ def describe(hint: Any) -> str:
 
 def words_of(constraints: Sequence[Any]) -> str:
     """Put constraints into words: "at least 0 and below 1"."""
+    if any(isinstance(constraint, MinLen) for constraint in constraints):
+        return "something"
     bounds = [
         f"{sign} {getattr(constraint, name)}"
         for constraint in constraints
@@ -159,6 +198,8 @@ def words_of(constraints: Sequence[Any]) -> str:
 def _inside(value: Any, constraint: Any) -> bool:
     if isinstance(constraint, Interval):
         return all(_inside(value, part) for part in constraint)
+    if isinstance(constraint, MinLen):
+        return len(value) >= constraint.min_length
     if isinstance(constraint, Ge):
         return value >= constraint.ge
     if isinstance(constraint, Gt):
@@ -166,6 +207,13 @@ def _inside(value: Any, constraint: Any) -> bool:
     if isinstance(constraint, Le):
         return value <= constraint.le
     return not isinstance(constraint, Lt) or value < constraint.lt
+
+
+def _unions(hint: Any) -> list[Any]:
+    """Return the alternatives of a hint, or it alone."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return list(typing.get_args(hint))
+    return [hint]
 
 
 def _holds(hint: Any, kind: type) -> bool:

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Ge, Gt, Interval, MinLen
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from hydralight.config import ranges
-from hydralight.config.ranges import Fraction, NotNegative, Positive
+from hydralight.config.ranges import Fraction, NotNegative, Positive, Text
 from hydralight.errors import UserError, did_you_mean, told
 
 # what transformers finds out in the middle of a generation, or not at all
@@ -38,10 +38,12 @@ RANGES: dict[str, Any] = {
     "eta_cutoff": Annotated[float, Interval(ge=0, lt=1)],
     "guidance_scale": Annotated[float, Gt(0)],
     "prompt_lookup_num_tokens": Annotated[int, Ge(1)],
-    "bad_words_ids": Sequence[Sequence[int]],
-    "suppress_tokens": Sequence[int],
-    "begin_suppress_tokens": Sequence[int],
-    "stop_strings": str | Sequence[str],
+    "bad_words_ids": Annotated[Sequence[Annotated[Sequence[NotNegative], MinLen(1)]], MinLen(1)],
+    "suppress_tokens": Sequence[NotNegative],
+    "begin_suppress_tokens": Sequence[NotNegative],
+    "forced_bos_token_id": NotNegative,
+    "forced_eos_token_id": NotNegative | Sequence[NotNegative],
+    "stop_strings": Text | Annotated[Sequence[Text], MinLen(1)],
 }
 
 

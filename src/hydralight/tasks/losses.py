@@ -108,7 +108,7 @@ def custom_loss(
         name = getattr(loss, "func", loss).__name__
         raise UserError(
             f"task.loss: {name} does not go with this task, or does not return a sum and a "
-            f"weight as tensors ({type(error).__name__}: {first_line(error)})."
+            f"weight as tensors ({first_line(error)})."
         ) from error
 
 

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torchmetrics import Metric
 
 from hydralight import optim
-from hydralight.errors import UserError
+from hydralight.errors import UserError, told
 from hydralight.models import positions_of
 from hydralight.tasks.data import Batch, PredictedRows, TaskData
 from hydralight.tasks.evaluation import Evaluation, Scores, check_monitors
@@ -157,7 +157,8 @@ class Task(LightningModule):
         if self.torch_compile:
             options = self.torch_compile if isinstance(self.torch_compile, Mapping) else {}
             # past the module's own attributes: its parameters are there once
-            self.__dict__["_compiled"] = torch.compile(self.model, **options)
+            with told("task.torch_compile"):
+                self.__dict__["_compiled"] = torch.compile(self.model, **options)
         self.evaluation.metrics = nn.ModuleDict(self.build_metrics()).to(self.device)
         check_monitors(self.trainer.callbacks, self)  # type: ignore[attr-defined]
 
