@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from hydra.utils import get_class, get_object, instantiate
 from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
@@ -24,7 +25,7 @@ from hydralight.data.mix import Mix
 from hydralight.data.module import DataModule
 from hydralight.data.source import Source
 from hydralight.data.splits import Splits
-from hydralight.errors import UserError
+from hydralight.errors import UserError, count
 from hydralight.runs.run import model_folder
 from hydralight.sweeps.trial import PRUNING
 from hydralight.tasks.task import Task
@@ -176,7 +177,14 @@ def build_trainer(cfg: DictConfig, callbacks: list[Any], **arguments: Any) -> Tr
         if key in cfg.trainer:
             raise UserError(f"trainer.{key}: there is a group {key} for that; leave it out.")
     given = {k: v for k, v in defaults.items() if k not in cfg.trainer}
-    return built(cfg.trainer, **given, callbacks=callbacks, **arguments)
+    trainer = built(cfg.trainer, **given, callbacks=callbacks, **arguments)
+    most = 8 * max(2, os.cpu_count() or 1)
+    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > most:
+        raise UserError(
+            f"trainer.devices={trainer.num_devices}: this machine has "
+            f"{count(os.cpu_count() or 1, 'core')}, and takes {most} processes at most."
+        )
+    return trainer
 
 
 def resolve_precision(precision: str, trainer: DictConfig) -> str:

@@ -1,7 +1,7 @@
 """Hugging Face models, from a checkpoint or from a configuration."""
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -63,8 +63,9 @@ class Pretrained:
             UserError: the checkpoint cannot be found, reached or read, or a glob matches nothing.
         """
         config = read_config(self.checkpoint, self.revision, self.trust_remote_code)
-        check_names(config, self.config or {})
-        config.update({**head, **(self.config or {})})
+        check_values(config, self.config or {})
+        with told("model.config"):
+            config.update({**head, **(self.config or {})})
         with told(self.described()):
             model = auto_class.from_pretrained(  # type: ignore[attr-defined]
                 self.checkpoint,
@@ -131,12 +132,13 @@ class Scratch:
             config = read_config(self.config["checkpoint"])
         else:
             config = default_config(self.config.get("model_type", ""))
-        check_names(config, values)
+        check_values(config, values)
         values = {**head, **values}
         if isinstance(processor, PreTrainedTokenizerBase):
             values = {**vocabulary(processor, config, self.pad_vocab_to_multiple_of or 1), **values}
         if "checkpoint" in self.config:
-            config.update(values)
+            with told("model.config"):
+                config.update(values)
         else:
             with told("model.config"):
                 config = type(config)(**values)  # anew: a config derives some values from others
@@ -204,14 +206,22 @@ def read_config(
         ) from error
 
 
-def check_names(config: PretrainedConfig, names: Iterable[str]) -> None:
-    """Raise a `UserError` for a name that a model config does not have."""
-    for name in names:
+def check_values(config: PretrainedConfig, values: Mapping[str, Any]) -> None:
+    """Check values that are to replace those of a model's config.
+
+    Raises:
+        UserError: there is no such name, or a size is below 0.
+    """
+    for name, value in values.items():
         if not hasattr(config, name):
             near = did_you_mean(name, config.to_dict())
             raise UserError(
                 f"model.config.{name}: a {config.model_type} config has no '{name}'{near}"
             )
+        before, number = getattr(config, name), type(value) in (int, float)
+        # other numbers may be below 0 for a reason, as the ids of tokens
+        if number and value < 0 and type(before) in (int, float) and before > 0:
+            raise UserError(f"model.config.{name}={value} should be at least 0.")
 
 
 def vocabulary(

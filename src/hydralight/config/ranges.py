@@ -141,6 +141,8 @@ def is_of(value: Any, hint: Any) -> bool:
         return not (_is_plain(hint) or _holds(hint, Sequence))
     if isinstance(value, bool) and hint in (int, float):
         return False  # a switch is no number
+    if isinstance(value, str) and _holds(hint, Sequence):
+        return False  # a text is no list of letters
     try:
         check_type(value, hint)
     except TypeCheckError:

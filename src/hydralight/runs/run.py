@@ -136,7 +136,7 @@ def update_metrics(run_dir: Path, **values: Any) -> None:
 
 def remove_if_unused(run_dir: Path) -> None:
     """Remove the directory of a run that failed before it came to anything."""
-    begun = ["metrics.json", "metrics.csv", "checkpoints", "model", "predictions", "samples"]
+    begun = ["metrics.csv", "checkpoints", "model", "predictions", "samples"]
     begun.append("output.log")  # of a trial, whose end is reported
     if not any((run_dir / name).exists() for name in begun) and (run_dir / ".hydra").is_dir():
         shutil.rmtree(run_dir, ignore_errors=True)
