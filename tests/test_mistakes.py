@@ -103,7 +103,7 @@ def test_a_command_that_is_right_goes_through(answered, tmp_path):
 
 
 LATE = [
-    # what only the data or a step shows; the run has begun by then
+    # what only a step, or the study, shows; the run or the sweep has begun by then
     (
         "train vit_cxr14 'tokenizer.options.size={height:20,width:20}'",
         "model: Input image size (20*20) doesn't match model (16*16).",
@@ -115,6 +115,15 @@ LATE = [
     (
         "train bart_cnn +generation.forced_bos_token_id=100000",
         "generation: IndexError: index 100000 is out of bounds",
+    ),
+    (
+        "train bert_mrpc -m hparams_search=default hparams_search.storage=foo",
+        "hparams_search.storage: Could not parse",
+    ),
+    (
+        "train bert_mrpc -m hparams_search=default "
+        "'+hparams_search.pruner={_target_:optuna.pruners.PercentilePruner}'",
+        "hparams_search.pruner: ",
     ),
 ]
 

@@ -1,6 +1,7 @@
 """Whether a config's keys and types are those of what it names."""
 
 import inspect
+import logging
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -107,6 +108,7 @@ def named(key: str, name: str) -> Any:
             f"{key}={name} is not on the whitelist: code of your own is named in the whitelist of "
             "[tool.hydralight] in your pyproject.toml."
         )
+    logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it says the same on its own
     try:
         found = get_object(name)
     except (ImportError, AttributeError, ValueError) as error:
