@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.errors import InstantiationException
 from hydra.utils import get_class, get_object, instantiate
 from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
-from hydralight import models
+from hydralight import models, optim
 from hydralight.callbacks.loops import take_our_loops
+from hydralight.config.blame import key_of, refused
 from hydralight.config.check import check_root, check_targets, parameters
-from hydralight.config.limits import check_trainer
 from hydralight.config.trust import SENDS
 from hydralight.data.batches import Batching
 from hydralight.data.encoding import Encoding
@@ -28,7 +28,7 @@ from hydralight.data.mix import Mix
 from hydralight.data.module import DataModule
 from hydralight.data.source import Source
 from hydralight.data.splits import Splits
-from hydralight.errors import UserError, first_line
+from hydralight.errors import UserError, count
 from hydralight.progress import interactive
 from hydralight.runs.run import model_folder
 from hydralight.runs.secrets import is_secret_name, redact
@@ -57,10 +57,12 @@ def prepare(cfg: DictConfig) -> None:
         if not chosen(cfg.get(group)):
             raise UserError(f"{group} is switched off, and nothing goes without: leave it on.")
     cfg.precision = resolve_precision(str(cfg.precision), cfg.trainer)
-    if cfg.task.get("loss"):  # named, to be called with outputs and batch; or the task's own
+    loss = cfg.task.get("loss")
+    if loss is not None and not isinstance(loss, DictConfig):
+        raise UserError(f"task.loss={loss} should be {{_target_: a function}}.")
+    if loss:  # named, to be called with outputs and batch; or the task's own
         cfg.task.loss = {**cfg.task.loss, "_partial_": True} if chosen(cfg.task.loss) else None
     check_targets(cfg)
-    check_trainer(cfg.trainer)
     quiet_libraries()
 
 
@@ -81,31 +83,28 @@ def build(cfg: DictConfig) -> tuple[Task, DataModule, Trainer]:
 def build_task(cfg: DictConfig) -> Task:
     """Seed, and build the task around the recipes of its model, optimizer and schedule."""
     seed_everything(cfg.seed, workers=True, verbose=False)
+    optimizer = built(cfg.optimizer)
+    scheduler = built(cfg.scheduler) if chosen(cfg.scheduler) else None
+    optim.rehearse(optimizer, scheduler)
     return built(
         cfg.task,
-        model=instantiate(cfg.model, _convert_="object"),
-        optimizer=instantiate(cfg.optimizer, _convert_="object"),
-        scheduler=instantiate(cfg.scheduler, _convert_="object") if chosen(cfg.scheduler) else None,
+        model=built(cfg.model),
+        optimizer=optimizer,
+        scheduler=scheduler,
         generation=OmegaConf.to_container(cfg.generation, resolve=True) if cfg.generation else None,
-        _convert_="object",
     )
 
 
 def built(node: DictConfig, **arguments: Any) -> Any:
-    """Instantiate a node; what its parts refuse is told in a sentence.
+    """Instantiate a node; whatever its parts refuse is told in a sentence that names the key.
 
     Raises:
-        UserError: a part is built with the wrong arguments.
+        UserError: a part is built with the wrong arguments, or needs a package.
     """
     try:
-        return instantiate(node, **arguments)
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, UserError):
-            raise cause from error
-        lines = str(error).strip().splitlines()
-        where = lines[-1].removeprefix("full_key: ") if "full_key" in lines[-1] else "the config"
-        raise UserError(f"{where}: {first_line(cause or error)}.") from error
+        return instantiate(node, **arguments, _convert_="object")
+    except Exception as error:
+        raise UserError(refused(key_of(error) or str(node._get_full_key(None)), error)) from error
 
 
 def build_data(cfg: DictConfig) -> DataModule:
@@ -114,10 +113,10 @@ def build_data(cfg: DictConfig) -> DataModule:
     The shape is what `data._target_` names. `data.source` names a function or a class of the
     user's own, which takes flat keys too.
     """
-    tokenizer = instantiate(cfg.tokenizer, _convert_="object")
+    tokenizer = built(cfg.tokenizer)
     own = {"_target_", "source"}
     keys = {str(key): cfg.data[key] for key in cfg.data if key not in own}
-    keys = built(OmegaConf.create(keys), _convert_="object")  # an augmentation is an object by now
+    keys = built(OmegaConf.create({"data": keys}).data)  # an augmentation is an object by now
     node = cfg.data.get("source")
     source = None if not node else own_source(node, keys)
     return DataModule(
@@ -153,7 +152,7 @@ def own_source(node: Any, keys: Mapping[str, Any]) -> Callable[[], Any]:
     for name in accepted.keys() - taken.keys() - node.keys():
         if signature[name].default is inspect.Parameter.empty:
             raise UserError(f"data.source={node['_target_']} needs '{name}': give +data.{name}=…")
-    source = built(OmegaConf.create({**taken, **node, **later}), _convert_="object")
+    source = built(OmegaConf.create({"data": {"source": {**taken, **node, **later}}}).data.source)
     if not callable(source):
         raise UserError(
             f"data.source={node['_target_']}: its objects should be called, and return splits."
@@ -163,9 +162,13 @@ def own_source(node: Any, keys: Mapping[str, Any]) -> Callable[[], Any]:
 
 def build_all(group: DictConfig | None) -> list[Any]:
     """Build the entries of a group (callbacks, loggers) that are not null."""
-    entries = [entry for entry in (group or {}).values() if entry]
+    entries: dict[Any, Any] = {k: e for k, e in (group or {}).items() if e is not None}
+    named = {k: e for k, e in entries.items() if isinstance(e, DictConfig) and "_target_" in e}
     # where the group is switched off, a recipe's own values of it are left, without a target
-    return [instantiate(entry, _convert_="object") for entry in entries if "_target_" in entry]
+    for key in entries.keys() - named.keys() if named else ():
+        where = f"{group._get_full_key(None)}.{key}" if group is not None else key
+        raise UserError(f"{where}={entries[key]} should be {{_target_: a class, …}}, or null.")
+    return [built(entry) for entry in named.values()]
 
 
 def without_secrets(group: DictConfig | None) -> DictConfig | None:
@@ -183,7 +186,8 @@ def without_secrets(group: DictConfig | None) -> DictConfig | None:
             return [hidden(child, key) for child in value]
         return value if is_secret_name(key) or SENDS.fullmatch(key) else redact(value)
 
-    return OmegaConf.create(hidden(OmegaConf.to_container(group, resolve=True)))
+    shown = hidden(OmegaConf.to_container(group, resolve=True))
+    return OmegaConf.create({"logger": shown}).logger  # which tells its key
 
 
 def build_trainer(cfg: DictConfig, callbacks: list[Any], **arguments: Any) -> Trainer:
@@ -198,9 +202,18 @@ def build_trainer(cfg: DictConfig, callbacks: list[Any], **arguments: Any) -> Tr
         "enable_checkpointing": any(isinstance(c, Checkpoint) for c in callbacks),
         "default_root_dir": str(cfg.paths.output_dir),
     }
+    for key in ("callbacks", "logger"):
+        if key in cfg.trainer:
+            raise UserError(f"trainer.{key}: there is a group {key} for that; leave it out.")
     given = {k: v for k, v in defaults.items() if k not in cfg.trainer}
     given |= {**arguments, "callbacks": callbacks, "max_epochs": math.ceil(max_epochs)}
-    trainer = instantiate(cfg.trainer, **given, _convert_="object")
+    trainer = built(cfg.trainer, **given)
+    most = 8 * max(2, os.cpu_count() or 1)
+    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > most:
+        raise UserError(
+            f"trainer.devices={trainer.num_devices}: this machine has "
+            f"{count(os.cpu_count() or 1, 'core')}, and takes {most} processes at most."
+        )
     take_our_loops(trainer, max_epochs)
     return trainer
 

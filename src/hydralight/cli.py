@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from hydralight.commands import COMMAND, prepare, run
 from hydralight.completion import add_own_configs, command_asked_for, is_asked
+from hydralight.config.blame import is_ours, where_to_report
 from hydralight.config.composition import composing
 from hydralight.config.explain import explain
 from hydralight.config.project import CONFIG_DIR
@@ -80,6 +81,8 @@ def exit_with(error: Exception, show_traceback: bool) -> None:
     """Print one sentence and exit with 1; raise what is our own bug."""
     leave_if_unread(error)
     sentence = explain(error)
+    if sentence is None and is_ours(error):
+        error.add_note(where_to_report())
     if sentence is None or show_traceback:
         raise error
     print(f"error: {redact_message(sentence)}", file=sys.stderr)

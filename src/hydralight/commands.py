@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import execution_whitelist
 from omegaconf import DictConfig, OmegaConf
 
+from hydralight.config.check import ROOT_KEYS
 from hydralight.config.composition import composing
 from hydralight.config.explain import explain
 from hydralight.config.project import CONFIG_DIR, projects
@@ -37,6 +38,11 @@ def prepare(command: str, argv: list[str]) -> tuple[str, Typed]:
     (behind the program's name) are then replaced by those that merge onto it.
     """
     projects()  # which also lets their packages be imported
+    for argument in argv[1:]:
+        key, value = typed.key_of(argument) or "", argument.partition("=")[2]
+        named = key in ROOT_KEYS or key.startswith("paths.")
+        if named and "=" in argument and value in ("", "''", '""'):
+            raise UserError(f"{key} has no value: give one as {key}=…, or leave it out.")
     if typed.is_sweep(argv):
         for key in ("resume", "run"):
             if typed.free_text(key, argv[1:]) is not None:
@@ -142,12 +148,27 @@ def run(command: str, cfg: DictConfig, run_dir: Path, was_typed: Typed) -> Any:
         # what was typed has been checked against the config by now
         OmegaConf.set_struct(cfg, False)
         check_trust(cfg, was_typed, run_dir)
-        returned = function(cfg, run_dir)
+        returned = call_it(function, cfg, run_dir)
         ended = command != "train"  # a training may be one that was to leave nothing
         return returned
     finally:
         if fresh and not ended:
             remove_if_unused(run_dir)
+
+
+def call_it(function: Callable[[DictConfig, Path], Any], cfg: DictConfig, run_dir: Path) -> Any:
+    """Call what does a command; what a library refuses is told with the key that named it.
+
+    Raises:
+        UserError: a library has refused something of the config.
+    """
+    try:
+        return function(cfg, run_dir)
+    except Exception as error:
+        sentence = explain(error, cfg)
+        if sentence is None or isinstance(error, UserError):
+            raise
+        raise UserError(sentence) from error
 
 
 def function_of(command: str) -> Callable[[DictConfig, Path], Any]:

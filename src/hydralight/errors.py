@@ -1,7 +1,10 @@
 """A user's mistake, and what its sentence is made of."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+BARE = (LookupError, ArithmeticError, AssertionError, AttributeError)
 
 
 class UserError(Exception):
@@ -17,7 +20,41 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def first_line(error: BaseException) -> str:
     """Return the beginning of a library's message, in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2]).rstrip(".") or type(error).__name__
+    line = " ".join(lines[:2]).rstrip(".")
+    if not line or isinstance(error, BARE):  # whose message alone says little
+        return f"{type(error).__name__}: {line}" if line else type(error).__name__
+    return line
+
+
+def ended(line: str) -> str:
+    """Put a full stop behind a line that has no end."""
+    return line if line[-1:] in "!?…" else f"{line}."
+
+
+def beneath(error: BaseException) -> BaseException:
+    """Return what was raised in a call of Hydra's, which wraps it."""
+    while type(error).__name__ == "InstantiationException" and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+@contextmanager
+def told(what: str) -> Iterator[None]:
+    """Put whatever a library refuses in here into a sentence.
+
+    Args:
+        what: What it begins with, such as the key of the config that the library was given.
+
+    Raises:
+        UserError: with the library's own words behind it.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause = beneath(error)
+        if isinstance(cause, UserError):
+            raise cause from None
+        raise UserError(f"{what}: {ended(first_line(cause))}") from error
 
 
 def count(number: int, noun: str) -> str:

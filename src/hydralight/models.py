@@ -1,12 +1,14 @@
 """Hugging Face models, from a checkpoint or from a configuration."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from torch.utils.checkpoint import checkpoint as torch_checkpoint
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
@@ -15,9 +17,12 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from hydralight.errors import UserError, did_you_mean, first_line
+from hydralight.config.ranges import Positive
+from hydralight.errors import UserError, did_you_mean, first_line, told
 from hydralight.hub import only_cached
 from hydralight.runs.checksums import verify
+
+DType = Literal["float32", "float64", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +34,8 @@ class Pretrained:
         revision: Branch, tag or commit on the hub.
         dtype: Of the weights; float32 unless said, whatever the checkpoint was stored in.
         attn_implementation: `sdpa`, `eager`, `flash_attention_2`, …
-        gradient_checkpointing: Trade compute for memory in the backward pass.
+        gradient_checkpointing: Trade compute for memory in the backward pass; or arguments of
+            `torch.utils.checkpoint.checkpoint` for it, such as `{use_reentrant: true}`.
         freeze: Globs over parameter names, such as `model.encoder.*`.
         trust_remote_code: Run code that comes with the checkpoint.
         config: Values that replace those of the checkpoint's config, such as `{dropout: 0.0}`.
@@ -37,9 +43,9 @@ class Pretrained:
 
     checkpoint: str
     revision: str | None = None
-    dtype: str = "float32"
+    dtype: DType = "float32"
     attn_implementation: str | None = None
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | Mapping[str, Any] = False
     freeze: Sequence[str] = ()
     trust_remote_code: bool = False
     config: Mapping[str, Any] | None = None
@@ -58,9 +64,10 @@ class Pretrained:
             UserError: the checkpoint cannot be found, reached or read, or a glob matches nothing.
         """
         config = read_config(self.checkpoint, self.revision, self.trust_remote_code)
-        check_names(config, self.config or {})
-        config.update({**head, **(self.config or {})})
-        try:
+        check_values(config, self.config or {})
+        with told("model.config"):
+            config.update({**head, **(self.config or {})})
+        with told(self.described()):
             model = auto_class.from_pretrained(  # type: ignore[attr-defined]
                 self.checkpoint,
                 config=config,
@@ -71,9 +78,6 @@ class Pretrained:
                 ignore_mismatched_sizes="num_labels" in head,
                 **attention(self.attn_implementation),
             )
-        except (OSError, ValueError) as error:
-            reason = first_line(error)
-            raise UserError(f"checkpoint={self.checkpoint} cannot be loaded: {reason}") from error
         if isinstance(processor, PreTrainedTokenizerBase):
             if len(processor) > model.get_input_embeddings().num_embeddings:
                 model.resize_token_embeddings(len(processor))
@@ -81,6 +85,12 @@ class Pretrained:
                 if one is not None and getattr(one, "pad_token_id", None) is None:
                     one.pad_token_id = processor.pad_token_id
         return finish(model, self.gradient_checkpointing, self.freeze)
+
+    def described(self) -> str:
+        """Return what a message calls the model that cannot be loaded."""
+        names = ("attn_implementation", "config")
+        chosen = [f"model.{name}={value}" for name in names if (value := getattr(self, name))]
+        return " with ".join([f"checkpoint={self.checkpoint}", *chosen]) + " cannot be loaded"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,17 +104,18 @@ class Scratch:
             `checkpoint`, whose config (without its weights) is then the base.
         dtype: Of the weights.
         attn_implementation: `sdpa`, `eager`, `flash_attention_2`, …
-        gradient_checkpointing: Trade compute for memory in the backward pass.
+        gradient_checkpointing: Trade compute for memory in the backward pass; or arguments of
+            `torch.utils.checkpoint.checkpoint` for it, such as `{use_reentrant: true}`.
         freeze: Globs over parameter names.
         pad_vocab_to_multiple_of: Round the vocabulary up, which suits tensor cores.
     """
 
     config: Mapping[str, Any]
-    dtype: str = "float32"
+    dtype: DType = "float32"
     attn_implementation: str | None = None
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | Mapping[str, Any] = False
     freeze: Sequence[str] = ()
-    pad_vocab_to_multiple_of: int | None = None
+    pad_vocab_to_multiple_of: Positive | None = None
 
     def __call__(self, auto_class: type, processor: Any = None, **head: Any) -> PreTrainedModel:
         """Build the model, in training mode.
@@ -122,20 +133,21 @@ class Scratch:
             config = read_config(self.config["checkpoint"])
         else:
             config = default_config(self.config.get("model_type", ""))
-        check_names(config, values)
+        check_values(config, values)
         values = {**head, **values}
         if isinstance(processor, PreTrainedTokenizerBase):
             values = {**vocabulary(processor, config, self.pad_vocab_to_multiple_of or 1), **values}
         if "checkpoint" in self.config:
-            config.update(values)
+            with told("model.config"):
+                config.update(values)
         else:
-            config = type(config)(**values)  # anew: a config derives some values from others
-        try:
+            with told("model.config"):
+                config = type(config)(**values)  # anew: a config derives some values from others
+        chosen = self.attn_implementation
+        with told("model.config" + (f" with model.attn_implementation={chosen}" if chosen else "")):
             model = auto_class.from_config(  # type: ignore[attr-defined]
-                config, dtype=getattr(torch, self.dtype), **attention(self.attn_implementation)
+                config, dtype=getattr(torch, self.dtype), **attention(chosen)
             )
-        except ValueError as error:
-            raise UserError(f"model.config: {first_line(error)}.") from error
         return finish(model, self.gradient_checkpointing, self.freeze)
 
 
@@ -182,7 +194,7 @@ def read_config(
             trust_remote_code=trust_remote_code,
             local_files_only=offline,
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:
         if folder.is_dir():
             raise UserError(f"checkpoint={checkpoint}: {first_line(error)}") from error
         if offline:
@@ -197,14 +209,22 @@ def read_config(
         ) from error
 
 
-def check_names(config: PretrainedConfig, names: Iterable[str]) -> None:
-    """Raise a `UserError` for a name that a model config does not have."""
-    for name in names:
+def check_values(config: PretrainedConfig, values: Mapping[str, Any]) -> None:
+    """Check values that are to replace those of a model's config.
+
+    Raises:
+        UserError: there is no such name, or a size is below 0.
+    """
+    for name, value in values.items():
         if not hasattr(config, name):
             near = did_you_mean(name, config.to_dict())
             raise UserError(
                 f"model.config.{name}: a {config.model_type} config has no '{name}'{near}"
             )
+        before, number = getattr(config, name), type(value) in (int, float)
+        # other numbers may be below 0 for a reason, as the ids of tokens
+        if number and value < 0 and type(before) in (int, float) and before > 0:
+            raise UserError(f"model.config.{name}={value} should be at least 0.")
 
 
 def vocabulary(
@@ -239,9 +259,15 @@ def positions_of(model: PreTrainedModel) -> int | None:
 
 
 def finish(
-    model: PreTrainedModel, gradient_checkpointing: bool, freeze: Sequence[str]
+    model: PreTrainedModel,
+    gradient_checkpointing: bool | Mapping[str, Any],
+    freeze: Sequence[str],
 ) -> PreTrainedModel:
-    """Switch to training mode, freeze, and turn on gradient checkpointing where asked."""
+    """Switch to training mode, freeze, and turn on gradient checkpointing where asked.
+
+    Raises:
+        UserError: a glob matches nothing, or the model cannot be checkpointed so.
+    """
     for pattern in freeze:
         names = [name for name, _ in model.named_parameters() if fnmatch(name, pattern)]
         if not names:
@@ -249,5 +275,15 @@ def finish(
         for name in names:
             model.get_parameter(name).requires_grad_(False)
     if gradient_checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
+        asked = gradient_checkpointing if isinstance(gradient_checkpointing, Mapping) else {}
+        arguments = inspect.signature(torch_checkpoint).parameters.values()
+        known = [one.name for one in arguments if one.kind is one.KEYWORD_ONLY]
+        for name in asked:
+            if name not in known:
+                raise UserError(
+                    f"model.gradient_checkpointing: torch's checkpoint has no argument '{name}'"
+                    f"{did_you_mean(name, known)}"
+                )
+        with told("model.gradient_checkpointing"):
+            model.activation_checkpointing_enable({"use_reentrant": False, **asked})
     return model.train()

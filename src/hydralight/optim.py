@@ -3,16 +3,19 @@
 import inspect
 import math
 import re
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import get_scheduler
 
-from hydralight.errors import UserError
+from hydralight.config.ranges import Fraction, NotNegative
+from hydralight.errors import UserError, told
 
 # Classes of norms: LayerNorm, LlamaRMSNorm, BatchNorm2d; not NormedEmbedding, whose norm is fixed.
 NORM = re.compile(r"Norm(?!ed|al)")
@@ -50,16 +53,36 @@ def build(recipe: Callable[..., Optimizer], model: nn.Module, *, scaler: bool) -
     Raises:
         UserError: the recipe refuses its arguments, or asks for a fused optimizer there.
     """
-    try:
-        optimizer = (recipe if scaler else fused(recipe))(parameter_groups(model))
-    except (ValueError, RuntimeError) as error:
-        raise UserError(f"optimizer: {error}.") from error
+    groups = parameter_groups(model)
+    with told("optimizer"):
+        optimizer = (recipe if scaler else fused(recipe))(groups)
     if scaler and optimizer.defaults.get("fused"):
         raise UserError(
             "optimizer.fused=true does not go with 16-mixed precision, where a fused "
             "optimizer sees scaled gradients: set optimizer.fused=false."
         )
     return optimizer
+
+
+def rehearse(
+    recipe: Callable[..., Optimizer], scheduler: Callable[..., Any] | None, steps: int = 10
+) -> None:
+    """Build optimizer and schedule around one small matrix, and go through the schedule.
+
+    What they refuse is told before any data is read.
+
+    Raises:
+        UserError: one of them does not take its arguments.
+    """
+    weight = nn.Parameter(torch.zeros(2, 2))
+    with told("optimizer"):
+        optimizer = recipe([{"params": [weight]}])
+    if scheduler is not None:
+        with told("scheduler"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the optimizer stands still
+            schedule = scheduler(optimizer, steps)
+            for _ in range(steps):
+                schedule.step()
 
 
 def fused(recipe: Callable[..., Optimizer]) -> Callable[..., Optimizer]:
@@ -76,8 +99,8 @@ def schedule(
     num_training_steps: int,
     *,
     name: str,
-    warmup_steps: int = 0,
-    warmup_ratio: float | None = None,
+    warmup_steps: NotNegative = 0,
+    warmup_ratio: Fraction | None = None,
     options: dict[str, Any] | None = None,
 ) -> LambdaLR:
     """Return one of transformers' schedules, counted in optimizer steps.
@@ -97,7 +120,5 @@ def schedule(
         if warmup_steps:
             raise UserError("scheduler: give warmup_steps or warmup_ratio, not both.")
         warmup_steps = math.ceil(num_training_steps * warmup_ratio)
-    try:
+    with told(f"scheduler.name={name} (scheduler.options={options or {}})"):
         return get_scheduler(name, optimizer, warmup_steps, num_training_steps, options or {})
-    except ValueError as error:
-        raise UserError(f"scheduler.name={name}: {error}") from error

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import AutoImageProcessor, BaseImageProcessor
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 
-from hydralight.errors import UserError, first_line
+from hydralight.errors import UserError, told
 from hydralight.hub import only_cached
 from hydralight.models import default_config, read_config
 
@@ -38,18 +38,13 @@ class Pretrained:
         if self.checkpoint is None:
             raise UserError("checkpoint has no value: give checkpoint=<hub id or folder>.")
         read_config(self.checkpoint, self.revision)
-        try:
+        with told(f"checkpoint={self.checkpoint} has no image processor"):
             return AutoImageProcessor.from_pretrained(
                 self.checkpoint,
                 revision=self.revision,
                 local_files_only=only_cached(self.checkpoint),
                 **{"trust_remote_code": False, **(self.options or {})},
             )
-        except (OSError, ValueError, KeyError) as error:
-            reason = first_line(error)
-            raise UserError(
-                f"checkpoint={self.checkpoint} has no image processor: {reason}"
-            ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,4 +77,5 @@ class Scratch:
         # the one that needs no torchvision comes last
         kinds = kinds if isinstance(kinds, dict) else dict(enumerate(kinds))
         kind = kinds.get("pil") or next(k for k in reversed(list(kinds.values())) if k)
-        return kind(**(self.options or {}))
+        with told("tokenizer.options"):
+            return kind(**(self.options or {}))

@@ -4,8 +4,10 @@ import contextlib
 import glob
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,9 +22,12 @@ from tokenizers import (
 )
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from hydralight.errors import UserError, first_line
+from hydralight.config.ranges import NotNegative, Positive
+from hydralight.errors import UserError, told
 from hydralight.hub import only_cached
 from hydralight.models import read_config
+
+LONGEST_WORD = 1_000_000  # characters; a second's work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +59,7 @@ class Pretrained:
         if self.checkpoint is None:
             raise UserError("checkpoint has no value: give checkpoint=<hub id or folder>.")
         read_config(self.checkpoint, self.revision, self.trust_remote_code)
-        try:
+        with told(f"checkpoint={self.checkpoint} has no tokenizer that can be loaded"):
             tokenizer = AutoTokenizer.from_pretrained(
                 self.checkpoint,
                 revision=self.revision,
@@ -62,9 +67,9 @@ class Pretrained:
                 local_files_only=only_cached(self.checkpoint),
                 **(self.options or {}),
             )
-        except (OSError, ValueError, KeyError) as error:
-            reason = first_line(error)
-            raise UserError(f"checkpoint={self.checkpoint} has no tokenizer: {reason}") from error
+        check_vocabulary(tokenizer, self.checkpoint)
+        if cache_key:  # there are texts
+            check_knows(tokenizer, texts())
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         return tokenizer
@@ -90,8 +95,8 @@ class Trained:
     """
 
     model: Literal["bpe", "unigram", "wordpiece"] = "bpe"
-    vocab_size: int = 32_000
-    min_frequency: int = 2
+    vocab_size: Positive = 32_000
+    min_frequency: NotNegative = 2
     bos_token: str = "<s>"
     pad_token: str = "<pad>"
     eos_token: str = "</s>"
@@ -99,7 +104,7 @@ class Trained:
     mask_token: str = "<mask>"
     lowercase: bool = False
     add_special_tokens: bool = True
-    model_max_length: int | None = None
+    model_max_length: Positive | None = None
     files: str | None = None
 
     def __call__(
@@ -142,7 +147,7 @@ class Trained:
         backend, trainer = self._backend(list(specials.values()))
         if self.lowercase:
             backend.normalizer = normalizers.Lowercase()
-        backend.train_from_iterator(texts, trainer)
+        backend.train_from_iterator(_learnable(texts), trainer)
         if self.add_special_tokens:
             bos, eos = self.bos_token, self.eos_token
             backend.post_processor = processors.TemplateProcessing(
@@ -171,6 +176,66 @@ class Trained:
         backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         backend.decoder = decoders.WordPiece()
         return backend, trainers.WordPieceTrainer(min_frequency=self.min_frequency, **options)
+
+
+def check_vocabulary(tokenizer: PreTrainedTokenizerBase, checkpoint: str) -> None:
+    """Refuse a tokenizer that knows no more than special tokens.
+
+    `transformers` makes one for a folder that has no tokenizer's files.
+
+    Raises:
+        UserError: it does.
+    """
+    added = {str(token) for token in tokenizer.added_tokens_decoder.values()}
+    if set(tokenizer.get_vocab()) <= {*map(str, tokenizer.all_special_tokens), *added}:
+        raise UserError(
+            f"checkpoint={checkpoint} has no tokenizer's files: put them (tokenizer.json, …) "
+            "beside the model, or name another tokenizer.checkpoint."
+        )
+
+
+def check_knows(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> None:
+    """Refuse a tokenizer to which all of the first texts are unknown symbols.
+
+    Raises:
+        UserError: they are.
+    """
+    unknown = tokenizer.unk_token_id
+    sample = [text[:1000] for text in islice(texts, 20)]
+    ids = [i for text in sample for i in tokenizer(text, add_special_tokens=False)["input_ids"]]
+    if unknown is not None and ids and set(ids) == {unknown}:
+        raise UserError(
+            f"the tokenizer knows no symbol of the texts ({sample[0][:40]!r}, …): take a "
+            "checkpoint of their language, or tokenizer=train."
+        )
+
+
+def check_words(text: str, row: int, longest: int = LONGEST_WORD) -> None:
+    """Refuse a word that no tokenizer takes in reasonable time.
+
+    Args:
+        text: One text.
+        row: Its number, from 0, for the message.
+        longest: Characters of a word.
+
+    Raises:
+        UserError: there is one.
+    """
+    if len(text) > longest and (found := re.search(rf"\S{{{longest},}}", text)):
+        raise UserError(
+            f"row {row + 1}: there is a word of {len(found[0]):,} characters ({found[0][:20]!r}…), "
+            f"and a tokenizer takes {longest:,}: cut it, or leave the row out"
+        )
+
+
+def _learnable(texts: Iterable[str]) -> Iterator[str]:
+    """Yield texts to learn from; what a word takes grows with the square of its length."""
+    for number, text in enumerate(texts):
+        try:
+            check_words(text, number, LONGEST_WORD // 10)
+        except UserError as error:
+            raise UserError(f"a tokenizer cannot be trained on these texts, {error}.") from error
+        yield text
 
 
 def _lines(paths: list[str]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from hydralight.callbacks.lightning_seams import (
     is_dev_run,
     training_ends,
 )
+from hydralight.config.ranges import Positive
 from hydralight.errors import UserError, first_line
 from hydralight.runs.checkpoints import PARTIAL, Record, put_in_place, tidy
 from hydralight.runs.checksums import checksum
@@ -32,17 +33,18 @@ class LastCheckpoint(Checkpoint):
         save_total_limit: How many to keep (None: all), as `step-<n>.ckpt` where more than one.
 
     Raises:
-        UserError: a limit below 1; or, while training, the disk is full.
+        UserError: while training, the disk is full.
     """
 
     def __init__(
-        self, dirpath: str, every_n_train_steps: int | None = None, save_total_limit: int | None = 1
+        self,
+        dirpath: str,
+        every_n_train_steps: Positive | None = None,
+        save_total_limit: Positive | None = 1,
     ) -> None:
         self.dirpath = Path(dirpath)
         self.every_n_train_steps = every_n_train_steps
         self.save_total_limit = save_total_limit
-        if save_total_limit is not None and save_total_limit < 1:
-            raise UserError("callbacks.last_checkpoint.save_total_limit should be 1 or more.")
         self._step = 0  # the last one whose end was seen
 
     def on_load_checkpoint(

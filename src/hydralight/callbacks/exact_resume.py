@@ -12,6 +12,7 @@ from hydralight.callbacks.lightning_seams import (
     evaluate_now,
     interval_ends,
 )
+from hydralight.config.ranges import Seed
 from hydralight.errors import UserError
 from hydralight.loggers import ExactLog
 
@@ -23,7 +24,7 @@ class ExactResume(Callback):
         seed: Of the run; 0 is a seed.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: Seed) -> None:
         self.seed = seed
         self._restored: dict[str, Any] | None = None
 

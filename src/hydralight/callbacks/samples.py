@@ -12,6 +12,7 @@ from rich.text import Text
 
 from hydralight.callbacks.lightning_seams import datamodule_of
 from hydralight.callbacks.predictions import write_json_lines
+from hydralight.config.ranges import Positive
 from hydralight.progress import console, short
 
 
@@ -28,8 +29,8 @@ class Samples(Callback):
     def __init__(
         self,
         dirpath: str,
-        num_samples: int = 3,
-        max_chars: int = 400,
+        num_samples: Positive = 3,
+        max_chars: Positive = 400,
         before_training: bool = True,
     ) -> None:
         self.dirpath = Path(dirpath)

@@ -1,15 +1,17 @@
 """Whether a config's keys and types are those of what it names."""
 
 import inspect
-import types
+import logging
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from hydralight.config import ranges
+from hydralight.config.ranges import Seed, Text
 from hydralight.config.whitelist import allowed, whitelist
 from hydralight.errors import UserError, did_you_mean, first_line
 
@@ -23,9 +25,6 @@ PARTS = {
         "hydralight.data.batches.Batching",
     )
 }
-
-# Where we take more than the target itself does.
-WIDER: dict[str, Any] = {"trainer.max_epochs": int | float | None}
 
 
 def targets(node: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
@@ -55,11 +54,12 @@ def parameters(target: Any) -> tuple[dict[str, Any], bool]:
         return {}, False
     function = inspect.unwrap(function)
     try:
-        hints = typing.get_type_hints(function)
+        hints = typing.get_type_hints(function, include_extras=True)
     except NameError:  # a type that its module imports for type checkers only
         hints = {}
     known = inspect.signature(function).parameters.values()
     named = [p for p in known if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    hints |= ranges.of_library(target)
     accepted = {p.name: hints.get(p.name, Any) for p in named if p.name != "self"}
     return accepted, any(p.kind is p.VAR_KEYWORD for p in known)
 
@@ -69,7 +69,7 @@ def check_targets(cfg: DictConfig) -> None:
 
     Raises:
         UserError: a target that is not on the whitelist or does not exist, an argument it does
-            not take, a number, text or switch of the wrong type, or a value that is missing.
+            not take, a value of the wrong type or out of its range, or one that is missing.
     """
     for path, node in targets(cfg):
         accepted: dict[str, Any] = {}
@@ -113,6 +113,7 @@ def named(key: str, name: str) -> Any:
             f"{key}={name} is not on the whitelist: code of your own is named in the whitelist of "
             "[tool.hydralight] in your pyproject.toml."
         )
+    logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it says the same on its own
     try:
         found = get_object(name)
     except (ImportError, AttributeError, ValueError) as error:
@@ -129,8 +130,6 @@ def named(key: str, name: str) -> Any:
 def _check_arguments(
     path: str, node: DictConfig, accepted: Mapping[str, Any], open_ended: bool
 ) -> None:
-    from typeguard import TypeCheckError, check_type
-
     for key in map(str, node):
         if key in ("_target_", "_partial_", "_recursive_", "_convert_", "_args_"):
             continue
@@ -147,45 +146,28 @@ def _check_arguments(
         if OmegaConf.is_missing(node, key):
             raise UserError(f"{path}.{key} has no value: give one as {path}.{key}=…")
         value = node[key]
-        if value is None or not isinstance(value, bool | int | float | str):
-            continue  # structures are the target's own to judge
-        hint = WIDER.get(f"{path}.{key}", accepted.get(key, Any))
-        words = _alternatives(hint)
-        try:
-            if isinstance(value, bool) and "bool" not in words and {"int", "float"} & set(words):
-                raise TypeCheckError("a switch is no number")
-            check_type(value, hint)
-        except TypeCheckError:
-            raise UserError(f"{path}.{key}={value} should be {describe(hint)}.") from None
-
-
-def describe(hint: Any) -> str:
-    """Put a type hint into words: `int | None` becomes "int or None"."""
-    return " or ".join(dict.fromkeys(_alternatives(hint)))
-
-
-def _alternatives(hint: Any) -> list[str]:
-    origin, parts = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Literal:
-        return [str(part) for part in parts]
-    if origin in (typing.Union, types.UnionType):
-        return [word for part in parts for word in _alternatives(part)]
-    return ["None" if hint is type(None) else getattr(hint, "__name__", str(hint))]
+        if value is not None:
+            ranges.check(f"{path}.{key}", value, accepted.get(key, Any))
 
 
 ROOT_TYPES: dict[str, Any] = {
-    "checkpoint": str | None,
-    "precision": str | int,
-    "seed": int,
-    "optimized_metric": str,
+    "checkpoint": Text | None,
+    "precision": Text | int,
+    "seed": Seed,
+    "tags": Sequence[Any] | None,
+    "trust": Sequence[str] | None,
+    "optimized_metric": Text,
     "check": bool,
     "test": bool,
-    "resume": str | None,
+    "resume": Text | None,
+    "sweep": Text | None,
+    "run": Text | None,
+    "split": Text | None,
+    "output": Text | None,
 }
 
 GROUPS = "task model tokenizer generation data optimizer scheduler trainer callbacks logger paths"
-ROOT_KEYS = (*ROOT_TYPES, *GROUPS.split(), "tags", "trust", "hparams_search", "debug", "sweep")
-ROOT_KEYS += ("run", "split", "input", "output")
+ROOT_KEYS = (*ROOT_TYPES, *GROUPS.split(), "hparams_search", "debug", "input")
 
 
 def check_root(cfg: DictConfig) -> None:
@@ -198,6 +180,6 @@ def check_root(cfg: DictConfig) -> None:
         if key not in ROOT_KEYS:
             raise UserError(f"there is no key '{key}'{did_you_mean(key, ROOT_KEYS)}")
     for key, hint in ROOT_TYPES.items():
-        value = cfg.get(key)
-        if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-            raise UserError(f"{key}={value} should be {describe(hint)}.")
+        ranges.check(key, cfg.get(key), hint)
+    ranges.check("paths.log_dir", OmegaConf.select(cfg, "paths.log_dir"), Text)
+    ranges.check_numbers(cfg)

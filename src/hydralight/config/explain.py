@@ -1,24 +1,39 @@
 """Exceptions in the one sentence that a user is shown."""
 
 import re
+from collections.abc import Iterator
 
 from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from hydralight.config.blame import blamed, key_of, refused
 from hydralight.errors import UserError, did_you_mean
 
+OUT_OF_MEMORY = (
+    "there is not enough memory: lower data.batch_size (with a higher "
+    "trainer.accumulate_grad_batches the optimizer sees as many examples) or the lengths in "
+    "data.*, or set model.gradient_checkpointing=true."
+)
 
-def explain(error: BaseException) -> str | None:
-    """Put an exception into the one sentence a user is shown, or None where it is our own bug."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, UserError) or type(cause).__name__ == "MisconfigurationException":
-            # a loader's worker sends its whole traceback
+
+def explain(error: BaseException, cfg: DictConfig | None = None) -> str | None:
+    """Put an exception into the one sentence a user is shown, or None where it is our own bug.
+
+    Args:
+        error: The exception.
+        cfg: The config, once it is there: what it names may have refused.
+    """
+    chain = list(_chain(error))
+    if any(map(_is_memory, chain)):
+        return OUT_OF_MEMORY
+    for cause in chain:
+        # a loader's worker sends its whole traceback
+        if isinstance(cause, UserError) or "UserError: " in str(cause):
             return str(cause).strip().split("UserError: ")[-1]
-        cause = cause.__cause__ or cause.__context__
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    if isinstance(error, ValueError) and re.search("/(lightning|hydra)/", _raised_in(error)):
+    if isinstance(error, ValueError) and "/hydra/" in _raised_in(error):
         return " ".join(str(error).split())
     if type(error).__module__.startswith("wandb."):
         return f"W&B: {error} (or keep the run here: logger.wandb.offline=true)"
@@ -31,7 +46,25 @@ def explain(error: BaseException) -> str | None:
         return _composition_error(error)
     if isinstance(error, HydraException | OmegaConfBaseException):
         return " ".join(str(error).split())
+    if cfg is not None:
+        key = next((key for one in chain if (key := key_of(one))), None) or blamed(error, cfg)
+        if key is not None:
+            return f"{refused(key, error)} (HYDRA_FULL_ERROR=1 shows where)"
     return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _is_memory(error: BaseException) -> bool:
+    """Whether there was too little memory, on a GPU or on the host."""
+    if isinstance(error, RuntimeError) and re.search("can't allocate memory", str(error)):
+        return True
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
 def _composition_error(error: ConfigCompositionException) -> str:

@@ -1,56 +1,13 @@
-"""The numbers of `trainer`: which of them are refused, and where they end a run."""
+"""Where the numbers of `trainer` end a run."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
 from omegaconf import DictConfig
 
-from hydralight.errors import UserError
-
-Number = int | float
 MAX_EPOCHS, MAX_STEPS = "trainer.max_epochs", "trainer.max_steps"
-
-
-def _batches(value: Number) -> bool:
-    return 0 <= value <= 1 or (1 < value < math.inf and value == int(value))
-
-
-def _interval(value: Number) -> bool:
-    return value >= 1 if isinstance(value, int) else 0 < value <= 1
-
-
-BATCHES = "a number of batches, or a part of them in 0..1"
-# what a number should be, as a test that NaN fails, and in words; null and texts are the trainer's
-RANGES: dict[str, tuple[Callable[[Number], bool], str]] = {
-    "max_epochs": (lambda v: v == -1 or 0 < v < math.inf, "above 0, or -1 for no end"),
-    "max_steps": (lambda v: v >= -1, "0 or more, or -1 for no end"),
-    "min_epochs": (lambda v: v >= 0, "0 or more"),
-    "min_steps": (lambda v: v >= 0, "0 or more"),
-    "accumulate_grad_batches": (lambda v: v >= 1, "1 or more"),
-    "gradient_clip_val": (lambda v: v > 0, "above 0, or null for no clipping"),
-    "val_check_interval": (_interval, "a number of steps from 1, or a part of an epoch in 0..1"),
-    "check_val_every_n_epoch": (lambda v: v >= 1, "1 or more"),
-    "log_every_n_steps": (lambda v: v >= 0, "0 or more"),
-    "limit_train_batches": (lambda v: v > 0 and _batches(v), BATCHES),
-    "limit_val_batches": (_batches, BATCHES),
-    "limit_test_batches": (_batches, BATCHES),
-    "limit_predict_batches": (_batches, BATCHES),
-    "overfit_batches": (_batches, BATCHES),
-}
-
-
-def check_trainer(trainer: Mapping[str, Any]) -> None:
-    """Check the numbers of `trainer`, whose types have been checked.
-
-    Raises:
-        UserError: one is out of its range.
-    """
-    for key, (fits, words) in RANGES.items():
-        value = trainer.get(key)
-        if isinstance(value, Number) and not fits(value):
-            raise UserError(f"trainer.{key}={value} should be {words}.")
 
 
 def settle_end(trainer: DictConfig, typed: set[str]) -> None:

@@ -1,9 +1,16 @@
 """Random changes of training images."""
 
 import math
+from typing import Annotated
 
 import torch
+from annotated_types import Gt, Interval
 from PIL import Image
+
+from hydralight.config.ranges import Fraction
+
+Share = Annotated[float, Interval(gt=0, le=1)]
+Ratio = Annotated[float, Gt(0)]
 
 
 class RandomResizedCropAndFlip:
@@ -19,9 +26,9 @@ class RandomResizedCropAndFlip:
 
     def __init__(
         self,
-        scale: tuple[float, float] = (0.5, 1.0),
-        ratio: tuple[float, float] = (0.75, 4 / 3),
-        flip: float = 0.5,
+        scale: tuple[Share, Share] = (0.5, 1.0),
+        ratio: tuple[Ratio, Ratio] = (0.75, 4 / 3),
+        flip: Fraction = 0.5,
     ) -> None:
         self.scale = scale
         self.ratio = ratio

@@ -1,10 +1,12 @@
 """How rows come together in batches, as typed."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Interval
 
+from hydralight.config.ranges import Positive, Seed
 from hydralight.data.budget import Budget
 from hydralight.data.order import Batches, LongestFirst, Order, Place, Plan
 from hydralight.errors import UserError
@@ -26,27 +28,15 @@ class Batching:
         num_workers: Worker processes of each loader.
         seed: Of the training order.
 
-    Raises:
-        UserError: a number is too small.
     """
 
-    batch_size: int = 8
-    eval_batch_size: int | None = None
-    max_tokens: int | None = None
+    batch_size: Positive = 8
+    eval_batch_size: Positive | None = None
+    max_tokens: Positive | None = None
     group_by_length: bool = False
-    pad_to_multiple_of: int | None = None
-    num_workers: int = 0
-    seed: int = 42
-
-    def __post_init__(self) -> None:
-        if min(self.batch_size, 1 if self.eval_batch_size is None else self.eval_batch_size) < 1:
-            raise UserError("data.batch_size and data.eval_batch_size should be at least 1.")
-        if self.pad_to_multiple_of is not None and self.pad_to_multiple_of < 1:
-            raise UserError("data.pad_to_multiple_of should be at least 1.")
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise UserError("data.max_tokens should be at least 1.")
-        if self.num_workers < 0:
-            raise UserError("data.num_workers should be 0 or more.")
+    pad_to_multiple_of: Positive | None = None
+    num_workers: Annotated[int, Interval(ge=0, le=512)] = 0
+    seed: Seed = 42
 
     def training(self, sizes: np.ndarray, place: Place, shuffle: bool = True) -> Batches:
         """Return the training batches.

@@ -3,15 +3,17 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain, compress
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
+from annotated_types import Ge
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from hydralight.config.ranges import Positive
 from hydralight.data.padding import pad, pad_inputs
-from hydralight.data.roles import Where
+from hydralight.data.roles import Where, is_text
 from hydralight.data.shape import Batch, Columns, Purpose, Row, Shape
 from hydralight.data.tokens import encode_texts
 from hydralight.errors import UserError, did_you_mean
@@ -36,8 +38,8 @@ class Documents(Shape):
 
     clean: Sequence[str] = ()
     append: str | None = None
-    block_size: int | None = None
-    max_length: int = 1024
+    block_size: Annotated[int, Ge(2)] | None = None
+    max_length: Positive = 1024
 
     roles = ("text",)
     text_roles = ("text",)
@@ -51,8 +53,6 @@ class Documents(Shape):
                     f"data.clean: there is no step '{step}'{did_you_mean(step, CLEAN)} (there are: "
                     f"{', '.join(CLEAN)})"
                 )
-        if self.block_size is not None and self.block_size < 2:
-            raise UserError("data.block_size should be 2 or more.")
 
     @property
     def length_limit(self) -> str:  # type: ignore[override]
@@ -66,6 +66,11 @@ class Documents(Shape):
 
     def prepare(self, rows: Dataset, where: Where) -> Dataset:
         """Leave out texts that are empty once they are cleaned; a corpus has such lines."""
+        kind = rows.features["text"]
+        if not (is_text(kind) or getattr(kind, "dtype", "") == "null"):
+            raise UserError(
+                f"{where}: column '{where.column('text')}' holds {kind}, and the text is text."
+            )
         checked = rows.filter(_has_text, batched=True, desc="texts")
         if len(checked) == 0:
             raise UserError(f"{where} holds no text.")

@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hydralight.data.shape import Columns, Purpose, Shape
 from hydralight.errors import UserError
+from hydralight.tokenizers import check_words
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +102,10 @@ class Encoding:
 def _encode(
     rows: Columns, indices: list[int], *, shape: Shape, processor: Any, purpose: Purpose
 ) -> Columns:
+    for role in shape.text_roles:
+        for index, value in zip(indices, rows.get(role, ()), strict=False):
+            for text in [value] if isinstance(value, str) else value or ():
+                check_words(text, index)
     encoded = shape.encode(rows, indices, processor, purpose)
     return {"too_long": [False] * len(encoded["length"]), "row": indices, **encoded}
 

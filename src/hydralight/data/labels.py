@@ -28,7 +28,7 @@ class Labelled(Shape):
     """
 
     problem_type: ProblemType = "single_label_classification"
-    labels: Sequence[str] | None = None
+    labels: Sequence[Any] | None = None
     label_delimiter: str | None = None
 
     targets = ("label",)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import datasets
 from datasets import Dataset
 
+from hydralight.config.ranges import Seed
 from hydralight.errors import UserError, did_you_mean
 
 SET_KEYS = ("path", "name", "revision", "columns", "reader", "split")
@@ -30,7 +31,7 @@ class Mix:
     extra_eval: Mapping[str, Any] | None = None
     mix: Mapping[str, Any] | None = None
     stopping_strategy: Literal["first_exhausted", "all_exhausted"] = "first_exhausted"
-    split_seed: int = 42
+    split_seed: Seed = 42
 
     def __post_init__(self) -> None:
         object.__setattr__(

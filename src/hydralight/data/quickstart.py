@@ -2,11 +2,12 @@
 
 from datasets import Dataset
 
+from hydralight.config.ranges import Positive, Seed
 from hydralight.data.newswire import newswire
 
 
 def newswire_splits(
-    num_train: int = 4000, num_eval: int = 200, split_seed: int = 42
+    num_train: Positive = 4000, num_eval: Positive = 200, split_seed: Seed = 42
 ) -> dict[str, Dataset]:
     """Return articles of the synthetic newswire; each split is drawn from a seed of its own.
 

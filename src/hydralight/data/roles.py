@@ -3,16 +3,18 @@
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
+from annotated_types import MinLen
 from datasets import Dataset
 
+from hydralight.config.ranges import Text
 from hydralight.errors import UserError, did_you_mean
 
-ColumnNames = Mapping[str, str | Sequence[str]]
+ColumnNames = Mapping[str, Text | Annotated[Sequence[Text], MinLen(1)]]
 
 
 @dataclass(frozen=True)

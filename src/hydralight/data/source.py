@@ -66,6 +66,8 @@ class Source:
                 raise UserError(f"data.{name}={value} should be a mapping: {{key: value}}.")
         parts = self.path.values() if isinstance(self.path, Mapping) else [self.path]
         for part in parts:
+            if part == "" or part == []:
+                raise UserError("data.path is empty: give data.path=<hub id, file or folder>.")
             inner = part.values() if isinstance(part, Mapping) else part
             if not (part is None or isinstance(part, str)) and (
                 not isinstance(inner, Iterable) or not all(isinstance(one, str) for one in inner)

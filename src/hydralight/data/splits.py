@@ -2,14 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import datasets
 import numpy as np
 import pandas as pd
+from annotated_types import Ge, Interval
 from datasets import Dataset
 
+from hydralight.config.ranges import NotNegative, Seed
 from hydralight.errors import UserError, count, did_you_mean
+
+Part = Annotated[float, Interval(ge=0, lt=1)]  # of the training rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +30,13 @@ class Splits:
         num_folds: How many folds there are.
     """
 
-    validation_fraction: float = 0.1
-    test_fraction: float = 0.0
-    split_seed: int = 42
+    validation_fraction: Part = 0.1
+    test_fraction: Part = 0.0
+    split_seed: Seed = 42
     stratify_by: str | None = None
     group_by: str | None = None
-    fold: int | None = None
-    num_folds: int = 5
+    fold: NotNegative | None = None
+    num_folds: Annotated[int, Ge(2)] = 5
 
     def part(self, splits: Mapping[str, Dataset]) -> dict[str, Dataset]:
         """Return the splits with what was missing cut out of train.

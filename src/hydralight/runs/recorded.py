@@ -1,4 +1,4 @@
-"""What a run or a sweep has recorded of itself, which may be anybody's, as far as it is taken up."""
+"""What a run or a sweep has recorded of itself, and what of it is taken up: it may be anybody's."""
 
 from collections.abc import Sequence
 from pathlib import Path

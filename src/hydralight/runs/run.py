@@ -207,7 +207,10 @@ AT_THE_START |= {"train.log", "eval.log", "predict.log"}
 
 def is_unused(run_dir: Path) -> bool:
     """Whether a run has not come to anything yet; not where anything else lies in its directory."""
-    return run_dir.is_dir() and {path.name for path in run_dir.iterdir()} <= AT_THE_START
+    if not run_dir.is_dir():
+        return False
+    names = {path.name for path in run_dir.iterdir()} - AT_THE_START
+    return not names or (names == {"metrics.json"} and read_metrics(run_dir).keys() <= {"status"})
 
 
 def remove_if_unused(run_dir: Path) -> None:

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from omegaconf import DictConfig
 from optuna.trial import Trial
 
-from hydralight.errors import UserError
+from hydralight.errors import told
 from hydralight.sweeps.study import storage_in, study_name
 from hydralight.sweeps.trial import PRUNING
 
@@ -60,8 +60,6 @@ def pruning_of(cfg: DictConfig) -> list[Callback]:
     """
     search = cfg.hparams_search
     monitor = (search.get("objectives") or [cfg.optimized_metric])[0]
-    try:
+    with told("hparams_search.pruner"):
         pruner = instantiate(search.pruner, _convert_="object")
-    except Exception as error:
-        raise UserError(f"hparams_search.pruner: {error.__cause__ or error}.") from error
     return [TrialPruning(monitor, pruner, **json.loads(os.environ[PRUNING]))]

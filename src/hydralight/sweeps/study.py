@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from optuna.samplers import BaseSampler, BruteForceSampler, GridSampler, QMCSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from hydralight.errors import UserError
+from hydralight.errors import UserError, told
 from hydralight.runs.secrets import redact
 from hydralight.sweeps.request import SweepRequest, objectives_of_trial
 from hydralight.sweeps.trial import Outcome, read_outcome, write_outcome
@@ -36,12 +36,16 @@ class SweepStudy:
         self.folder = folder
         self.request = request
         storage = request.storage or storage_in(folder)
-        self.study = optuna.create_study(
-            study_name=study_name(folder, storage),
-            storage=storage,
-            directions=list(request.directions),
-            load_if_exists=True,
-        )
+        if request.pruner is not None:
+            with told("hparams_search.pruner"):  # the trials will build it
+                instantiate(request.pruner, _convert_="object")
+        with told("hparams_search.storage"):
+            self.study = optuna.create_study(
+                study_name=study_name(folder, storage),
+                storage=storage,
+                directions=list(request.directions),
+                load_if_exists=True,
+            )
         self._check_it_is_the_same()
         self._recover()
         self.study.sampler = self._sampler()
@@ -81,7 +85,8 @@ class SweepStudy:
         if node is None:
             return optuna.samplers.RandomSampler(seed=0)  # every point is given
         known = len(self.study.get_trials(deepcopy=False))
-        sampler: BaseSampler = instantiate(node, _convert_="object")
+        with told("hparams_search.sampler"):
+            sampler: BaseSampler = instantiate(node, _convert_="object")
         sequences = (QMCSampler, GridSampler, BruteForceSampler)  # the study says where they are
         if known and node.get("seed") is not None and not isinstance(sampler, sequences):
             # on with new proposals, not again with its first

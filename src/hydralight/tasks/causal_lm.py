@@ -11,6 +11,7 @@ from torchmetrics import Metric
 from transformers import AutoModelForCausalLM
 from transformers.modeling_outputs import CausalLMOutput
 
+from hydralight.config.ranges import Positive
 from hydralight.errors import UserError
 from hydralight.metrics.perplexity import Perplexity
 from hydralight.tasks.data import Batch, PredictedRows
@@ -32,7 +33,7 @@ class CausalLMTask(Task):
             text at most.
     """
 
-    prompt_length: int = 16
+    prompt_length: Positive = 16
 
     auto_class = AutoModelForCausalLM
     sample_columns = ("prompt", "prediction")

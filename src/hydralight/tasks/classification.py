@@ -17,6 +17,7 @@ from torchmetrics.classification import (
 from torchmetrics.wrappers import ClasswiseWrapper
 from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
 
+from hydralight.config.ranges import Fraction
 from hydralight.errors import UserError
 from hydralight.metrics.auroc import LabelAUROC
 from hydralight.tasks.data import Batch
@@ -39,7 +40,7 @@ class ClassificationTask(LabelledTask):
     """
 
     problem_type: str = "single_label_classification"
-    threshold: float = 0.5
+    threshold: Fraction = 0.5
 
     sample_columns = ("text", "text_pair", "image", "label", "score", "reference")
 
@@ -47,8 +48,6 @@ class ClassificationTask(LabelledTask):
         super().__post_init__()
         if self.problem_type == "regression" and self.class_weights is not None:
             raise UserError("task.class_weights are for labels, and this is a regression.")
-        if not 0 <= self.threshold <= 1:
-            raise UserError(f"task.threshold={self.threshold} should be in 0..1.")
 
     def model_arguments(self) -> dict[str, Any]:
         """Return the labels, and the problem's type."""

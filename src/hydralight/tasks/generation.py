@@ -1,14 +1,70 @@
 """How texts are generated, and how they are told to be."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge, Gt, Interval, MinLen
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from hydralight.errors import UserError, did_you_mean, first_line
+from hydralight.config import ranges
+from hydralight.config.ranges import Fraction, NotNegative, Positive, Text
+from hydralight.errors import UserError, did_you_mean, told
+
+# what transformers finds out in the middle of a generation, or not at all
+RANGES: dict[str, Any] = {
+    "max_new_tokens": Positive,
+    "max_length": Positive,
+    "min_new_tokens": NotNegative,
+    "min_length": NotNegative,
+    "max_time": Annotated[float, Gt(0)],
+    "num_beams": Positive,
+    "num_return_sequences": Positive,
+    "length_penalty": float,
+    "repetition_penalty": Annotated[float, Gt(0)],
+    "encoder_repetition_penalty": Annotated[float, Gt(0)],
+    "no_repeat_ngram_size": NotNegative,
+    "encoder_no_repeat_ngram_size": NotNegative,
+    "do_sample": bool,
+    "use_cache": bool,
+    "temperature": Annotated[float, Gt(0)],
+    "top_k": NotNegative,
+    "top_p": Annotated[float, Interval(gt=0, le=1)],
+    "min_p": Fraction,
+    "typical_p": Annotated[float, Interval(gt=0, le=1)],
+    "epsilon_cutoff": Annotated[float, Interval(ge=0, lt=1)],
+    "eta_cutoff": Annotated[float, Interval(ge=0, lt=1)],
+    "guidance_scale": Annotated[float, Gt(0)],
+    "prompt_lookup_num_tokens": Annotated[int, Ge(1)],
+    "bad_words_ids": Annotated[Sequence[Annotated[Sequence[NotNegative], MinLen(1)]], MinLen(1)],
+    "suppress_tokens": Sequence[NotNegative],
+    "begin_suppress_tokens": Sequence[NotNegative],
+    "forced_bos_token_id": NotNegative,
+    "forced_eos_token_id": NotNegative | Sequence[NotNegative],
+    "stop_strings": Text | Annotated[Sequence[Text], MinLen(1)],
+}
+
+
+def check_generation(values: Mapping[str, Any]) -> None:
+    """Check values of the generation config before there is a model.
+
+    Raises:
+        UserError: there is no such value, or it is out of its range, or two do not go together.
+    """
+    config = GenerationConfig()
+    known = [name for name in config.to_dict() if name[0] != "_" and name != "transformers_version"]
+    for name, value in values.items():
+        if name not in known:
+            raise UserError(
+                f"generation.{name}: transformers' generation config has no '{name}'"
+                f"{did_you_mean(name, known)}"
+            )
+        ranges.check(f"generation.{name}", value, RANGES.get(name, Any))
+    with told("generation"):
+        config.update(**values)
+        config.validate()
 
 
 def configure_generation(model: PreTrainedModel, values: Mapping[str, Any]) -> None:
@@ -20,7 +76,7 @@ def configure_generation(model: PreTrainedModel, values: Mapping[str, Any]) -> N
             whatever says how to sample.
 
     Raises:
-        UserError: there is no such value, or they do not go together.
+        UserError: they do not go together.
     """
     config = model.generation_config
     config._from_model_config = False  # it is its own from here on
@@ -29,17 +85,9 @@ def configure_generation(model: PreTrainedModel, values: Mapping[str, Any]) -> N
         config.max_length = None
     if values.get("do_sample") is False:
         values |= {"temperature": None, "top_k": None, "top_p": None}
-    unknown = config.update(**values)
-    try:
+    with told("generation"):
+        config.update(**values)
         config.validate(strict=True)
-    except ValueError as error:
-        raise UserError(f"generation: {first_line(error)}.") from error
-    if unknown:
-        key = next(iter(unknown))
-        raise UserError(
-            f"generation.{key}: transformers' generation config has no '{key}'"
-            f"{did_you_mean(key, config.to_dict())}"
-        )
 
 
 def has_length(model: PreTrainedModel) -> bool:

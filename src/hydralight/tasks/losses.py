@@ -1,15 +1,17 @@
 """Losses as a sum over targets and their weight."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge
 from torch import Tensor
 
 from hydralight.errors import UserError, did_you_mean, first_line
 
-ClassWeights = Sequence[float] | Mapping[str, float] | Literal["balanced"]
+Weight = Annotated[float, Ge(0)]
+ClassWeights = Sequence[Weight] | Mapping[str, Weight] | Literal["balanced"]
 
 
 def token_cross_entropy(
@@ -66,7 +68,7 @@ def label_cross_entropy(
 
 
 def focal_loss(
-    outputs: Any, batch: Mapping[str, Tensor], gamma: float = 2.0
+    outputs: Any, batch: Mapping[str, Tensor], gamma: Annotated[float, Ge(0)] = 2.0
 ) -> tuple[Tensor, Tensor]:
     """Return the summed focal loss (Lin et al., 2017), and the number of its targets.
 
@@ -106,7 +108,7 @@ def custom_loss(
         name = getattr(loss, "func", loss).__name__
         raise UserError(
             f"task.loss: {name} does not go with this task, or does not return a sum and a "
-            f"weight as tensors ({type(error).__name__}: {first_line(error)})."
+            f"weight as tensors ({first_line(error)})."
         ) from error
 
 

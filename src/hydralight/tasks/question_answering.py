@@ -9,6 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from transformers import AutoModelForQuestionAnswering
 
+from hydralight.config.ranges import Positive
 from hydralight.metrics.squad import SquadScores
 from hydralight.tasks.data import Batch
 from hydralight.tasks.evaluation import Scores
@@ -33,7 +34,7 @@ class QuestionAnsweringTask(Task):
 
     version_2_with_negative: bool = False
     null_score_diff_threshold: float = 0.0
-    max_answer_length: int = 30
+    max_answer_length: Positive = 30
 
     auto_class = AutoModelForQuestionAnswering
     inputs = ("id", "question")

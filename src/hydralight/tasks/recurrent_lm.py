@@ -1,12 +1,14 @@
 """Causal language modelling with segment-level recurrence."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge
 from transformers import Cache, DynamicCache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from hydralight.config.ranges import NotNegative
 from hydralight.errors import UserError
 from hydralight.tasks.causal_lm import CausalLMTask
 from hydralight.tasks.data import Batch
@@ -26,15 +28,8 @@ class RecurrentLMTask(CausalLMTask):
         memory_length: Tokens before them that can be looked back to; 0 turns the memory off.
     """
 
-    segment_length: int = 128
-    memory_length: int = 128
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.segment_length < 2 or self.memory_length < 0:
-            raise UserError(
-                "task.segment_length should be 2 or more, task.memory_length 0 or more."
-            )
+    segment_length: Annotated[int, Ge(2)] = 128
+    memory_length: NotNegative = 128
 
     def configure_model(self) -> None:
         """Build the model, and see that it can be recurrent."""

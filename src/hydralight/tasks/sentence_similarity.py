@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Gt
 from torch import Tensor
 from torchmetrics import Metric
 from transformers import AutoModel
 
-from hydralight.errors import UserError
 from hydralight.metrics.retrieval import RetrievalScores
 from hydralight.tasks.data import Batch
 from hydralight.tasks.evaluation import Scores
@@ -31,16 +31,11 @@ class SentenceSimilarityTask(Task):
             0.05.
     """
 
-    scale: float = 20.0
+    scale: Annotated[float, Gt(0)] = 20.0
 
     auto_class = AutoModel
     inputs = ("anchor", "positive")
     sample_columns = ("anchor", "positive", "similarity")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.scale <= 0:
-            raise UserError(f"task.scale={self.scale} should be above 0.")
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the vectors (batch, width) of anchors and, where there are any, of positives."""

@@ -4,9 +4,10 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from annotated_types import Interval
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -14,13 +15,13 @@ from torch.optim import Optimizer
 from torchmetrics import Metric
 
 from hydralight import optim
-from hydralight.errors import UserError
+from hydralight.errors import UserError, told
 from hydralight.models import positions_of
 from hydralight.progress import waiting
 from hydralight.tasks.data import Batch, PredictedRows, TaskData
 from hydralight.tasks.evaluation import Evaluation, Scores, check_monitors
 from hydralight.tasks.fits import check_loaded, check_training, trained_by
-from hydralight.tasks.generation import configure_generation
+from hydralight.tasks.generation import check_generation, configure_generation
 from hydralight.tasks.gradient import Gradient
 from hydralight.tasks.losses import custom_loss
 
@@ -62,7 +63,7 @@ class Task(LightningModule):
     scheduler: Callable[..., Any] | None = None
     generation: Mapping[str, Any] | None = None
     loss: Callable[[Any, Batch], tuple[Tensor, Tensor]] | None = None
-    label_smoothing: float = 0.0
+    label_smoothing: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     non_finite: Literal["stop", "skip"] = "stop"
     torch_compile: bool | Mapping[str, Any] = False
     metrics: Mapping[str, Metric] | None = None
@@ -84,8 +85,8 @@ class Task(LightningModule):
         self._restored: dict[str, Any] = {}
         self._loaded: dict[str, Any] | None = None  # until it is known to fit
         self._step_metrics: dict[str, Tensor | float] = {}
-        if not 0 <= self.label_smoothing < 1:
-            raise UserError(f"task.label_smoothing={self.label_smoothing} should be in 0..1.")
+        self.generating = {k: v for k, v in (self.generation or {}).items() if v is not None}
+        check_generation(self.generating)
         if self.loss is not None and self.label_smoothing:
             raise UserError(
                 "task.loss is a loss of its own: task.label_smoothing does nothing to it."
@@ -141,8 +142,10 @@ class Task(LightningModule):
         with waiting("loading the model"):
             self.model = self.make_model(self.auto_class, processor, **self.model_arguments())
         if self.model.can_generate():
-            chosen = {k: v for k, v in (self.generation or {}).items() if v is not None}
-            configure_generation(self.model, {**self.default_generation(), **chosen})
+            configure_generation(self.model, {**self.default_generation(), **self.generating})
+        elif self.generating:
+            kind, name = type(self.model).__name__, next(iter(self.generating))
+            raise UserError(f"generation.{name}: {kind} writes no text: leave it out.")
         accepted = inspect.signature(self.model.forward).parameters
         self._forward_names = frozenset(accepted)
         self.positions = positions_of(self.model)
@@ -155,7 +158,8 @@ class Task(LightningModule):
         if self.torch_compile:
             options = self.torch_compile if isinstance(self.torch_compile, Mapping) else {}
             # past the module's own attributes: its parameters are there once
-            self.__dict__["_compiled"] = torch.compile(self.model, **options)
+            with told("task.torch_compile"):
+                self.__dict__["_compiled"] = torch.compile(self.model, **options)
         self.evaluation.metrics = nn.ModuleDict(self.build_metrics()).to(self.device)
         check_monitors(self.trainer.callbacks, self)  # type: ignore[attr-defined]
 

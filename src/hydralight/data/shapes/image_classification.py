@@ -5,11 +5,12 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import datasets
 import numpy as np
 import torch
+from annotated_types import Gt
 from datasets import Dataset
 from lightning.pytorch.utilities.seed import isolate_rng
 from PIL import Image, ImageOps
@@ -35,7 +36,7 @@ class ImageClassification(Labelled):
     """
 
     augmentation: Callable[[Image.Image], Image.Image] | None = None
-    white: float | None = None
+    white: Annotated[float, Gt(0)] | None = None
 
     roles = ("image", "label")
     file_roles = ("image",)

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Interval
 from transformers import PreTrainedTokenizerBase
 
 from hydralight.data.documents import Documents
@@ -24,16 +25,11 @@ class MaskedLM(Documents):
         whole_word_mask: Choose whole words.
     """
 
-    mlm_probability: float = 0.15
+    mlm_probability: Annotated[float, Interval(gt=0, le=1)] = 0.15
     whole_word_mask: bool = False
 
     ends = False
     not_encoded = ("mlm_probability",)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.mlm_probability <= 1:
-            raise UserError("data.mlm_probability should be above 0, and 1 at most.")
 
     def ready(self, processor: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
         """Refuse a tokenizer without a mask token, or one that cannot tell words."""

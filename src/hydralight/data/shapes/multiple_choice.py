@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
+from hydralight.config.ranges import Positive
 from hydralight.data.padding import pad_inputs
 from hydralight.data.roles import Where, check_list, check_text
 from hydralight.data.shape import Batch, Columns, Purpose, Row, Shape
@@ -28,7 +29,7 @@ class MultipleChoice(Shape):
         max_length: In tokens, of a context with an ending; longer ones fall under `too_long`.
     """
 
-    max_length: int = 512
+    max_length: Positive = 512
 
     roles = ("context", "question", "endings", "label")
     text_roles = ("context", "question", "endings")

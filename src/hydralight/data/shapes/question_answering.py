@@ -9,6 +9,7 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from hydralight.config.ranges import NotNegative, Positive
 from hydralight.data.padding import pad, pad_inputs
 from hydralight.data.read.squad import ANSWER, unfold
 from hydralight.data.roles import Where, check_texts
@@ -30,8 +31,8 @@ class QuestionAnswering(Shape):
         doc_stride: Tokens that neighbouring windows share.
     """
 
-    max_length: int = 384
-    doc_stride: int = 128
+    max_length: Positive = 384
+    doc_stride: NotNegative = 128
 
     roles = ("id", "question", "context", "answers")
     text_roles = ("question", "context")
@@ -40,7 +41,7 @@ class QuestionAnswering(Shape):
     unfold = staticmethod(unfold)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.doc_stride < self.max_length:
+        if self.doc_stride >= self.max_length:
             raise UserError(f"data.doc_stride={self.doc_stride} should be below data.max_length.")
 
     def prepare(self, rows: Dataset, where: Where) -> Dataset:

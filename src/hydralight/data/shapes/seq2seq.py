@@ -8,6 +8,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from hydralight.config.ranges import Positive
 from hydralight.data.padding import pad, pad_inputs, width_of
 from hydralight.data.roles import Where, check_texts
 from hydralight.data.shape import Batch, Columns, Purpose, Row, Shape
@@ -28,8 +29,8 @@ class Seq2Seq(Shape):
         source_prefix: Put before each source, such as T5's "summarize: ".
     """
 
-    max_source_length: int = 1024
-    max_target_length: int = 128
+    max_source_length: Positive = 1024
+    max_target_length: Positive = 128
     source_prefix: str = ""
 
     length_limit = "max_source_length"

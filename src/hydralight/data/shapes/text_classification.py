@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
+from hydralight.config.ranges import Positive
 from hydralight.data.labels import Labelled, encode_labels
 from hydralight.data.padding import pad_inputs
 from hydralight.data.shape import Batch, Columns, Purpose, Row
@@ -26,7 +27,7 @@ class TextClassification(Labelled):
         max_length: In tokens; longer inputs fall under `too_long`.
     """
 
-    max_length: int = 512
+    max_length: Positive = 512
 
     roles = ("text", "text_pair", "label")
     optional_roles = ("text_pair",)

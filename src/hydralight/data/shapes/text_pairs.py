@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
+from hydralight.config.ranges import Positive
 from hydralight.data.padding import pad_inputs
 from hydralight.data.roles import Where, check_texts
 from hydralight.data.shape import Batch, Columns, Purpose, Row, Shape
@@ -24,7 +25,7 @@ class TextPairs(Shape):
         max_length: In tokens, of either text; longer ones fall under `too_long`.
     """
 
-    max_length: int = 128
+    max_length: Positive = 128
 
     roles = ("anchor", "positive")
     text_roles = ("anchor", "positive")

@@ -10,6 +10,7 @@ from datasets import Dataset
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerBase
 
+from hydralight.config.ranges import Positive
 from hydralight.data.labels import distinct
 from hydralight.data.padding import pad, pad_inputs
 from hydralight.data.roles import Where, check_list, check_text, is_text
@@ -31,9 +32,9 @@ class TokenClassification(Shape):
             the distinct ones of the training split.
     """
 
-    max_length: int = 512
+    max_length: Positive = 512
     label_all_tokens: bool = False
-    labels: Sequence[str] | None = None
+    labels: Sequence[Any] | None = None
 
     roles = ("tokens", "tags")
     text_roles = ("tokens",)

@@ -1,0 +1,223 @@
+"""Every key of every group does something: another value of it changes what a run leaves.
+
+A key stands with a recipe, another value, and what must be set for it to matter; a tiny run without
+and one with it are compared by their files, except those that repeat the config.
+"""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import standins
+import yaml
+from conftest import ROOT
+from forked import Commands
+
+GROUPS = "task data model tokenizer generation optimizer scheduler trainer callbacks logger"
+QUICK = ["trainer.accelerator=cpu", "trainer.max_epochs=1", "callbacks.rich_progress=null"]
+TRAIN_ONLY = "data.path={train:{data}/train.jsonl,validation:null,test:null}"
+KEYS = {
+    # key: (recipe, another value, what it stands beside)
+    "task.label_smoothing": ("bert_mrpc", "0.5"),
+    "task.class_weights": ("bert_mrpc", "balanced"),
+    "task.metrics": (
+        "bert_mrpc",
+        "{m:{_target_:torchmetrics.classification.MulticlassRecall,num_classes:2}}",
+    ),
+    "task.version_2_with_negative": ("bert_squad", "true"),
+    "task.max_answer_length": ("bert_squad", "1"),
+    "task.prompt_length": ("distilgpt2_sonnets", "1"),
+    "task.scale": ("minilm_nli", "1.0"),
+    "task.segment_length": ("transformer_xl_reviews", "4"),
+    "task.memory_length": ("transformer_xl_reviews", "0"),
+    "data.clean": ("distilgpt2_sonnets", "[]"),
+    "data.block_size": ("distilgpt2_sonnets", "16", "data.packing=false"),
+    "data.max_length": ("bert_mrpc", "16"),
+    "data.too_long": ("bert_mrpc", "drop", "data.max_length=44"),
+    "data.mlm_probability": ("roberta_mlm_wikitext", "0.5"),
+    "data.whole_word_mask": ("roberta_mlm_wikitext", "true"),
+    "data.augmentation": (
+        *("vit_cxr14", "{_target_:hydralight.data.augmentation.RandomResizedCropAndFlip}"),
+        "data.num_workers=0",
+    ),
+    "data.problem_type": ("bert_mrpc", "regression", "optimized_metric=val/loss"),
+    "data.labels": ("bert_mrpc", "[1,0]"),
+    "data.doc_stride": ("bert_squad", "2", "data.max_length=24"),
+    "data.columns": ("bert_mrpc", "{text:sentence2,text_pair:sentence1}"),
+    "data.validation_fraction": ("bert_mrpc", "0.4", TRAIN_ONLY),
+    "data.test_fraction": ("bert_mrpc", "0.3", TRAIN_ONLY),
+    "data.split_seed": ("bert_mrpc", "7", TRAIN_ONLY),
+    "data.stratify_by": ("bert_mrpc", "label", TRAIN_ONLY),
+    "data.group_by": ("bert_mrpc", "sentence2", TRAIN_ONLY),
+    "data.fold": ("bert_mrpc", "0"),
+    "data.num_folds": ("bert_mrpc", "3", "data.fold=0"),
+    "data.extra_eval": ("bert_mrpc", "{more:{data}/test.jsonl}"),
+    "data.mix": ("bert_mrpc", "{more:{path:{data}/test.jsonl,weight:0.5}}"),
+    "data.stopping_strategy": (
+        *("bert_mrpc", "all_exhausted"),
+        "data.mix={more:{path:{data}/test.jsonl,weight:0.5}}",
+    ),
+    "data.batch_size": ("bert_mrpc", "4"),
+    "data.eval_batch_size": ("minilm_nli", "2"),  # its negatives are those of a batch
+    "data.max_tokens": ("bert_mrpc", "128"),
+    "data.group_by_length": ("bert_mrpc", "false", "data.batch_size=4"),
+    "data.seed": ("bert_mrpc", "7"),
+    "data.max_source_length": ("bart_cnn", "16"),
+    "data.max_target_length": ("bart_cnn", "4"),
+    "data.source_prefix": ("bart_cnn", "'sum: '"),
+    "data.append": ("distilgpt2_sonnets", "x"),
+    "data.packing": ("distilgpt2_sonnets", "false"),
+    "model.config": ("bert_mrpc", "{hidden_dropout_prob:0.5}"),
+    "model.freeze": ("bert_mrpc", "['bert.*']"),
+    "tokenizer.model": ("gpt2_scratch", "wordpiece"),
+    "tokenizer.vocab_size": ("gpt2_scratch", "300"),
+    "tokenizer.files": ("gpt2_scratch", "{data}/train.jsonl"),
+    "tokenizer.options": ("vit_cxr14", "{image_mean:[0.1,0.1,0.1]}"),
+    "generation.max_new_tokens": ("bart_cnn", "2"),
+    "generation.num_beams": ("bart_cnn", "3"),
+    "generation.length_penalty": ("bart_cnn", "-5.0", "generation.num_beams=3"),
+    "generation.no_repeat_ngram_size": ("bart_cnn", "1"),
+    "generation.do_sample": ("bart_cnn", "true"),
+    "generation.temperature": ("bart_cnn", "5.0", "generation.do_sample=true"),
+    "generation.top_k": ("bart_cnn", "1", "generation.do_sample=true"),
+    "generation.top_p": ("bart_cnn", "0.01", "generation.do_sample=true"),
+    "generation.stop_strings": ("distilgpt2_sonnets", "e"),
+    "optimizer.lr": ("bert_mrpc", "1e-2"),
+    "optimizer.weight_decay": ("bert_mrpc", "0.9"),
+    "scheduler.name": ("bert_mrpc", "constant"),
+    "scheduler.warmup_steps": ("bert_mrpc", "2"),
+    "scheduler.warmup_ratio": ("bert_mrpc", "1.0"),
+    "trainer.precision": ("bert_mrpc", "bf16-mixed"),
+    "trainer.max_epochs": ("bert_mrpc", "2"),
+    "trainer.max_steps": ("bert_mrpc", "1"),
+    "trainer.accumulate_grad_batches": ("bert_mrpc", "2"),
+    "trainer.gradient_clip_val": ("bert_mrpc", "0.001"),
+    "trainer.val_check_interval": ("bert_mrpc", "0.5"),
+    "trainer.log_every_n_steps": ("bert_mrpc", "1"),
+    "callbacks.last_checkpoint.save_total_limit": (
+        *("bert_mrpc", "2"),
+        "callbacks.last_checkpoint.every_n_train_steps=1",
+    ),
+    "callbacks.last_checkpoint.every_n_train_steps": (
+        *("bert_mrpc", "1"),
+        "callbacks.last_checkpoint.save_total_limit=5",
+    ),
+    "callbacks.samples.num_samples": ("bert_mrpc", "1"),
+    "callbacks.best_model.card.experiment": ("bert_mrpc", "another"),
+    "callbacks.best_model.card.base_model": ("bert_mrpc", "another"),
+    "callbacks.ema.decay": ("bert_mrpc", "0.1", "callbacks=ema optimizer.lr=1e-2"),
+}
+ELSEWHERE = {  # where a change is seen that a tiny run on stand-ins does not show
+    "paths, which tests of runs and trust move": (
+        "callbacks.last_checkpoint.dirpath callbacks.record.dirpath callbacks.samples.dirpath "
+        "callbacks.best_model.dirpath callbacks.best_model.run_dir logger.csv.save_dir "
+        "logger.tensorboard.save_dir logger.wandb.save_dir data.image_dir data.metadata"
+    ),
+    "the hub": "data.name data.revision data.splits model.checkpoint tokenizer.checkpoint",
+    "test_sources": "data.path data.source data.reader data.columns.text data.columns.summary",
+    "test_gradient": "task.non_finite",
+    "the test below": "model.gradient_checkpointing",
+    "test_features": "task.torch_compile data.white data.label_delimiter data.pad_to_multiple_of",
+    "test_module, which compares them and finds no difference": "data.num_workers",
+    "test_question_answering": "task.null_score_diff_threshold",
+    "test_translation": "data.source_lang data.target_lang",
+    "test_newswire": "data.num_train data.num_eval",
+    "test_tasks": "task.problem_type tokenizer.model_type",
+    "devices": "trainer.accelerator trainer.devices trainer.strategy.broadcast_buffers",
+    "a terminal": "callbacks.rich_progress.leave callbacks.rich_progress.console_kwargs.stderr",
+    "test_token_classification": "data.label_all_tokens",
+    "test_callbacks": (
+        "callbacks.best_model.monitor callbacks.best_model.mode "
+        "callbacks.exact_resume.seed callbacks.early_stopping.monitor "
+        "callbacks.early_stopping.mode callbacks.early_stopping.patience "
+        "callbacks.early_stopping.check_on_train_epoch_end"
+    ),
+    "the loggers' own": (
+        "logger.tensorboard.name logger.tensorboard.version logger.wandb.project logger.wandb.name "
+        "logger.wandb.id logger.wandb.resume logger.wandb.offline logger.wandb.tags "
+        "logger.wandb.settings.x_disable_meta"
+    ),
+}
+
+
+def leaves(node, path):
+    if not isinstance(node, dict) or not node:
+        return {path}
+    inner = [leaves(value, f"{path}.{key}") for key, value in node.items() if key != "defaults"]
+    return set().union(*inner)
+
+
+def test_every_key_is_here():
+    keys = set()
+    for group in GROUPS.split():
+        for path in (ROOT / "configs" / group).glob("*.yaml"):
+            keys |= leaves(yaml.safe_load(path.read_text()) or {}, group)
+    keys = {key for key in keys if not key.endswith(("_target_", "_partial_")) and "." in key}
+    known = KEYS.keys() | {key for named in ELSEWHERE.values() for key in named.split()}
+    assert keys == known
+
+
+@pytest.fixture(scope="module")
+def left(checkpoints, tmp_path_factory):
+    """A function from a recipe and overrides to what a run leaves: its files' contents."""
+    commands, seen = Commands(), {}
+    folder = tmp_path_factory.mktemp("data")
+
+    def run(recipe, *settings):
+        if (recipe, settings) not in seen:
+            own = standins.overrides_for(recipe, folder / recipe, checkpoints)
+            data = str(folder / recipe)
+            said = [one.replace("{data}", data) for one in settings]
+            here = tmp_path_factory.mktemp("run")
+            done = commands.run(["train", f"experiment={recipe}", *own, *QUICK, *said], here)
+            assert done.code == 0, done.err
+            (made,) = here.glob("logs/train/runs/*")
+            seen[recipe, settings] = {
+                str(path.relative_to(made)): content(path)
+                for path in made.rglob("*")
+                if path.is_file() and not repeats(path.relative_to(made))
+            }
+        return seen[recipe, settings]
+
+    yield run
+    commands.close()
+
+
+def repeats(path: Path) -> bool:
+    """Whether a file repeats the config, or differs from run to run."""
+    return path.parts[0] in (".hydra", "config.yaml", "environment.json", "train.log")
+
+
+def content(path: Path) -> str:
+    if path.parent.name == "checkpoints":
+        return ""  # its name says enough
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_another_value_changes_something(key, left):
+    recipe, value, *beside = KEYS[key]
+    context = tuple(beside[0].split() if beside else ())
+    assert left(recipe, *context, f"++{key}={value}") != left(recipe, *context)
+
+
+def test_the_same_twice_is_the_same(left):
+    assert left("bert_mrpc") == left("bert_mrpc", "seed=42")
+
+
+def test_reentrant_checkpointing_is_honoured(checkpoints):
+    """What differs is a warning's and a gradient's way, not a run's files."""
+    from transformers import AutoModelForMaskedLM
+
+    from hydralight.models import Pretrained
+
+    for asked, options in [(True, False), ({"use_reentrant": True}, True)]:
+        recipe = Pretrained(checkpoint=str(checkpoints("bert")), gradient_checkpointing=asked)
+        model = recipe(AutoModelForMaskedLM)
+        functions = [
+            module._gradient_checkpointing_func
+            for module in model.modules()
+            if hasattr(module, "_gradient_checkpointing_func")
+        ]
+        assert functions
+        assert all(f.keywords["use_reentrant"] is options for f in functions)
