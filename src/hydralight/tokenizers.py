@@ -1,10 +1,11 @@
 """Tokenizers: a checkpoint's own, or one trained on the spot."""
 
-import contextlib
 import glob
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,9 +21,15 @@ from tokenizers import (
 )
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from hydralight.cached import intact, locked, seal, told_if_full
 from hydralight.errors import UserError, first_line
 from hydralight.hub import only_cached
 from hydralight.models import read_config
+from hydralight.runs.files import fresh_folder
+
+log = logging.getLogger(__name__)
+
+PARALLELISM = os.environ.get("TOKENIZERS_PARALLELISM")  # the user's own, before ours
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,12 +129,14 @@ class Trained:
             cache_key = str([(p, os.path.getsize(p), os.path.getmtime(p)) for p in paths])
         name = hashlib.sha256(f"{self}{cache_key}".encode()).hexdigest()[:16]
         folder = cache_dir / name
-        if not (folder / "tokenizer.json").is_file():
-            partial = folder.with_name(f"{name}.{os.getpid()}")
-            self.train(_lines(paths) if paths else texts()).save_pretrained(partial)
-            # another process may have been quicker, and has written the same
-            with contextlib.suppress(OSError):
-                partial.replace(folder)
+        if not intact(folder):
+            with told_if_full(cache_dir), locked(folder):
+                if not intact(folder):  # another process may have been quicker
+                    if folder.exists():
+                        log.warning("%s is damaged; the tokenizer is trained again", folder)
+                    partial = fresh_folder(folder.with_name(f"{name}.partial"))
+                    self.train(_lines(paths) if paths else texts()).save_pretrained(partial)
+                    seal(partial, folder)
         return AutoTokenizer.from_pretrained(folder)
 
     def train(self, texts: Iterable[str]) -> PreTrainedTokenizerBase:
@@ -142,7 +151,8 @@ class Trained:
         backend, trainer = self._backend(list(specials.values()))
         if self.lowercase:
             backend.normalizer = normalizers.Lowercase()
-        backend.train_from_iterator(texts, trainer)
+        with all_cores():
+            backend.train_from_iterator(texts, trainer)
         if self.add_special_tokens:
             bos, eos = self.bos_token, self.eos_token
             backend.post_processor = processors.TemplateProcessing(
@@ -171,6 +181,16 @@ class Trained:
         backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         backend.decoder = decoders.WordPiece()
         return backend, trainers.WordPieceTrainer(min_frequency=self.min_frequency, **options)
+
+
+@contextmanager
+def all_cores() -> Iterator[None]:
+    """Let tokenizers use all cores here, but not in what is forked later, where it could hang."""
+    os.environ["TOKENIZERS_PARALLELISM"] = PARALLELISM or "true"
+    try:
+        yield
+    finally:
+        os.environ["TOKENIZERS_PARALLELISM"] = PARALLELISM or "false"
 
 
 def _lines(paths: list[str]) -> Iterator[str]:
