@@ -76,7 +76,8 @@ def told_if_full(folder: Path | str) -> Iterator[None]:
 def no_room(error: BaseException, folder: Path | str) -> str | None:
     """Say that the disk of a cache folder is full or closed, if that is the error."""
     number = getattr(error, "errno", None)
-    if number not in FULL | CLOSED:
+    ours = str(getattr(error, "filename", None) or "").startswith(str(folder))
+    if number not in FULL and not (number in CLOSED and ours):
         return None
     what = "there is no room left for" if number in FULL else "nothing can be written to"
     then = "; what is finished in it stays, and the next start goes on" if number in FULL else ""

@@ -2,6 +2,7 @@
 
 import glob
 import hashlib
+import io
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,6 +26,7 @@ from hydralight.cached import intact, locked, seal, told_if_full
 from hydralight.errors import UserError, first_line
 from hydralight.hub import only_cached
 from hydralight.models import read_config
+from hydralight.packed import opened
 from hydralight.runs.files import fresh_folder
 
 log = logging.getLogger(__name__)
@@ -93,7 +95,7 @@ class Trained:
         lowercase: Fold case first.
         add_special_tokens: Put `bos_token` before and `eos_token` behind each sequence.
         model_max_length: Recorded in the tokenizer.
-        files: A glob of text files, read by lines, instead of the data's own texts.
+        files: A glob of text files, packed or not, read by lines, instead of the data's own texts.
     """
 
     model: Literal["bpe", "unigram", "wordpiece"] = "bpe"
@@ -122,7 +124,8 @@ class Trained:
         Raises:
             UserError: `files` matches nothing.
         """
-        paths = sorted(glob.glob(os.path.expanduser(self.files or ""), recursive=True))
+        found = glob.glob(os.path.expanduser(self.files or ""), recursive=True)
+        paths = sorted(path for path in found if os.path.isfile(path))
         if self.files and not paths:
             raise UserError(f"tokenizer.files={self.files} matches no file.")
         if paths:
@@ -195,5 +198,8 @@ def all_cores() -> Iterator[None]:
 
 def _lines(paths: list[str]) -> Iterator[str]:
     for path in paths:
-        with open(path, encoding="utf-8") as file:
-            yield from file
+        try:
+            with io.TextIOWrapper(opened(path), encoding="utf-8") as file:
+                yield from file
+        except UnicodeDecodeError as error:
+            raise UserError(f"tokenizer.files: {path} is not UTF-8 text.") from error

@@ -73,6 +73,9 @@ class Source:
                 raise UserError(
                     f"data.path={self.path} should be a path, a list of paths, or {{split: path}}."
                 )
+            texts = [inner] if isinstance(inner, str) else list(inner or ())
+            if not all(text.strip() for text in texts) or (part is not None and not texts):
+                raise UserError("data.path is empty: give data.path=<hub id, file or folder>.")
 
     def read(self, shape: Shape | None = None, known: Iterable[str] = SPLITS) -> dict[str, Dataset]:
         """Return the splits with their own columns.
