@@ -11,7 +11,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from hydralight.data.padding import pad, pad_inputs
-from hydralight.data.roles import Where
+from hydralight.data.roles import Where, check_is_text
 from hydralight.data.shape import Batch, Columns, Purpose, Row, Shape
 from hydralight.data.tokens import encode_texts
 from hydralight.errors import UserError, did_you_mean
@@ -66,6 +66,7 @@ class Documents(Shape):
 
     def prepare(self, rows: Dataset, where: Where) -> Dataset:
         """Leave out texts that are empty once they are cleaned; a corpus has such lines."""
+        check_is_text(rows, "text", where)
         checked = rows.filter(_has_text, batched=True, desc="texts")
         if len(checked) == 0:
             raise UserError(f"{where} holds no text.")

@@ -6,8 +6,9 @@ from typing import Any
 
 from datasets import Dataset
 
+from hydralight.data.columns import rename_roles
 from hydralight.data.mix import Mix
-from hydralight.data.roles import Where, rename_roles, said
+from hydralight.data.roles import Where, said
 from hydralight.data.shape import Shape
 from hydralight.data.source import SPLITS, Source
 from hydralight.data.splits import Splits

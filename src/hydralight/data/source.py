@@ -6,6 +6,7 @@ from typing import Any
 
 from datasets import Dataset
 
+from hydralight.data.columns import paths_of, rename_roles
 from hydralight.data.read.files import (
     cut,
     files_of,
@@ -18,7 +19,7 @@ from hydralight.data.read.formats import builder_of
 from hydralight.data.read.hub import load_hub
 from hydralight.data.read.images import folder_of, image_files, joined_to_table, located
 from hydralight.data.read.inputs import looks_like_a_file, read_input
-from hydralight.data.roles import ColumnNames, Where, rename_roles, said
+from hydralight.data.roles import ColumnNames, Where, said
 from hydralight.data.shape import Shape
 from hydralight.errors import UserError, did_you_mean
 
@@ -188,7 +189,7 @@ class Source:
         columns = {
             role: names
             for role, names in used.items()
-            if role in roles and there.issuperset([names] if isinstance(names, str) else names)
+            if role in roles and there.issuperset(head for head, _ in paths_of(names, there, role))
         }
         where = Where(name, columns)
         # what training used is needed, what it did without is taken where it is there
