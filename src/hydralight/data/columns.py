@@ -25,7 +25,16 @@ _STEPS = re.compile(r"\[(\*|-?\d+)\]|\.([^.\[\]{}]+)")
 
 
 class NoColumn(UserError):
-    """A role's column is not there."""
+    """A role's column is not there.
+
+    Args:
+        what: What is not there, and what is.
+        then: What to do.
+    """
+
+    def __init__(self, what: str, then: str = "") -> None:
+        super().__init__(f"{what}{then}.")
+        self.what = what
 
 
 def rename_roles(
@@ -169,7 +178,8 @@ def check_path(path: Path, features: Mapping[str, Any], role: str, where: Where)
             hint = f"; each of a list is written {listed}[*]{head[len(listed) :]}"
         raise NoColumn(
             f"{where} has no column {head!r} for the role {role}; its columns are "
-            f"{described(features)}{hint} (data.columns={{{role}: …}} names another)."
+            f"{described(features)}{hint}",
+            f" (data.columns={{{role}: …}} names another)",
         )
     feature, written = features[head], head
     for step in steps:
@@ -183,7 +193,7 @@ def check_path(path: Path, features: Mapping[str, Any], role: str, where: Where)
             feature, written = feature[step], f"{written}.{step}"
         else:
             if (feature := items(feature)) is None:
-                raise NoColumn(f"{where}: {written} holds no lists, and has no items.")
+                raise NoColumn(f"{where}: {written} holds no lists, and has no items")
             written += "[*]" if step is None else f"[{step}]"
     return feature
 

@@ -151,9 +151,12 @@ class Source:
         with_images = {}
         for split, rows in found.items():
             column = name if name in rows.column_names else role
-            folder = self.image_dir or ("." if self.path is None else folder_of(self.path, split))
-            with_images[split] = located(rows, column, folder)
+            with_images[split] = located(rows, column, self.folder(split))
         return with_images
+
+    def folder(self, split: str) -> str:
+        """Return where the image files are that a table names."""
+        return self.image_dir or ("." if self.path is None else folder_of(self.path, split))
 
     # ------------------------------------------------------------ what is to be predicted
 

@@ -100,6 +100,14 @@ class MultipleChoice(Shape):
         lengths = [max(len(ids) for ids in row) for row in encoded["input_ids"]]
         return {**encoded, "length": lengths, "too_long": [any(longer[span]) for span in spans]}
 
+    def check_targets(self, rows: Columns) -> None:
+        """Look for the endings that the labels name."""
+        self._right(rows, list(range(len(rows["label"]))))
+
+    def _right(self, rows: Columns, indices: list[int]) -> list[int]:
+        names = rows.get("ending_labels") or [self.labels] * len(indices)
+        return list(map(right_ending, rows["label"], rows["endings"], names, indices))
+
     def size(self, rows: Dataset) -> np.ndarray:
         """Return the tokens of all endings, each as long as the longest."""
         return rows["length"][:][:, None] * len(rows[0]["input_ids"])
