@@ -129,7 +129,8 @@ FITTING = {  # a recipe, rows, and the line
         "bert_swag",
         csqa,
         "'data.columns={context: question.stem, question: null, "
-        'endings: "question.choices[*].text", ending_labels: "question.choices[*].label", label: answerKey}\'',
+        'endings: "question.choices[*].text", '
+        'ending_labels: "question.choices[*].label", label: answerKey}\'',
     ),
     "arc": (
         "bert_swag",
@@ -257,6 +258,19 @@ def test_images_that_a_table_names(tmp_path):
     assert str(caught.value).endswith(f": try {line}")
     found = read("vit_cxr14", [*place, *shlex.split(line)], path=str(table))
     assert found.splits["train"]["label"][1] == ["Edema", "Mass"]
+
+
+def test_a_folder_a_class(tmp_path):
+    """What a recipe for several labels is told where an image has one."""
+    for name in ("cat", "dog"):
+        (images(tmp_path / "train" / name, 3) / "metadata.jsonl").unlink()
+    one = partial(read, "vit_cxr14", path=str(tmp_path))
+    line = (
+        "'data.columns={image: image, label: label}' data.problem_type=single_label_classification "
+        "data.labels=null optimized_metric=val/loss"
+    )
+    assert refused(one).endswith(f": try {line}")
+    assert one(shlex.split(line)).shape.label_names == ["cat", "dog"]
 
 
 def test_a_file_without_a_header(tmp_path):

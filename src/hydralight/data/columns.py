@@ -148,6 +148,8 @@ def parts_of(template: str, role: str) -> list[tuple[str, str | None]]:
 
 def _path(text: str, known: Collection[str], role: str) -> Path:
     head, bracket, _ = (text, "", "") if text in known else text.partition("[")
+    # a name may have brackets of its own
+    head = max((name for name in known if text.startswith(f"{name}[")), key=len, default=head)
     rest = text[len(head) :]
     steps: list[Step] = []
     for item, field in _STEPS.findall(rest) if bracket else ():

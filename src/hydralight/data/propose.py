@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import islice, product
@@ -15,7 +16,6 @@ from hydralight.data.columns import items, rename_roles
 from hydralight.data.read.images import located
 from hydralight.data.roles import Where, is_text
 from hydralight.data.shape import Shape
-from hydralight.errors import UserError
 
 SAMPLE = 200  # rows, from all over the data
 TRIES = 300  # mappings that are looked at, the likely ones first
@@ -83,7 +83,7 @@ def proposed(
                 order = [role for role in one.roles if role in mapping]
                 written = ", ".join(f"{role}: {_written(mapping[role])}" for role in order)
                 sign = "+" if recipe and not mapping.keys() <= recipe.keys() else ""
-                return " ".join([f"'{sign}data.columns={{{written}}}'", *changes])
+                return " ".join([shlex.quote(f"{sign}data.columns={{{written}}}"), *changes])
     return ""
 
 
@@ -98,15 +98,18 @@ def headless(rows: Dataset) -> bool:
 
 def _specs(rows: Dataset) -> Iterator[Any]:
     """Yield the ways in which columns of rows can be written."""
-    features = {**rows.flatten().features, **rows.features}
-    for name, feature in features.items():
+    for name, feature in {**rows.flatten().features, **rows.features}.items():
+        if not name.isprintable():
+            continue
+        if isinstance(rows.features.get(name.partition(".")[0]), datasets.Image) and "." in name:
+            continue  # its bytes, and its path
         yield name
         inner = items(feature)
-        if isinstance(inner, Mapping):
+        if isinstance(inner, Mapping) and not any(sign in name for sign in "[]{}"):
             yield from (f"{name}[*].{field}" for field in inner)
             yield from (f"{name}[{place}].{field}" for place in (0, 1) for field in inner)
     for parts in TEMPLATES:
-        if set(parts) <= features.keys():
+        if set(parts) <= set(rows.column_names):
             yield " ".join(f"{{{part}}}" for part in parts)
     groups: dict[str, list[str]] = {}
     for name in rows.column_names:
@@ -202,11 +205,12 @@ def _score(role: str, spec: Any, values: Dataset, shape: Shape) -> float:
 
 def _label_score(feature: Any, there: list, named: float, shape: Shape) -> float:
     problem = getattr(shape, "problem_type", "single_label_classification")
-    if isinstance(feature, Mapping) or items(items(feature)) is not None:
+    if not isinstance(items(feature) or feature, datasets.Value | datasets.ClassLabel):
         return 0
     several = items(feature) is not None
     if problem == "multi_label_classification":
-        return 20 + named if several or is_text(feature) else 0
+        listed = several or (is_text(feature) and (named > 60 or _few(there)))
+        return 20 + named if listed else 0
     if several:
         return 0
     if problem == "regression":
@@ -215,12 +219,15 @@ def _label_score(feature: Any, there: list, named: float, shape: Shape) -> float
         return 10 + named + 10 * floats if numbers and (named or floats) else 0
     if any(isinstance(value, float) and not value.is_integer() for value in there):
         return 0
-    distinct = len(set(there))
-    few = distinct <= max(2, min(50, len(there) // 4))
+    few = _few(there)
     short = all(len(str(value)) < 40 for value in there)
     if isinstance(feature, datasets.ClassLabel):
         return 40 + named
     return (10 if few else 1) + named if short and (few or named > 60) else 0
+
+
+def _few(there: list) -> bool:
+    return len(set(there)) <= max(2, min(50, len(there) // 4))
 
 
 def _named(role: str, spec: Any) -> float:
@@ -273,7 +280,7 @@ def _accepted(
         declared = shape.declared(rows, where)
         prepared = shape.prepare(rows, where)
         shape.settled(prepared, declared).check_targets(prepared[:])
-    except UserError:
+    except Exception:  # whatever it is that these columns are not
         return False
     return True
 
