@@ -72,6 +72,9 @@ def proposed(
     """
     picked = np.unique(np.linspace(0, len(rows) - 1, SAMPLE).astype(int))
     some = rows.with_format(None).select(picked)
+    for name, feature in some.features.items():
+        if isinstance(feature, datasets.Image):
+            some = some.cast_column(name, datasets.Image(decode=False))
     sample = Dataset.from_dict(some[:], features=some.features)  # in memory, with no cache
     specs = [tuple(spec) if isinstance(spec, list) else spec for spec in _specs(sample)]
     values = {spec: _values(sample, spec) for spec in specs}
@@ -273,9 +276,9 @@ def _accepted(
     where = Where("the data", columns)
     if any(column not in {*columns, *sample.column_names} for column in by):
         return False
-    for role in shape.file_roles:
-        sample = located(sample, columns[role], folder)
     try:
+        for role in shape.file_roles:
+            sample = located(sample, columns[role], folder)
         rows = rename_roles(sample, shape.roles, where, shape.optional_roles)
         declared = shape.declared(rows, where)
         prepared = shape.prepare(rows, where)
