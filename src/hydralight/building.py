@@ -25,6 +25,7 @@ from hydralight.data.module import DataModule
 from hydralight.data.source import Source
 from hydralight.data.splits import Splits
 from hydralight.errors import UserError, first_line
+from hydralight.progress import interactive
 from hydralight.runs.run import model_folder
 from hydralight.sweeps.trial import PRUNING
 from hydralight.tasks.task import Task
@@ -221,10 +222,13 @@ def progress_bar(cfg: DictConfig) -> list[Any]:
 def quiet_libraries() -> None:
     """Leave out what the libraries say about themselves and what this project handles itself."""
     import datasets
+    import huggingface_hub
     import transformers
 
     transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    transformers.logging.disable_progress_bar()  # that of downloads too
+    if interactive():
+        huggingface_hub.utils.enable_progress_bars()
     datasets.disable_progress_bars()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for name in ("lightning.pytorch", "lightning.fabric"):

@@ -27,6 +27,7 @@ from hydralight.errors import UserError, first_line
 from hydralight.hub import only_cached
 from hydralight.models import read_config
 from hydralight.packed import opened
+from hydralight.progress import waiting
 from hydralight.runs.files import fresh_folder
 
 log = logging.getLogger(__name__)
@@ -154,7 +155,7 @@ class Trained:
         backend, trainer = self._backend(list(specials.values()))
         if self.lowercase:
             backend.normalizer = normalizers.Lowercase()
-        with all_cores():
+        with waiting("training the tokenizer"), all_cores():
             backend.train_from_iterator(texts, trainer)
         if self.add_special_tokens:
             bos, eos = self.bos_token, self.eos_token

@@ -23,6 +23,7 @@ from hydralight.data.shape import Batch, Purpose, Row, Shape
 from hydralight.data.source import SPLITS, Source
 from hydralight.data.splits import Splits
 from hydralight.errors import UserError
+from hydralight.progress import waiting
 
 
 class DataModule(LightningDataModule):
@@ -75,7 +76,8 @@ class DataModule(LightningDataModule):
         """Return the rows of all splits, prepared; read once."""
         if self._rows is None:
             known = dict.fromkeys([*SPLITS, self.validation_split])
-            self._rows = read_rows(self.source, self.splits, self.mix, self.shape, known)
+            with waiting("reading the data"):
+                self._rows = read_rows(self.source, self.splits, self.mix, self.shape, known)
             self.shape = self._rows.shape
         return self._rows
 

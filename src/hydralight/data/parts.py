@@ -2,7 +2,6 @@
 
 import logging
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from datasets import Dataset
 from tqdm import tqdm
 
 from hydralight.cached import intact, locked, seal, told_if_full
+from hydralight.progress import interactive
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def progress(what: str, total: int, shown: bool) -> Iterator[Callable[[int], Non
     Yields:
         A function that is called with the number of rows that have been done.
     """
-    terminal = shown and sys.stderr.isatty()
+    terminal = shown and interactive()
     done, said = 0, time.monotonic()
     with tqdm(
         total=total, desc=what, unit=" rows", delay=PATIENCE, leave=False, disable=not terminal

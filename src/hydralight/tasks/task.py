@@ -16,6 +16,7 @@ from torchmetrics import Metric
 from hydralight import optim
 from hydralight.errors import UserError
 from hydralight.models import positions_of
+from hydralight.progress import waiting
 from hydralight.tasks.data import Batch, PredictedRows, TaskData
 from hydralight.tasks.evaluation import Evaluation, Scores, check_monitors
 from hydralight.tasks.generation import configure_generation
@@ -135,7 +136,8 @@ class Task(LightningModule):
         if self.model is not None:
             return
         processor = self.datamodule.load_processor()
-        self.model = self.make_model(self.auto_class, processor, **self.model_arguments())
+        with waiting("loading the model"):
+            self.model = self.make_model(self.auto_class, processor, **self.model_arguments())
         if self.model.can_generate():
             chosen = {k: v for k, v in (self.generation or {}).items() if v is not None}
             configure_generation(self.model, {**self.default_generation(), **chosen})
