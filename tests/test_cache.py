@@ -252,3 +252,27 @@ def test_a_tokenizer_is_trained_on_all_cores(tmp_path, monkeypatch):
     Trained(vocab_size=300)(texts, "another", tmp_path)
     assert seen == ["true"]
     assert os.environ["TOKENIZERS_PARALLELISM"] == "false"
+
+
+# ---------------------------------------------------------------- progress
+
+
+@pytest.mark.parametrize(("shown", "lines"), [(True, 3), (False, 0)])
+def test_a_line_now_and_then_where_there_is_no_terminal(shown, lines, caplog, monkeypatch):
+    monkeypatch.setattr(parts, "INTERVAL", -1)
+    monkeypatch.setattr(parts, "interactive", lambda: False)
+    with caplog.at_level(logging.INFO), parts.progress("encoding train", 9, shown) as step:
+        for _ in range(3):
+            step(3)
+    assert [record.message for record in caplog.records] == [
+        f"encoding train: {done} of 9 rows" for done in (3, 6, 9)[:lines]
+    ]
+
+
+@pytest.mark.parametrize(("patience", "seen"), [(0, True), (99, False)])
+def test_a_terminal_has_a_bar_after_a_while(patience, seen, capsys, monkeypatch):
+    monkeypatch.setattr(parts, "PATIENCE", patience)
+    monkeypatch.setattr(parts, "interactive", lambda: True)
+    with parts.progress("encoding train", 9, True) as step:
+        step(9)
+    assert ("encoding train" in capsys.readouterr().err) == seen

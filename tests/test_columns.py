@@ -1,12 +1,19 @@
 """Data of all kinds, by configuration alone: what columns are written as, and how text is cut."""
 
 import json
+import re
+import shlex
 
 import datasets
 import pytest
+from conftest import ROOT
 from datasets import Dataset
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_class
 from standins import tokenizer
 
+from hydralight.config.check import check_targets
+from hydralight.config.project import CONFIG_DIR
 from hydralight.data.columns import rename_roles
 from hydralight.data.mix import Mix
 from hydralight.data.roles import Where
@@ -258,3 +265,26 @@ def test_rows_by_position(tmp_path):
     one = write(tmp_path / "b.jsonl", [{"source": "a", "target": "b"}])
     with pytest.raises(UserError, match="1 row, too few to carve validation and test"):
         read(one, Translation(), **asked)
+
+
+# ---------------------------------------------------------------- the document
+
+DOCUMENT = (ROOT / "docs" / "data.md").read_text()
+COMMANDS = re.findall(r"^\| .* \| `(experiment=.*)` \|$", DOCUMENT, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=range(len(COMMANDS)))
+def test_commands_of_the_document_are_composed(command):
+    overrides = shlex.split(command.replace("\\|", "|"))
+    with initialize_config_dir(str(CONFIG_DIR)):
+        cfg = compose("train", overrides)
+    cfg.precision = "32-true"
+    check_targets(cfg)
+    shape = get_class(cfg.data._target_)
+    roles = {role for role, column in (cfg.data.columns or {}).items() if column is not None}
+    assert roles <= set(shape.roles)
+    assert cfg.data.path is not None
+
+
+def test_the_document_has_a_command_for_each_kind():
+    assert len(COMMANDS) == 20
