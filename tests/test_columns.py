@@ -12,7 +12,6 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_class
 from standins import tokenizer
 
-from hydralight.config.check import check_targets
 from hydralight.config.project import CONFIG_DIR
 from hydralight.data.columns import rename_roles
 from hydralight.data.mix import Mix
@@ -278,8 +277,6 @@ def test_commands_of_the_document_are_composed(command):
     overrides = shlex.split(command.replace("\\|", "|"))
     with initialize_config_dir(str(CONFIG_DIR)):
         cfg = compose("train", overrides)
-    cfg.precision = "32-true"
-    check_targets(cfg)
     shape = get_class(cfg.data._target_)
     roles = {role for role, column in (cfg.data.columns or {}).items() if column is not None}
     assert roles <= set(shape.roles)
