@@ -11,7 +11,8 @@ from shaping import batch_of
 from standins import tokenizer
 
 from hydralight.data.augmentation import RandomResizedCropAndFlip
-from hydralight.data.roles import Where, rename_roles
+from hydralight.data.columns import rename_roles
+from hydralight.data.roles import Where
 from hydralight.data.shapes.image_classification import ImageClassification, open_image
 from hydralight.data.shapes.multiple_choice import MultipleChoice
 from hydralight.errors import UserError
@@ -30,7 +31,7 @@ def test_choices():
     )
     columns = {"context": "sent1", "question": "sent2", "endings": ["e0", "e1", "e2"]}
     shape, where = MultipleChoice(max_length=64), Where("x", columns)
-    rows = shape.prepare(rename_roles(table, shape.roles, where), where)
+    rows = shape.prepare(rename_roles(table, shape.roles, where, shape.optional_roles), where)
     assert rows[1]["endings"] == ["saw the tower", "was three miles long on that day", "went"]
     encoded = shape.encode(rows[:], [0, 1], tokenizer(), "evaluate")
     batch = batch_of(shape, encoded, tokenizer())

@@ -10,7 +10,8 @@ import zstandard
 from datasets import Dataset, DatasetDict
 from standins import images
 
-from hydralight.data.roles import Where, rename_roles
+from hydralight.data.columns import rename_roles
+from hydralight.data.roles import Where
 from hydralight.data.shapes.image_classification import ImageClassification
 from hydralight.data.source import Source
 from hydralight.errors import UserError
@@ -273,7 +274,7 @@ def test_rename_roles():
             {"text": "bodi"},
             "my.csv (train) has no column 'bodi' for the role text; its columns are",
         ),
-        ({"text": "bodi"}, "title, body; did you mean 'body'?"),
+        ({"text": "bodi"}, "title (text), body (text); did you mean 'body'?"),
         ({"summry": "body"}, "roles are text, summary; did you mean 'summary'?"),
     ],
 )

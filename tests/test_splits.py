@@ -61,7 +61,8 @@ def test_carve_only_what_is_missing():
 def test_carve_is_the_same_in_another_process(tmp_path):
     path = write(tmp_path / "a.csv", numbers(100))
     code = (
-        "import sys; from hydralight.data.roles import Where, rename_roles\n"
+        "import sys; from hydralight.data.columns import rename_roles\n"
+        "from hydralight.data.roles import Where\n"
         "from hydralight.data.source import Source\n"
         "from hydralight.data.splits import Splits\n"
         "parting = Splits(validation_fraction=.1, split_seed=3)\n"

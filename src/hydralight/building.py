@@ -275,7 +275,7 @@ def quiet_libraries() -> None:
     transformers.logging.disable_progress_bar()  # that of downloads too
     if interactive():
         huggingface_hub.utils.enable_progress_bars()
-    datasets.disable_progress_bars()  # except where rows are encoded
+    datasets.disable_progress_bars()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,11 +1,13 @@
 """Tokenizers: a checkpoint's own, or one trained on the spot."""
 
-import contextlib
 import glob
 import hashlib
+import io
+import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,10 +24,18 @@ from tokenizers import (
 )
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from hydralight.cached import intact, locked, seal, told_if_full
 from hydralight.config.ranges import NotNegative, Positive
 from hydralight.errors import UserError, told
 from hydralight.hub import only_cached
 from hydralight.models import read_config
+from hydralight.packed import opened
+from hydralight.progress import waiting
+from hydralight.runs.files import clear_partials, new_folder
+
+log = logging.getLogger(__name__)
+
+PARALLELISM = os.environ.get("TOKENIZERS_PARALLELISM")  # the user's own, before ours
 
 LONGEST_WORD = 1_000_000  # characters; a second's work
 
@@ -91,7 +101,7 @@ class Trained:
         lowercase: Fold case first.
         add_special_tokens: Put `bos_token` before and `eos_token` behind each sequence.
         model_max_length: Recorded in the tokenizer.
-        files: A glob of text files, read by lines, instead of the data's own texts.
+        files: A glob of text files, packed or not, read by lines, instead of the data's own texts.
     """
 
     model: Literal["bpe", "unigram", "wordpiece"] = "bpe"
@@ -120,19 +130,23 @@ class Trained:
         Raises:
             UserError: `files` matches nothing.
         """
-        paths = sorted(glob.glob(os.path.expanduser(self.files or ""), recursive=True))
+        found = glob.glob(os.path.expanduser(self.files or ""), recursive=True)
+        paths = sorted(path for path in found if os.path.isfile(path))
         if self.files and not paths:
             raise UserError(f"tokenizer.files={self.files} matches no file.")
         if paths:
             cache_key = str([(p, os.path.getsize(p), os.path.getmtime(p)) for p in paths])
         name = hashlib.sha256(f"{self}{cache_key}".encode()).hexdigest()[:16]
         folder = cache_dir / name
-        if not (folder / "tokenizer.json").is_file():
-            partial = folder.with_name(f"{name}.{os.getpid()}")
-            self.train(_lines(paths) if paths else texts()).save_pretrained(partial)
-            # another process may have been quicker, and has written the same
-            with contextlib.suppress(OSError):
-                partial.replace(folder)
+        if not intact(folder):
+            with told_if_full(cache_dir), locked(folder):
+                if not intact(folder):  # another process may have been quicker
+                    if folder.exists():
+                        log.warning("%s is damaged; the tokenizer is trained again", folder)
+                    clear_partials(folder)
+                    partial = new_folder(folder)
+                    self.train(_lines(paths) if paths else texts()).save_pretrained(partial)
+                    seal(partial, folder)
         return AutoTokenizer.from_pretrained(folder)
 
     def train(self, texts: Iterable[str]) -> PreTrainedTokenizerBase:
@@ -147,7 +161,8 @@ class Trained:
         backend, trainer = self._backend(list(specials.values()))
         if self.lowercase:
             backend.normalizer = normalizers.Lowercase()
-        backend.train_from_iterator(_learnable(texts), trainer)
+        with waiting("training the tokenizer"), all_cores():
+            backend.train_from_iterator(_learnable(texts), trainer)
         if self.add_special_tokens:
             bos, eos = self.bos_token, self.eos_token
             backend.post_processor = processors.TemplateProcessing(
@@ -176,6 +191,16 @@ class Trained:
         backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         backend.decoder = decoders.WordPiece()
         return backend, trainers.WordPieceTrainer(min_frequency=self.min_frequency, **options)
+
+
+@contextmanager
+def all_cores() -> Iterator[None]:
+    """Let tokenizers use all cores here, but not in what is forked later, where it could hang."""
+    os.environ["TOKENIZERS_PARALLELISM"] = PARALLELISM or "true"
+    try:
+        yield
+    finally:
+        os.environ["TOKENIZERS_PARALLELISM"] = PARALLELISM or "false"
 
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerBase, checkpoint: str) -> None:
@@ -240,5 +265,8 @@ def _learnable(texts: Iterable[str]) -> Iterator[str]:
 
 def _lines(paths: list[str]) -> Iterator[str]:
     for path in paths:
-        with open(path, encoding="utf-8") as file:
-            yield from file
+        try:
+            with io.TextIOWrapper(opened(path), encoding="utf-8") as file:
+                yield from file
+        except UnicodeDecodeError as error:
+            raise UserError(f"tokenizer.files: {path} is not UTF-8 text.") from error

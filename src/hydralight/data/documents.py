@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hydralight.config.ranges import Positive
 from hydralight.data.padding import pad, pad_inputs
-from hydralight.data.roles import Where, is_text
+from hydralight.data.roles import Where, check_is_text
 from hydralight.data.shape import Batch, Columns, Purpose, Row, Shape
 from hydralight.data.tokens import encode_texts
 from hydralight.errors import UserError, did_you_mean
@@ -66,11 +66,7 @@ class Documents(Shape):
 
     def prepare(self, rows: Dataset, where: Where) -> Dataset:
         """Leave out texts that are empty once they are cleaned; a corpus has such lines."""
-        kind = rows.features["text"]
-        if not (is_text(kind) or getattr(kind, "dtype", "") == "null"):
-            raise UserError(
-                f"{where}: column '{where.column('text')}' holds {kind}, and the text is text."
-            )
+        check_is_text(rows, "text", where)
         checked = rows.filter(_has_text, batched=True, desc="texts")
         if len(checked) == 0:
             raise UserError(f"{where} holds no text.")

@@ -4,10 +4,8 @@ import hashlib
 import inspect
 import json
 import logging
-import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -20,13 +18,13 @@ from datasets import Dataset
 from datasets.fingerprint import Hasher
 from transformers import PreTrainedTokenizerBase
 
+from hydralight.cached import told_if_full
+from hydralight.data.parts import BATCH, in_parts
 from hydralight.data.shape import Columns, Purpose, Shape
 from hydralight.errors import UserError
-from hydralight.tokenizers import check_words
+from hydralight.tokenizers import all_cores, check_words
 
 log = logging.getLogger(__name__)
-
-PARALLELISM = os.environ.get("TOKENIZERS_PARALLELISM")  # the user's own, before ours
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +50,8 @@ class Encoding:
 
         The cache's key is made here, from the data, the tokenizer as it was loaded, the shape's
         settings and the source of its module: `datasets`' own key would change with the
-        tokenizer's use, and not with the code.
+        tokenizer's use, and not with the code. Rows are kept in parts (`in_parts`), so that an
+        encoding that was interrupted goes on.
 
         Args:
             rows: The prepared rows.
@@ -78,17 +77,28 @@ class Encoding:
         }
         source = [*sources_of(type(shape)), type(shape).__qualname__, purpose, kept]
         key = Hasher.hash([table._fingerprint, processor_key, source, settings])
-        with all_cores(bar=purpose != "predict"):
-            encoded = table.map(
-                _encode,
+        removed = [name for name in table.column_names if name not in kept]
+
+        def make(start: int, stop: int, path: Path, step: Callable[[int], None]) -> None:
+            def encode(rows: Columns, indices: list[int]) -> Columns:
+                numbers = [start + index for index in indices]
+                columns = _encode(rows, numbers, shape=shape, processor=processor, purpose=purpose)
+                step(len(indices))
+                return columns
+
+            table.select(range(start, stop)).map(
+                encode,
                 batched=True,
+                batch_size=BATCH,
                 with_indices=True,
-                fn_kwargs={"shape": shape, "processor": processor, "purpose": purpose},
-                remove_columns=[name for name in table.column_names if name not in kept],
-                cache_file_name=str(cache_folder("encoded") / f"{key}.arrow"),
-                new_fingerprint=key,
-                desc=f"encoding {split}",
+                remove_columns=removed,
+                cache_file_name=str(path),
+                new_fingerprint=f"{key}-{start}",
             )
+
+        with all_cores():
+            folder, shown = cache_folder("encoded") / key, purpose != "predict"
+            encoded = in_parts(table, folder, make, f"encoding {split}", shown)
         policy = self.too_long
         if purpose == "predict" and policy == "drop":
             policy = "truncate"
@@ -142,25 +152,6 @@ def without_too_long(
     return encoded.select(np.flatnonzero(~too_long)), number
 
 
-@contextmanager
-def all_cores(bar: bool) -> Iterator[None]:
-    """Let tokenizers use all cores here, but not in what is forked later, where it could hang.
-
-    Args:
-        bar: Whether `datasets` shows a bar, which it does for nothing else (`quiet_libraries`).
-    """
-    hidden = datasets.are_progress_bars_disabled()
-    os.environ["TOKENIZERS_PARALLELISM"] = PARALLELISM or "true"
-    if bar:
-        datasets.enable_progress_bars()
-    try:
-        yield
-    finally:
-        os.environ["TOKENIZERS_PARALLELISM"] = PARALLELISM or "false"
-        if hidden:
-            datasets.disable_progress_bars()
-
-
 @cache
 def sources_of(kind: type) -> list[str]:
     """Return the sources that decide on what a shape encodes: its module's, and those it uses.
@@ -211,5 +202,6 @@ def processor_id(processor: Any) -> str:
 def cache_folder(kind: str) -> Path:
     """Return (and make) one of our folders in the cache of `datasets` (HF_HOME moves it)."""
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "hydralight" / kind
-    folder.mkdir(parents=True, exist_ok=True)
+    with told_if_full(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from datasets import ClassLabel, Dataset, List, Value
 
 from hydralight.data.roles import Where, check_texts, is_text
-from hydralight.data.shape import Shape
+from hydralight.data.shape import Columns, Shape
 from hydralight.errors import UserError, did_you_mean
 
 ProblemType = Literal[
@@ -86,6 +86,10 @@ class Labelled(Shape):
                 "those that there can be in data.labels."
             )
         return replace(self, labels=names)
+
+    def check_targets(self, rows: Columns) -> None:
+        """Look the labels up."""
+        encode_labels(rows["label"], self.label_names, self.problem_type, 0)
 
 
 def named_labels(

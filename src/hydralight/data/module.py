@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import datasets
 import torch
 from datasets import Dataset
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
+from hydralight.cached import told_if_full
 from hydralight.data.batches import Batching
 from hydralight.data.collate import EpochRows, collate
 from hydralight.data.encoding import Encoding, cache_folder, processor_id
@@ -76,7 +78,8 @@ class DataModule(LightningDataModule):
         """Return the rows of all splits, prepared; read once."""
         if self._rows is None:
             known = dict.fromkeys([*SPLITS, self.validation_split])
-            with waiting("reading the data"):
+            cache = datasets.config.HF_DATASETS_CACHE
+            with waiting("reading the data"), told_if_full(cache):
                 self._rows = read_rows(self.source, self.splits, self.mix, self.shape, known)
             self.shape = self._rows.shape
         return self._rows

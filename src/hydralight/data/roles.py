@@ -1,6 +1,5 @@
-"""ColumnNames by their role in a task, and whether they hold what the task reads."""
+"""What columns are called by their role in a task, and whether they hold what the task reads."""
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -12,7 +11,7 @@ from annotated_types import MinLen
 from datasets import Dataset
 
 from hydralight.config.ranges import Text
-from hydralight.errors import UserError, did_you_mean
+from hydralight.errors import UserError
 
 ColumnNames = Mapping[str, Text | Annotated[Sequence[Text], MinLen(1)]]
 
@@ -50,76 +49,6 @@ def said(columns: ColumnNames | None) -> ColumnNames:
     return {role: names for role, names in (columns or {}).items() if names is not None}
 
 
-def rename_roles(
-    dataset: Dataset,
-    roles: Collection[str],
-    where: Where,
-    optional: Collection[str] = (),
-) -> Dataset:
-    """Keep the columns that the roles name, renamed to the roles.
-
-    Args:
-        dataset: The rows as they came from the source.
-        roles: The roles that the task knows.
-        where: Names the column of a role; `translation.en` is the field `en` of `translation`, and
-            several names make a list of their values. A role that it does not know has a column
-            of its own name.
-        optional: Those of the roles that are left out where neither `where` nor the data set
-            has them.
-
-    Raises:
-        UserError: There are no rows, a role is not known, or a column is not there.
-    """
-    columns = dict(where.columns)
-    if len(dataset) == 0:
-        raise UserError(f"{where.name} is empty.")
-    roles = list(dict.fromkeys(roles))
-    if unknown := [role for role in columns if role not in roles]:
-        raise UserError(
-            f"data.columns names {unknown[0]!r}, which is no role of this task; its roles are "
-            f"{', '.join(roles)}{did_you_mean(unknown[0], roles)}"
-        )
-    # joined data sets come with a fixed list of columns that they show
-    dataset = dataset.with_format(None)
-    roles = [r for r in roles if r not in optional or r in columns or r in dataset.column_names]
-    lists: dict[str, dict[str, str]] = {}
-    for role in roles:
-        names = columns.get(role, role)
-        if not isinstance(names, str):
-            lists[role] = {f"{role} {number}": name for number, name in enumerate(names)}
-            columns |= lists[role]
-    single = [part for role in roles for part in lists.get(role, [role])]
-    flat, used = dataset.flatten(), Counter[str]()
-    pieces: dict[tuple[bool, int], dict[str, str]] = {}
-    for role in single:
-        column = str(columns.get(role, role))
-        nested = column not in dataset.column_names
-        if nested and column not in flat.column_names:
-            there = list(dict.fromkeys([*dataset.column_names, *flat.column_names]))
-            raise UserError(
-                f"{where} has no column {column!r} for the role {role.split()[0]}; its columns are "
-                f"{', '.join(dataset.column_names)}{did_you_mean(column, there)} "
-                f"(data.columns={{{role.split()[0]}: …}} names another)."
-            )
-        pieces.setdefault((nested, used[column]), {})[column] = role
-        used[column] += 1
-    # One piece as a rule; more where a column serves two roles, or only a field of it is asked for.
-    parts = [
-        (flat if nested else dataset).select_columns(list(names)).rename_columns(names)
-        for (nested, _), names in pieces.items()
-    ]
-    whole = parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts, axis=1)
-    for role, numbered in lists.items():
-        whole = whole.map(
-            _gather, batched=True, fn_kwargs={"role": role, "names": list(numbered)}, desc=role
-        )
-    return whole.select_columns(roles).with_format(None)
-
-
-def _gather(rows: dict[str, list], role: str, names: list[str]) -> dict[str, list]:
-    return {role: [list(values) for values in zip(*[rows[name] for name in names], strict=True)]}
-
-
 def is_text(feature: object) -> bool:
     """Whether a column's feature is text, in either of Arrow's sizes."""
     return isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string")
@@ -132,16 +61,39 @@ def check_texts(dataset: Dataset, roles: Collection[str], where: Where) -> None:
             check_text(dataset, role, where)
 
 
+def check_is_text(dataset: Dataset, role: str, where: Where) -> None:
+    """Raise a `UserError` where a role's column is of another kind, and say how to make it text."""
+    feature, column = dataset.features[role], where.column(role)
+    if is_text(feature):
+        return
+    if getattr(feature, "dtype", "") == "null":
+        raise UserError(f"{where}, row 1: the {role} (column '{column}') is empty.")
+    item = getattr(feature, "feature", None)
+    if not isinstance(column, str):
+        how = f"data.columns={{{role}: '{' '.join(f'{{{name}}}' for name in column)}'}} joins them"
+    elif any(sign in column for sign in "[{"):
+        how = "name what is text in them"
+    elif isinstance(item, Mapping):
+        fields = [name for name, one in item.items() if is_text(one)] or list(item)
+        name = next((n for n in ("content", "value", "text") if n in fields), fields[0])
+        how = f"name one as '{column}[0].{name}', or join them as '{{{column}[*].{name}}}'"
+    elif item is not None:
+        how = f"name one as '{column}[0]', or join them as '{{{column}[*]}}'"
+    elif isinstance(feature, Mapping):
+        how = f"name a field as '{column}.{next(iter(feature))}'"
+    else:
+        how = f"name it as '{{{column}}}' to write it as text"
+    what = "lists" if item is not None else dataset.with_format("arrow")[role][:1].type
+    raise UserError(f"{where}: column '{column}' holds {what}, and the {role} is text: {how}.")
+
+
 def check_text(dataset: Dataset, role: str, where: Where) -> None:
     """Raise a `UserError` that names the first row whose text is empty or no text."""
+    check_is_text(dataset, role, where)
     column = where.column(role)
     values = dataset.with_format("arrow")[role][:]
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
-    if pa.types.is_null(values.type):
-        raise UserError(f"{where}, row 1: the {role} (column '{column}') is empty.")
-    if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
-        raise UserError(f"{where}: column '{column}' holds {values.type}, and the {role} is text.")
     empty = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(values), ""), True)
     row = pc.index(empty, True).as_py()
     if row >= 0:

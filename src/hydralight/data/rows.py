@@ -6,8 +6,10 @@ from typing import Any
 
 from datasets import Dataset
 
+from hydralight.data.columns import NoColumn, rename_roles
 from hydralight.data.mix import Mix
-from hydralight.data.roles import Where, rename_roles, said
+from hydralight.data.propose import headless, proposed
+from hydralight.data.roles import Where, said
 from hydralight.data.shape import Shape
 from hydralight.data.source import SPLITS, Source
 from hydralight.data.splits import Splits
@@ -69,7 +71,11 @@ def read_rows(
     rows = {}
     for split, one in read.items():
         roles = [*shape.roles, *(by.values() if split == "train" else ())]
-        rows[split] = rename_roles(one, roles, where[split], shape.optional_roles)
+        try:
+            rows[split] = rename_roles(one, roles, where[split], shape.optional_roles)
+        except NoColumn as error:
+            folder = source.folder(split)
+            raise UserError(with_proposal(error, one, shape, source, roles, folder)) from error
     declared = next((d for s, one in rows.items() if (d := shape.declared(one, where[s]))), ())
     rows = {split: shape.prepare(one, where[split]) for split, one in rows.items()}
     parted = parting.part(rows)
@@ -86,6 +92,28 @@ def read_rows(
         others = {n: read_set("data.mix", n, one, source, shape) for n, one in mix.mix.items()}
         splits["train"] = mix.interleave(splits["train"], others)
     return Rows(splits, shape, frozenset(cut))
+
+
+def with_proposal(
+    error: NoColumn,
+    rows: Dataset,
+    shape: Shape,
+    source: Source,
+    roles: Iterable[str],
+    folder: str,
+) -> str:
+    """Return the sentence on a column that is not there, and a line to paste if one would do."""
+    by = [column for column in roles if column not in shape.roles]
+    line = proposed(rows, shape, source.columns or {}, by, folder)
+    if line:
+        return f"{error.what}: try {line}"
+    if source.path is not None and headless(rows):
+        names = ", ".join("abcdefgh"[: len(rows.column_names)])
+        return (
+            f"{error.what}: where the file has no header, name its columns, as in "
+            f"'data.reader={{column_names: [{names}]}}'"
+        )
+    return str(error)
 
 
 def read_set(

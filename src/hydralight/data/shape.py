@@ -54,6 +54,13 @@ class Shape(ABC):
         """Return the shape as it is once the prepared training rows are known: with its labels."""
         return self
 
+    def check_targets(self, rows: Columns) -> None:  # noqa: B027
+        """Look at the targets of prepared rows as `encode` does, without a tokenizer.
+
+        Raises:
+            UserError: one is not known.
+        """
+
     @property
     def label_names(self) -> Sequence[str] | None:
         """The labels in the order of their numbers; None where there are none.

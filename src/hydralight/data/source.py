@@ -6,6 +6,7 @@ from typing import Any
 
 from datasets import Dataset
 
+from hydralight.data.columns import paths_of, rename_roles
 from hydralight.data.read.files import (
     cut,
     files_of,
@@ -18,7 +19,7 @@ from hydralight.data.read.formats import builder_of
 from hydralight.data.read.hub import load_hub
 from hydralight.data.read.images import folder_of, image_files, joined_to_table, located
 from hydralight.data.read.inputs import looks_like_a_file, read_input
-from hydralight.data.roles import ColumnNames, Where, rename_roles, said
+from hydralight.data.roles import ColumnNames, Where, said
 from hydralight.data.shape import Shape
 from hydralight.errors import UserError, did_you_mean
 
@@ -75,6 +76,9 @@ class Source:
                 raise UserError(
                     f"data.path={self.path} should be a path, a list of paths, or {{split: path}}."
                 )
+            texts = [inner] if isinstance(inner, str) else list(inner or ())
+            if not all(text.strip() for text in texts) or (part is not None and not texts):
+                raise UserError("data.path is empty: give data.path=<hub id, file or folder>.")
 
     def read(self, shape: Shape | None = None, known: Iterable[str] = SPLITS) -> dict[str, Dataset]:
         """Return the splits with their own columns.
@@ -149,9 +153,12 @@ class Source:
         with_images = {}
         for split, rows in found.items():
             column = name if name in rows.column_names else role
-            folder = self.image_dir or ("." if self.path is None else folder_of(self.path, split))
-            with_images[split] = located(rows, column, folder)
+            with_images[split] = located(rows, column, self.folder(split))
         return with_images
+
+    def folder(self, split: str) -> str:
+        """Return where the image files are that a table names."""
+        return self.image_dir or ("." if self.path is None else folder_of(self.path, split))
 
     # ------------------------------------------------------------ what is to be predicted
 
@@ -187,7 +194,7 @@ class Source:
         columns = {
             role: names
             for role, names in used.items()
-            if role in roles and there.issuperset([names] if isinstance(names, str) else names)
+            if role in roles and there.issuperset(head for head, _ in paths_of(names, there, role))
         }
         where = Where(name, columns)
         # what training used is needed, what it did without is taken where it is there

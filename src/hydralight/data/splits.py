@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import datasets
 import numpy as np
@@ -11,6 +11,7 @@ from annotated_types import Ge, Interval
 from datasets import Dataset
 
 from hydralight.config.ranges import NotNegative, Seed
+from hydralight.data.position import carve_by_position
 from hydralight.errors import UserError, count, did_you_mean
 
 Part = Annotated[float, Interval(ge=0, lt=1)]  # of the training rows
@@ -26,6 +27,8 @@ class Splits:
         split_seed: Seed of that division, and of folds.
         stratify_by: Column whose values keep their proportions in it.
         group_by: Column whose groups stay together in it.
+        split_by: Which rows are taken: any, by `split_seed`, or by `position` the last ones, test
+            behind validation. Texts that are too few are cut themselves, between two lines.
         fold: Number of the fold of train to validate on, instead of the validation split.
         num_folds: How many folds there are.
     """
@@ -35,6 +38,7 @@ class Splits:
     split_seed: Seed = 42
     stratify_by: str | None = None
     group_by: str | None = None
+    split_by: Literal["seed", "position"] = "seed"
     fold: NotNegative | None = None
     num_folds: Annotated[int, Ge(2)] = 5
 
@@ -48,6 +52,16 @@ class Splits:
         if self.fold is not None and "train" in splits:  # an evaluation of other data has none
             number, seed = self.fold, self.split_seed
             splits = fold(splits, number=number, num_folds=self.num_folds, seed=seed, **by)
+        if self.split_by == "position":
+            if self.stratify_by or self.group_by or self.fold is not None:
+                raise UserError(
+                    "data.split_by=position takes the last rows, whatever is in them: leave out "
+                    "data.stratify_by, data.group_by and data.fold."
+                )
+            asked = {"validation": self.validation_fraction, "test": self.test_fraction}
+            fractions = _missing(splits, asked)
+            carved = carve_by_position(splits["train"], fractions) if fractions else {}
+            return {**splits, **carved}
         return carve(
             splits,
             validation_fraction=self.validation_fraction,
@@ -81,14 +95,11 @@ def carve(
     Raises:
         UserError: The fractions or columns cannot be had.
     """
-    asked = {"validation": validation_fraction, "test": test_fraction}
-    fractions = {s: part for s, part in asked.items() if s not in splits and part != 0}
-    if not fractions or "train" not in splits:
+    fractions = _missing(splits, {"validation": validation_fraction, "test": test_fraction})
+    if not fractions:
         return dict(splits)
     if stratify_by and group_by:
         raise UserError("data.stratify_by and data.group_by exclude each other: give one of them.")
-    if min(fractions.values()) < 0 or sum(fractions.values()) >= 1:
-        raise UserError(f"Fractions to carve out of train must be in 0..1 in all, not {fractions}.")
     train, rng = splits["train"], np.random.default_rng(seed)
     codes, values = _codes(train, stratify_by or group_by)
     if group_by:
@@ -106,7 +117,10 @@ def carve(
             if sum(counts) >= len(rows):
                 what = f"The class {value!r} of {stratify_by}" if stratify_by else "The split train"
                 what += f" has {count(len(rows), 'row')}"
-                raise UserError(f"{what}, too few to carve {' and '.join(fractions)} out of it.")
+                hint = "" if stratify_by else " (data.split_by=position cuts a long text itself)"
+                raise UserError(
+                    f"{what}, too few to carve {' and '.join(fractions)} out of it{hint}."
+                )
             rows = rng.permutation(rows)
             for part, end in enumerate(np.cumsum(counts), start=1):
                 parts[rows[end - counts[part - 1] : end]] = part
@@ -115,6 +129,16 @@ def carve(
         for part, split in enumerate(["train", *fractions])
     }
     return {**splits, **carved}
+
+
+def _missing(splits: Mapping[str, Dataset], asked: Mapping[str, float]) -> dict[str, float]:
+    """Return the fractions of train that splits which are not there are to get."""
+    fractions = {s: part for s, part in asked.items() if s not in splits and part != 0}
+    if not fractions or "train" not in splits:
+        return {}
+    if min(fractions.values()) < 0 or sum(fractions.values()) >= 1:
+        raise UserError(f"Fractions to carve out of train must be in 0..1 in all, not {fractions}.")
+    return fractions
 
 
 def fold(

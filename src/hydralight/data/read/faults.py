@@ -1,16 +1,17 @@
 """What is wrong with a file that cannot be read: which line, and what to do."""
 
 import csv
-import gzip
 import io
 import json
+import lzma
 import re
 import sys
+import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import datasets
 import pandas as pd
@@ -20,7 +21,9 @@ import zstandard
 from datasets.arrow_writer import SchemaInferenceError
 
 from hydralight.errors import UserError, count, did_you_mean, first_line
+from hydralight.packed import opened
 
+BROKEN = (zlib.error, lzma.LZMAError, zstandard.ZstdError, zipfile.BadZipFile)
 _DIALECT = {"quoting", "quotechar", "escapechar", "doublequote", "skipinitialspace"}
 _CSV_DEFAULTS = {"encoding", "keep_default_na", "na_values"}
 
@@ -38,6 +41,11 @@ def bad_option(kind: str, files: Sequence[str], error: BaseException) -> str | N
         return None
     option = str(error).split("'")[1]
     known = vars(datasets.load_dataset_builder(kind, data_files=list(files)).config)
+    if kind != "csv" and option in _CSV_DEFAULTS | _DIALECT | {"sep", "delimiter", "column_names"}:
+        return (
+            f"data.reader has no option {option!r} for {kind} files: data.reader={{format: csv, "
+            f"{option}: …}} reads them as csv."
+        )
     return f"data.reader has no option {option!r} for {kind} files{did_you_mean(option, known)}"
 
 
@@ -63,7 +71,7 @@ def fault(file: str, kind: str, options: Mapping[str, Any]) -> str | None:
             pq.read_schema(file)
         if kind not in ("csv", "json", "text", "conll"):
             return None
-        with _open(file) as stream:
+        with opened(file) as stream:
             for number, line in enumerate(stream, start=1):
                 if encoding.startswith("utf-8") and not _decodes(line):
                     return (
@@ -73,7 +81,7 @@ def fault(file: str, kind: str, options: Mapping[str, Any]) -> str | None:
         if kind == "csv":
             return bad_csv_row(file, options)
         return _bad_json(file, options) if kind == "json" else None
-    except (EOFError, OSError, zlib.error, zstandard.ZstdError, pa.ArrowInvalid) as error:
+    except (EOFError, OSError, *BROKEN, pa.ArrowInvalid) as error:
         return f"{file} is damaged, or not what its suffix says: {first_line(error)}."
     except (UnicodeError, LookupError):  # the chosen encoding is to blame
         return None
@@ -87,22 +95,29 @@ def _decodes(line: bytes) -> bool:
 
 
 def bad_csv_row(file: str, options: Mapping[str, Any], rows: int | None = None) -> str | None:
-    """The first row whose number of fields is not the header's, among the first `rows`."""
+    """The first row whose number of fields is not the header's, among the first `rows`.
+
+    Without a header it is the number of `column_names`: pandas takes the fields before the last
+    ones for an index.
+    """
+    names = options.get("column_names")
     sep = options.get("delimiter") or options.get("sep", ",")
-    if set(options) - _DIALECT - _CSV_DEFAULTS - {"sep", "delimiter"} or len(sep) != 1:
+    known = _DIALECT | _CSV_DEFAULTS | {"sep", "delimiter", "column_names"}
+    if set(options) - known or len(sep) != 1:
         return None  # the other options change what a row is
     csv.field_size_limit(sys.maxsize)
     dialect = {key: options[key] for key in _DIALECT & set(options)}
-    with io.TextIOWrapper(_open(file), options["encoding"], newline="") as text:
+    with io.TextIOWrapper(opened(file), options["encoding"], newline="") as text:
         reader = csv.reader(text, delimiter=sep, strict=True, **dialect)
-        start, width = 1, 0
+        start, width = 1, len(names or ())
+        says = "the header has" if names is None else "data.reader.column_names has"
         try:
             for row in islice(reader, rows):
                 width = width or len(row)
                 if row and len(row) != width:
                     return (
-                        f"Line {start} of {file} has {count(len(row), 'field')} where the header "
-                        f"has {width} (fields that hold the separator or a line break need quotes)."
+                        f"Line {start} of {file} has {count(len(row), 'field')} where {says} "
+                        f"{width} (fields that hold the separator or a line break need quotes)."
                     )
                 start = reader.line_num + 1
         except csv.Error as error:
@@ -117,7 +132,7 @@ def bad_csv_row(file: str, options: Mapping[str, Any], rows: int | None = None) 
 def conll_columns(file: str, options: Mapping[str, Any]) -> str | None:
     """The first line whose columns are not those that are named; the builder would not tell."""
     names, comment = options["column_names"], options.get("comment_prefix")
-    with io.TextIOWrapper(_open(file), options["encoding"], errors="replace") as text:
+    with io.TextIOWrapper(opened(file), options["encoding"], errors="replace") as text:
         for number, line in enumerate(text, start=1):
             line = line.rstrip("\r\n")
             if not line.strip() or line.startswith("-DOCSTART-"):
@@ -139,7 +154,7 @@ def _bad_json(file: str, options: Mapping[str, Any]) -> str | None:
     """The first line that is no JSON, in JSON lines or in one document."""
     number = 1
     try:
-        with io.TextIOWrapper(_open(file), options.get("encoding", "utf-8-sig")) as text:
+        with io.TextIOWrapper(opened(file), options.get("encoding", "utf-8-sig")) as text:
             first = text.readline()
             lines = ".json" not in Path(file.lower()).suffixes or re.fullmatch(
                 r"\{.*\}", first.strip()
@@ -158,11 +173,3 @@ def _bad_json(file: str, options: Mapping[str, Any]) -> str | None:
         line_number = number + error.lineno - 1
         return f"Line {line_number} of {file} is not valid JSON: {error.msg}, column {error.colno}."
     return None
-
-
-def _open(file: str) -> BinaryIO:
-    if file.lower().endswith(".gz"):
-        return cast(BinaryIO, gzip.open(file))
-    if file.lower().endswith(".zst"):
-        return io.BufferedReader(zstandard.open(file))
-    return open(file, "rb")

@@ -11,6 +11,7 @@ from typing import Any
 import datasets
 from datasets import Dataset
 
+from hydralight.cached import no_room
 from hydralight.data.read.faults import (
     bad_csv_row,
     bad_option,
@@ -19,12 +20,8 @@ from hydralight.data.read.faults import (
     fault,
     refuse,
 )
-from hydralight.data.read.formats import (
-    DEFAULTS,
-    FORMATS,
-    builder_of,
-    suffix,
-)
+from hydralight.data.read.formats import DEFAULTS, FORMATS, builder_of, suffix
+from hydralight.data.read.whole import check_whole
 from hydralight.errors import UserError, count, did_you_mean, first_line
 
 Unfold = Callable[[Dataset], Dataset]
@@ -165,6 +162,8 @@ def _read(
     level = datasets.utils.logging.get_verbosity()
     try:
         datasets.utils.logging.set_verbosity(logging.CRITICAL)
+        local = [file for file in files if "://" not in file]  # not those of a hub
+        check_whole(local, kind, options)
         if kind == "csv":
             # A first row that is too long makes pandas take its first field for an index.
             refuse(bad_csv_row(file, options, rows=2) for file in files)
@@ -175,6 +174,7 @@ def _read(
         raise
     except Exception as error:
         cause = error.__cause__ or error
+        refuse([no_room(cause, datasets.config.HF_DATASETS_CACHE)])
         refuse([bad_option(kind, files, cause)])
         refuse(fault(file, kind, options) for file in files)
         raise UserError(complaint(where, cause)) from error

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hydralight.errors import UserError
+from hydralight.packed import MAGIC
 
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".csv": ("csv", {}),
@@ -47,8 +48,9 @@ def builder_of(files: Sequence[str], reader: Mapping[str, Any]) -> tuple[str, di
     for file in files:
         if suffix(file) not in FORMATS:
             raise UserError(
-                f"The suffix of {file} is not one of {', '.join(FORMATS)} (also with .gz or "
-                f".zst): say what it holds with data.reader.format, one of {', '.join(builders)}."
+                f"The suffix of {file} is not one of {', '.join(FORMATS)} (also with "
+                f"{', '.join(MAGIC)}): say what it holds, data.reader={{format: …}}, one of "
+                f"{', '.join(builders)}."
             )
         if FORMATS[suffix(file)] != FORMATS[suffix(files[0])]:
             raise UserError(
@@ -60,7 +62,7 @@ def builder_of(files: Sequence[str], reader: Mapping[str, Any]) -> tuple[str, di
 
 
 def suffix(file: str) -> str:
-    """Return the suffix that tells the format: that before .gz and .zst, except for parquet."""
+    """Return the suffix that tells the format: that before .gz and the like, but for parquet."""
     path = Path(file.lower())
-    inner = path.with_suffix("").suffix if path.suffix in (".gz", ".zst") else path.suffix
+    inner = path.with_suffix("").suffix if path.suffix in MAGIC else path.suffix
     return path.suffix if inner == ".parquet" else inner

@@ -1,7 +1,6 @@
 """Images that a table names by their files, and images that are to be predicted."""
 
 import glob
-import sys
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
@@ -10,6 +9,7 @@ import datasets
 from datasets import Dataset
 from PIL import Image
 
+from hydralight.data.read.stdin import standard_input
 from hydralight.errors import UserError, did_you_mean
 
 
@@ -86,7 +86,7 @@ def image_files(source: str) -> list[Path] | None:
     elif any(sign in source for sign in "*?["):
         files = [Path(file) for file in sorted(glob.glob(source, recursive=True))]
     elif source == "-":
-        files = [Path(line.strip()) for line in sys.stdin if line.strip()]
+        files = [Path(line.strip()) for line in standard_input() if line.strip()]
     elif _is_image(path):
         files = [path] if path.exists() else []
     else:

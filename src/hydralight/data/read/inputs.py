@@ -1,6 +1,5 @@
 """What is to be predicted: a file, standard input, or a text."""
 
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from datasets import Dataset
 
 from hydralight.data.read.formats import FORMATS, suffix
+from hydralight.data.read.stdin import standard_input
 from hydralight.errors import UserError
 
 Load = Callable[[str, Mapping[str, Any]], dict[str, Dataset]]
@@ -32,7 +32,7 @@ def read_input(
         UserError: there is no such file, or nothing in it.
     """
     if source == "-":
-        lines = [line for line in sys.stdin.read().splitlines() if line.strip()]
+        lines = [line for line in standard_input() if line.strip()]
         dataset, where = Dataset.from_dict({role: lines}), "standard input"
     elif looks_like_a_file(source):
         if not Path(source).expanduser().exists():

@@ -1,9 +1,10 @@
 """A context, and endings of which one is right."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from string import ascii_uppercase
+from typing import Any, Self
 
 import datasets
 import numpy as np
@@ -27,17 +28,26 @@ class MultipleChoice(Shape):
 
     Args:
         max_length: In tokens, of a context with an ending; longer ones fall under `too_long`.
+        labels: What the label says for each ending, in their order. Unless said, numbers from 0,
+            from 1 where the training split has as many as endings, or letters from A; or, with the
+            role `ending_labels`, what each row itself says.
     """
 
     max_length: Positive = 512
+    labels: Sequence[str] | None = None
 
-    roles = ("context", "question", "endings", "label")
+    roles = ("context", "question", "endings", "ending_labels", "label")
     text_roles = ("context", "question", "endings")
-    optional_roles = ("question",)  # an opening that all the endings share
-    targets = ("label",)
+    # an opening that all the endings share, and what a row's label calls each of them
+    optional_roles = ("question", "ending_labels")
+    targets = ("ending_labels", "label")
+
+    def __post_init__(self) -> None:
+        names = [str(label) for label in self.labels] if self.labels else None
+        object.__setattr__(self, "labels", names)
 
     def prepare(self, rows: Dataset, where: Where) -> Dataset:
-        """Check that each row has a context and as many endings as the first."""
+        """Check that each row has a context and as many endings as the first, and its labels."""
         check_text(rows, "context", where)
         check_list(rows, "endings", where)
         sizes = [len(endings) for endings in rows["endings"][:]]
@@ -46,9 +56,28 @@ class MultipleChoice(Shape):
                 raise UserError(
                     f"{where}, row {row + 1}: there are {size} endings, and {sizes[0]} in row 1."
                 )
+        if "ending_labels" in rows.column_names:
+            check_list(rows, "ending_labels", where)
+            for row, one in enumerate(rows["ending_labels"][:]):
+                if len(one) != sizes[row] or len(set(one)) != sizes[row]:
+                    raise UserError(
+                        f"{where}, row {row + 1}: the ending_labels are one for each ending."
+                    )
         if isinstance(rows.features.get("label"), datasets.ClassLabel):
             return rows.cast_column("label", datasets.Value("int64"))
         return rows
+
+    def settled(self, train: Dataset | None, declared: Sequence[str]) -> Self:
+        """Return the shape with its labels where the training split's are numbers from 1."""
+        names = () if train is None else set(train.column_names)
+        if self.labels is not None or train is None or "label" not in names:
+            return self
+        number = len(train[0]["endings"])
+        found = {_name(value) for value in train.unique("label")}
+        from_one = [str(n + 1) for n in range(number)]
+        if "ending_labels" not in names and str(number) in found and found <= set(from_one):
+            return replace(self, labels=from_one)
+        return self
 
     def encode(
         self, rows: Columns, indices: list[int], processor: Any, purpose: Purpose
@@ -65,9 +94,20 @@ class MultipleChoice(Shape):
         spans = [slice(*pair) for pair in pairwise(bounds)]
         encoded: Columns = {name: [values[span] for span in spans] for name, values in flat.items()}
         if "label" in rows and purpose != "predict":
-            encoded["labels"] = list(map(right_ending, rows["label"], rows["endings"], indices))
+            own = rows.get("ending_labels") or [self.labels] * len(indices)
+            encoded["labels"] = list(
+                map(right_ending, rows["label"], rows["endings"], own, indices)
+            )
         lengths = [max(len(ids) for ids in row) for row in encoded["input_ids"]]
         return {**encoded, "length": lengths, "too_long": [any(longer[span]) for span in spans]}
+
+    def check_targets(self, rows: Columns) -> None:
+        """Look for the endings that the labels name."""
+        self._right(rows, list(range(len(rows["label"]))))
+
+    def _right(self, rows: Columns, indices: list[int]) -> list[int]:
+        names = rows.get("ending_labels") or [self.labels] * len(indices)
+        return list(map(right_ending, rows["label"], rows["endings"], names, indices))
 
     def size(self, rows: Dataset) -> np.ndarray:
         """Return the tokens of all endings, each as long as the longest."""
@@ -91,13 +131,38 @@ class MultipleChoice(Shape):
         return batch
 
 
-def right_ending(label: Any, endings: list[str], index: int) -> int:
-    """Return the number of the right ending, which may be written as text ("2")."""
-    text = str(label).removesuffix(".0")  # a column of integers with a gap is read as floats
-    number = int(text) if text.isdigit() else -1
-    if not 0 <= number < len(endings):
+def right_ending(
+    label: Any, endings: Sequence[str], names: Sequence[Any] | None, index: int
+) -> int:
+    """Return the number of the right ending, which may be written as text ("2") or letter ("C").
+
+    Args:
+        label: As it stands in the data.
+        endings: Of the row.
+        names: What labels call each of them; numbers from 0 and letters from A unless said.
+        index: Of the row.
+
+    Raises:
+        UserError: there is no such ending.
+    """
+    number = len(endings)
+    if names is None:
+        letters = ascii_uppercase[:number]
+        known = {**{str(n): n for n in range(number)}, **{x: n for n, x in enumerate(letters)}}
+        there = f"no number of an ending, 0 to {number - 1}, and no letter, A to {letters[-1:]}"
+    else:
+        known = {_name(name): n for n, name in enumerate(names[:number])}
+        there = f"none of {', '.join(known)}"
+    name = _name(label)
+    if names is None and len(name) == 1:
+        name = name.upper()
+    if name not in known:
         raise UserError(
-            f"row {index + 1}: the label {label!r} is no number of an ending, 0 to "
-            f"{len(endings) - 1}"
+            f"row {index + 1}: the label {label!r} is {there} (data.labels names what stands for "
+            "each ending, in their order)"
         )
-    return number
+    return known[name]
+
+
+def _name(label: Any) -> str:
+    return str(label).strip().removesuffix(".0")  # integers with a gap are read as floats

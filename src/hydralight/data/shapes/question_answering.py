@@ -52,6 +52,10 @@ class QuestionAnswering(Shape):
             raise UserError(f"{where}: answers are {{text: [...], answer_start: [...]}}.")
         return rows
 
+    def check_targets(self, rows: Columns) -> None:
+        """Look for the answers in their contexts."""
+        check_answers(rows["context"], rows["answers"], list(range(len(rows["context"]))))
+
     def ready(self, processor: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
         """Refuse a slow tokenizer, which cannot tell which characters a token stands for."""
         if not processor.is_fast:

@@ -1,0 +1,287 @@
+"""Data of all kinds, by configuration alone: what columns are written as, and how text is cut."""
+
+import json
+import re
+import shlex
+
+import datasets
+import pytest
+from conftest import ROOT
+from datasets import Dataset
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_class
+from standins import tokenizer
+
+from hydralight.config.project import CONFIG_DIR
+from hydralight.data.columns import rename_roles
+from hydralight.data.mix import Mix
+from hydralight.data.roles import Where
+from hydralight.data.rows import read_rows
+from hydralight.data.shapes.causal_lm import CausalLM
+from hydralight.data.shapes.multiple_choice import MultipleChoice
+from hydralight.data.shapes.seq2seq import Summarization, Translation
+from hydralight.data.shapes.text_classification import TextClassification
+from hydralight.data.source import Source
+from hydralight.data.splits import Splits
+from hydralight.errors import UserError
+
+datasets.disable_progress_bars()
+
+
+def read(path, shape, columns=None, reader=None, **splits):
+    source = Source(path=path, columns=columns, reader=reader)
+    return read_rows(source, Splits(**{"validation_fraction": 0, **splits}), Mix(), shape)
+
+
+def write(path, content):
+    path.write_text(content if isinstance(content, str) else "".join(map(line, content)))
+    return str(path)
+
+
+def line(row):
+    return json.dumps(row) + "\n"
+
+
+CHAT = [
+    {
+        "messages": [{"role": "user", "content": f"q{i}"}, {"role": "bot", "content": f"a{i}"}],
+        "q": {"stem": f"stem {i}", "tags": ["x", "y"]},
+        "n": i,
+        "a.b": "dotted",
+        "{c}": "braced",
+        "none": None if i else "one",
+    }
+    for i in range(3)
+]
+
+
+@pytest.mark.parametrize(
+    ("spec", "values"),
+    [
+        ("messages[0].content", ["q0", "q1", "q2"]),
+        ("messages[-1].content", ["a0", "a1", "a2"]),
+        ("messages[7].content", [None] * 3),
+        ("messages[*].content", [["q0", "a0"], ["q1", "a1"], ["q2", "a2"]]),
+        ("q.tags[1]", ["y"] * 3),
+        ("q.stem", ["stem 0", "stem 1", "stem 2"]),
+        ("a.b", ["dotted"] * 3),
+        ("{c}", ["braced"] * 3),
+        ("{q.stem}? {{{n}}} {a.b}", [f"stem {i}? {{{i}}} dotted" for i in range(3)]),
+        ("{messages[*].content}!", ["q0\na0!", "q1\na1!", "q2\na2!"]),
+        ("say {none}{none}", ["say oneone", None, None]),
+        ("{n}{none}", ["0one", "1", "2"]),
+        (["q.stem", "<{messages[0].content}>"], [[f"stem {i}", f"<q{i}>"] for i in range(3)]),
+        (["q.tags[*]", "q.tags"], [[["x", "y"]] * 2] * 3),
+    ],
+)
+def test_what_a_column_is_written_as(spec, values):
+    data = Dataset.from_list(CHAT)
+    where = Where("my.jsonl", {"text": spec, "n": "n"})
+    found = rename_roles(data, ["text", "n"], where)
+    assert found.column_names == ["text", "n"]
+    assert found["text"][:] == values
+    assert found["n"][:] == [0, 1, 2]
+    assert rename_roles(data, ["text", "n"], where)._fingerprint == found._fingerprint
+
+
+REFUSED = {
+    "{stem}": "no column 'stem' for the role text; its columns are messages (lists of {role, ",
+    "{q.stm}": "has no column 'q.stm' for the role text",
+    "{q.stem": "data.columns.text={q.stem: expected '}' before end of string (braces of the text",
+    "{}": "braces hold the names of columns, and nothing else",
+    "{n:03d}": "braces hold the names of columns, and nothing else",
+    "{n!r}": "braces hold the names of columns, and nothing else",
+    "messages.content": "each of a list is written messages[*].content",
+    "messages[*].contnt": "messages[*] has no field 'contnt'; did you mean 'content'",
+    "messages[x].content": "'messages[x].content' cannot be read",
+    "messages[0]content": "'messages[0]content' cannot be read",
+    "n[0]": "n holds no lists, and has no items",
+}
+
+
+@pytest.mark.parametrize(("spec", "sentence"), REFUSED.items())
+def test_columns_that_are_not_there(spec, sentence):
+    with pytest.raises(UserError) as caught:
+        rename_roles(Dataset.from_list(CHAT), ["text"], Where("my.jsonl", {"text": spec}))
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("spec", [0, [], [0], {"a": "n"}])
+def test_what_is_no_name(spec):
+    with pytest.raises(UserError, match=r"data\.columns\.text=.* should be the name of a column"):
+        rename_roles(Dataset.from_list(CHAT), ["text"], Where("my.jsonl", {"text": spec}))
+
+
+@pytest.mark.parametrize("shape", [TextClassification(), CausalLM(), Summarization()])
+@pytest.mark.parametrize(
+    ("column", "hint"),
+    [
+        ("messages", "'messages[0].content', or join them as '{messages[*].content}'"),
+        ("q.tags", "'q.tags[0]', or join them as '{q.tags[*]}'"),
+        ("q", "name a field as 'q.stem'"),
+        ("n", "name it as '{n}'"),
+        (["a.b", "q.stem"], "data.columns={text: '{a.b} {q.stem}'} joins them"),
+    ],
+)
+def test_lists_and_numbers_where_text_is_wanted(tmp_path, shape, column, hint):
+    path = write(tmp_path / "a.jsonl", CHAT)
+    columns = {"text": column, **{r: "n" for r in shape.roles if r not in ("text", "text_pair")}}
+    with pytest.raises(UserError) as caught:
+        read(path, shape, columns)
+    assert "and the text is text" in str(caught.value)
+    assert hint in str(caught.value)
+
+
+# ---------------------------------------------------------------- multiple choice
+
+
+def choices(rows, shape=None, columns=None, **splits):
+    source = Source(source=lambda: {"train": rows}, columns=columns)
+    read = read_rows(
+        source, Splits(validation_fraction=0, **splits), Mix(), shape or MultipleChoice()
+    )
+    rows = read.splits["train"]
+    return read.shape.encode(rows[:], list(range(len(rows))), tokenizer(), "train")["labels"]
+
+
+def questions(labels, endings=4):
+    return [
+        {"context": "why?", "endings": [f"e{k}" for k in range(endings)], "label": label}
+        for label in labels
+    ]
+
+
+@pytest.mark.parametrize(
+    ("labels", "numbers"),
+    [
+        ([0, 3, 1], [0, 3, 1]),
+        (["B", "A", "d"], [1, 0, 3]),
+        (["1", "4", "2"], [0, 3, 1]),
+        ([4, 1, 2], [3, 0, 1]),
+        ([1.0, 0.0, None], None),
+        (["1", "3", "2"], [1, 3, 2]),  # numbers from 0, as nothing says otherwise
+        (["0", "4"], None),
+        (["E"], None),
+        (["yes"], None),
+        ([-1], None),
+    ],
+)
+def test_what_calls_an_ending_right(labels, numbers):
+    if numbers is None:
+        with pytest.raises(UserError, match=r"row \d: the label .* is no"):
+            choices(questions(labels))
+    else:
+        assert choices(questions(labels)) == numbers
+
+
+def test_labels_of_endings_that_are_said():
+    assert choices(questions(["x", "z"]), MultipleChoice(labels=list("wxyz"))) == [1, 3]
+    one = MultipleChoice(labels=[1, 2, 3, 4])
+    assert choices(questions(["1", "3"]), one) == [0, 2]
+    with pytest.raises(UserError, match=r"row 1: the label '0' is none of 1, 2, 3, 4"):
+        choices(questions(["0"]), one)
+
+
+def test_commonsense_qa_and_arc():
+    """Endings in a list of records, or in a record of lists; labels that each row says itself."""
+
+    def listed(i, names):
+        parts = [{"label": name, "text": f"t{name}"} for name in names]
+        return {"answerKey": names[i], "question": {"stem": f"why {i}?", "choices": parts}}
+
+    columns = {"context": "question.stem", "endings": "question.choices[*].text"}
+    columns |= {"label": "answerKey"}
+    assert choices([listed(i, "ABCDE") for i in (4, 0, 2)], columns=columns) == [4, 0, 2]
+    columns |= {"ending_labels": "question.choices[*].label"}
+    mixed = [listed(3, "ABCD"), listed(3, "1234"), listed(0, "1234")]
+    assert choices(mixed, columns=columns) == [3, 3, 0]
+    record = [
+        {"q": "why?", "choices": {"text": ["a", "b"], "label": ["1", "2"]}, "answerKey": str(i)}
+        for i in (1, 2)
+    ]
+    columns = {"context": "q", "endings": "choices.text", "label": "answerKey"}
+    assert choices(record, columns={**columns, "ending_labels": "choices.label"}) == [0, 1]
+    bad = [{**record[0], "choices": {"text": ["a", "b"], "label": ["1", "1"]}}]
+    with pytest.raises(UserError, match="row 1: the ending_labels are one for each ending"):
+        choices(bad, columns={**columns, "ending_labels": "choices.label"})
+
+
+# ---------------------------------------------------------------- files and long texts
+
+
+def test_ag_news_without_a_header_and_with_numbers_from_1(tmp_path):
+    rows = [f'"{i % 4 + 1}","Title {i}","Body, {i}"\n' for i in range(8)]
+    path = write(tmp_path / "train.csv", "".join(rows))
+    columns = {"text": "{title}: {body}"}
+    reader = {"column_names": ["label", "title", "body"]}
+    found = read(path, TextClassification(), columns, reader)
+    assert found.splits["train"]["text"][:2] == ["Title 0: Body, 0", "Title 1: Body, 1"]
+    assert found.splits["train"]["label"][:2] == ["1", "2"]
+    assert found.shape.label_names == ["1", "2", "3", "4"]
+    path = write(tmp_path / "train.tsv", "".join(f"{i % 2 + 1}\tt\tb{i}\n" for i in range(8)))
+    assert len(read(path, TextClassification(), columns, reader).splits["train"]) == 8
+
+
+def test_label_words_behind_a_semicolon(tmp_path):
+    path = write(tmp_path / "train.txt", 'i feel "good;joy\ni am low;sadness\n')
+    reader = {"format": "csv", "sep": ";", "column_names": ["text", "label"], "quoting": 3}
+    found = read(path, TextClassification(), None, reader)
+    assert found.splits["train"]["text"][:] == ['i feel "good', "i am low"]
+    assert found.shape.label_names == ["joy", "sadness"]
+
+
+PLAY = "".join(f"ACT {i}\n\n\nLine {i} of the play.\n  More of {i}.\n\n" for i in range(200))
+
+
+def test_a_long_text_is_cut_between_lines_and_nothing_is_lost(tmp_path):
+    path = write(tmp_path / "play.txt", PLAY)
+    asked = {"validation_fraction": 0.1, "test_fraction": 0.05, "split_by": "position"}
+    reader = {"sample_by": "document"}
+    splits = read(path, CausalLM(), None, reader, **asked).splits
+    texts = [splits[s]["text"][:] for s in ("train", "validation", "test")]
+    assert [len(one) for one in texts] == [1, 1, 1]
+    whole = "".join(one[0] for one in texts)
+    assert whole == PLAY.rstrip("\n") or whole == PLAY
+    assert texts[0][0].endswith("\n")
+    assert texts[1][0].endswith("\n")
+    assert [len(one[0]) / len(PLAY) for one in texts] == pytest.approx([0.85, 0.1, 0.05], abs=0.01)
+    again = read(path, CausalLM(), None, reader, **asked).splits
+    assert [again[s]._fingerprint for s in again] == [splits[s]._fingerprint for s in splits]
+    with pytest.raises(UserError, match=r"has 1 row, too few .* \(data\.split_by=position cuts"):
+        read(path, CausalLM(), None, reader, validation_fraction=0.1)
+    paragraphs = read(path, CausalLM(), None, {"sample_by": "paragraph"}).splits["train"]
+    assert len(paragraphs) == 400
+
+
+def test_rows_by_position(tmp_path):
+    path = write(tmp_path / "a.jsonl", [{"source": f"a{i}", "target": f"b{i}"} for i in range(20)])
+    asked = {"validation_fraction": 0.2, "test_fraction": 0.1, "split_by": "position"}
+    splits = read(path, Translation(), **asked).splits
+    found = {s: [int(text[1:]) for text in rows["source"]] for s, rows in splits.items()}
+    assert found == {"train": [*range(14)], "validation": [*range(14, 18)], "test": [18, 19]}
+    with pytest.raises(UserError, match=r"leave out data\.stratify_by, data\.group_by"):
+        read(path, Translation(), group_by="target", **asked)
+    one = write(tmp_path / "b.jsonl", [{"source": "a", "target": "b"}])
+    with pytest.raises(UserError, match="1 row, too few to carve validation and test"):
+        read(one, Translation(), **asked)
+
+
+# ---------------------------------------------------------------- the document
+
+DOCUMENT = (ROOT / "docs" / "data.md").read_text()
+COMMANDS = re.findall(r"^\| .* \| `(experiment=.*)` \|$", DOCUMENT, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=range(len(COMMANDS)))
+def test_commands_of_the_document_are_composed(command):
+    overrides = shlex.split(command.replace("\\|", "|"))
+    with initialize_config_dir(str(CONFIG_DIR)):
+        cfg = compose("train", overrides)
+    shape = get_class(cfg.data._target_)
+    roles = {role for role, column in (cfg.data.columns or {}).items() if column is not None}
+    assert roles <= set(shape.roles)
+    assert cfg.data.path is not None
+
+
+def test_the_document_has_a_command_for_each_kind():
+    assert len(COMMANDS) == 20

@@ -1,0 +1,293 @@
+"""A mapping of columns that does not fit is answered with one that does."""
+
+import json
+import shlex
+from functools import partial
+
+import datasets
+import pytest
+from datasets import ClassLabel, Dataset
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_class
+from omegaconf import OmegaConf
+from standins import images, write_jsonl
+
+import hydralight
+from hydralight.building import dealt
+from hydralight.config.project import CONFIG_DIR
+from hydralight.data.mix import Mix
+from hydralight.data.rows import read_rows
+from hydralight.data.source import Source
+from hydralight.data.splits import Splits
+from hydralight.errors import UserError
+
+datasets.disable_progress_bars()
+
+
+def text(i, words=8):
+    return " ".join(f"w{(i * 7 + j * j) % 97}" for j in range(words))
+
+
+def pair(i, **more):
+    return {"idx": i, "sentence1": text(i), "sentence2": text(i + 1), **more}
+
+
+def ending(i, of=4):
+    return [text(i + j, 3) for j in range(of)]
+
+
+def csqa(i):
+    choices = [{"label": x, "text": text(i + j, 2)} for j, x in enumerate("ABCDE")]
+    question = {"question_concept": "w", "stem": text(i), "choices": choices}
+    return {"id": str(i), "answerKey": "ABCDE"[i % 5], "question": question}
+
+
+def arc(i):
+    names = "ABCD" if i % 2 else "1234"
+    choices = {"text": ending(i), "label": list(names)}
+    return {"question": text(i), "choices": choices, "answerKey": names[i % 4]}
+
+
+def swag(i):
+    parts = {"ctx_a": text(i), "ctx_b": "she", "endings": ending(i), "label": str(i % 4)}
+    return {"ind": i, "activity_label": "Cooking", **parts}
+
+
+def letters(i):
+    return {"prompt": text(i), **dict(zip("ABCD", ending(i), strict=True)), "answer": "ABCD"[i % 4]}
+
+
+def squad(i):
+    answer = {"text": [text(i).split()[0]], "answer_start": [0]}
+    return {"q": f"what {i}?", "passage": text(i, 30), "answers": answer}
+
+
+def alpaca(i):
+    more = text(i, 9) if i % 2 else ""
+    return {"instruction": text(i, 6), "input": more, "output": text(i, 12)}
+
+
+def chat(i):
+    said = [{"role": "user", "content": text(i, 12)}, {"role": "bot", "content": text(i, 5)}]
+    return {"messages": said}
+
+
+KINDS = ["entailment", "neutral", "contradiction"]
+FITTING = {  # a recipe, rows, and the line
+    "sst2": (
+        "bert_mrpc",
+        lambda i: {"idx": i, "sentence": text(i), "label": i % 2},
+        "'data.columns={text: sentence, text_pair: null, label: label}'",
+    ),
+    "mnli": (
+        "bert_mrpc",
+        lambda i: {"premise": text(i), "hypothesis": text(i + 1, 5), "label": KINDS[i % 3]},
+        "'data.columns={text: premise, text_pair: hypothesis, label: label}'",
+    ),
+    "mrpc.tsv": (
+        "bert_mrpc",
+        lambda i: {"Quality": i % 2, "#1 ID": i, "#1 String": text(i), "#2 String": text(i + 1)},
+        '\'data.columns={text: "#1 String", text_pair: "#2 String", label: Quality}\'',
+    ),
+    "stsb": (
+        "bert_stsb",
+        lambda i: pair(i, similarity_score=i % 7 / 2),
+        "'data.columns={text: sentence1, text_pair: sentence2, label: similarity_score}'",
+    ),
+    "no numbers": (
+        "bert_stsb",
+        lambda i: {"review": text(i), "sentiment": ["bad", "good"][i % 2]},
+        "'data.columns={text: review, text_pair: null, label: sentiment}' "
+        "data.problem_type=single_label_classification optimized_metric=val/loss",
+    ),
+    "ag news": (
+        "distilbert_emotion",
+        lambda i: {"Class Index": i % 4 + 1, "Title": text(i, 3), "Description": text(i, 20)},
+        "'data.columns={text: Description, label: Class Index}'",
+    ),
+    "samsum": (
+        "bart_cnn",
+        lambda i: {"id": str(i), "dialogue": text(i, 40), "summary": text(i, 7)},
+        "'data.columns={text: dialogue, summary: summary}'",
+    ),
+    "alpaca": (
+        "t5_xsum",
+        alpaca,
+        "'data.columns={text: \"{instruction} {input}\", summary: output}'",
+    ),
+    "alpaca, whole": (
+        "distilgpt2_sonnets",
+        alpaca,
+        "'data.columns={text: \"{instruction} {input} {output}\"}'",
+    ),
+    "chat": (
+        "bart_cnn",
+        chat,
+        '\'data.columns={text: "messages[0].content", summary: "messages[1].content"}\'',
+    ),
+    "csqa": (
+        "bert_swag",
+        csqa,
+        "'data.columns={context: question.stem, question: null, "
+        'endings: "question.choices[*].text", '
+        'ending_labels: "question.choices[*].label", label: answerKey}\'',
+    ),
+    "arc": (
+        "bert_swag",
+        arc,
+        "'data.columns={context: question, question: null, endings: choices.text, "
+        "ending_labels: choices.label, label: answerKey}'",
+    ),
+    "hellaswag": (
+        "bert_swag",
+        swag,
+        "'data.columns={context: ctx_a, question: ctx_b, endings: endings, label: label}'",
+    ),
+    "letters": (
+        "bert_swag",
+        letters,
+        "'data.columns={context: prompt, question: null, endings: [A, B, C, D], label: answer}'",
+    ),
+    "squad": (
+        "bert_squad",
+        squad,
+        "'data.columns={question: q, context: passage, answers: answers}'",
+    ),
+    "wnut": (
+        "bert_ner_conll2003",
+        lambda i: {"words": text(i).split(), "ner": ["O", "B-LOC"] * 4},
+        "'data.columns={tokens: words, tags: ner}'",
+    ),
+    "multi30k": (
+        "marian_wmt16_en_ro",
+        lambda i: {"en": text(i), "de": text(i + 1)},
+        "'data.columns={source: en, target: de}'",
+    ),
+    "wmt": (
+        "marian_wmt16_en_ro",
+        lambda i: {"translation": {"en": text(i), "de": text(i + 1)}},
+        "'data.columns={source: translation.en, target: translation.de}'",
+    ),
+    "pairs": (
+        "minilm_nli",
+        lambda i: {"query": text(i), "passage": text(i, 20)},
+        "'data.columns={anchor: query, positive: passage}'",
+    ),
+    "wikipedia": (
+        "roberta_mlm_wikitext",
+        lambda i: {"title": text(i, 2), "content": text(i, 50), "url": f"http://{i}"},
+        "'data.columns={text: content}'",
+    ),
+}
+NOTHING = {
+    "numbers": ("bert_mrpc", lambda i: {"a": i, "b": i * 2.5}, "a (integers), b (numbers)"),
+    "no summary": ("bart_cnn", lambda i: {"text": text(i), "n": i}, "text (text), n (integers)"),
+    "ids": ("distilbert_emotion", lambda i: {"u": f"u{i}", "body": text(i)}, "u (text), body"),
+    "an ending too few": (
+        "bert_swag",
+        lambda i: {"ctx": text(i), "endings": ending(i, 3), "label": i % 4},
+        "endings (lists of text)",
+    ),
+    "wrong starts": (
+        "bert_squad",
+        lambda i: squad(i) | {"answers": {"text": ["nowhere"], "answer_start": [2]}},
+        "answers.text (lists of text)",
+    ),
+    "unequal": (
+        "bert_ner_conll2003",
+        lambda i: {"words": text(i).split(), "ner": ["O"]},
+        "words (lists of text), ner",
+    ),
+}
+
+
+def read(recipe, overrides, **source):
+    with initialize_config_dir(str(CONFIG_DIR)):
+        cfg = compose("train", [f"experiment={recipe}", *overrides])
+    keys = {key: cfg.data[key] for key in cfg.data if key not in ("seed", "_target_")}
+    keys = OmegaConf.to_container(OmegaConf.create(keys))
+    known = {"columns": keys["columns"], "image_dir": keys.get("image_dir"), **source}
+    shape = dealt(get_class(cfg.data._target_), keys)
+    return read_rows(Source(**known), Splits(validation_fraction=0), Mix(), shape)
+
+
+def refused(read):
+    with pytest.raises(UserError) as caught:
+        read([])
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", FITTING)
+def test_a_line_that_fits(name):
+    recipe, row, line = FITTING[name]
+    rows = [row(i) for i in range(40)]
+    one = partial(read, recipe, source=lambda: {"train": rows})
+    message = refused(one)
+    assert message.endswith(f": try {line}")
+    found = one(shlex.split(line)).splits["train"]
+    assert len(found) == 40
+
+
+@pytest.mark.parametrize("name", NOTHING)
+def test_nothing_is_proposed_where_nothing_fits(name):
+    recipe, row, listed = NOTHING[name]
+    rows = [row(i) for i in range(40)]
+    message = refused(partial(read, recipe, source=lambda: {"train": rows}))
+    assert "try" not in message
+    assert listed in message
+
+
+def test_sorted_classes_and_declared_ones():
+    """Rows are looked at from all over the data; a class need not be among the first."""
+    data = Dataset.from_list([{"review": text(i), "kind": i // 500} for i in range(1000)])
+    for one in (data, data.cast_column("kind", ClassLabel(names=["bad", "good"]))):
+        message = refused(partial(read, "bert_mrpc", source=lambda one=one: {"train": one}))
+        assert message.endswith("'data.columns={text: review, text_pair: null, label: kind}'")
+
+
+def test_images_that_a_table_names(tmp_path):
+    folder = images(tmp_path / "images", 8)
+    lines = [f"{i}.png,{['Mass', 'Edema|Mass', 'No Finding'][i % 3]}\n" for i in range(8)]
+    table = tmp_path / "table.csv"
+    table.write_text("Image Index,Finding Labels\n" + "".join(lines))
+    place = [f"data.image_dir={folder}"]
+    with pytest.raises(UserError) as caught:
+        read("vit_cxr14", place, path=str(table))
+    line = "'data.columns={image: Image Index, label: Finding Labels}' 'data.label_delimiter=\"|\"'"
+    assert str(caught.value).endswith(f": try {line}")
+    found = read("vit_cxr14", [*place, *shlex.split(line)], path=str(table))
+    assert found.splits["train"]["label"][1] == ["Edema", "Mass"]
+
+
+def test_a_folder_a_class(tmp_path):
+    """What a recipe for several labels is told where an image has one."""
+    for name in ("cat", "dog"):
+        (images(tmp_path / "train" / name, 3) / "metadata.jsonl").unlink()
+    one = partial(read, "vit_cxr14", path=str(tmp_path))
+    line = (
+        "'data.columns={image: image, label: label}' data.problem_type=single_label_classification "
+        "data.labels=null optimized_metric=val/loss"
+    )
+    assert refused(one).endswith(f": try {line}")
+    assert one(shlex.split(line)).shape.label_names == ["cat", "dog"]
+
+
+def test_a_file_without_a_header(tmp_path):
+    path = tmp_path / "train.csv"
+    path.write_text("".join(f'{i % 4 + 1},"Title {i}","{text(i, 30)}"\n' for i in range(8)))
+    message = refused(partial(read, "distilbert_emotion", path=str(path)))
+    assert "'data.reader={column_names: [a, b, c]}'" in message
+
+
+def test_the_line_is_pasted(recipe, tmp_path):
+    """By the command itself, with the columns that a recipe names already."""
+    overrides = recipe("bert_mrpc")
+    for split in ("train", "validation", "test"):
+        path = tmp_path / "data" / f"{split}.jsonl"
+        rows = map(json.loads, path.read_text().splitlines())
+        write_jsonl(path, [{"review": row["sentence1"], "stars": row["label"]} for row in rows])
+    with pytest.raises(UserError) as caught:
+        hydralight.train(overrides)
+    line = str(caught.value).partition(": try ")[2]
+    hydralight.train([*overrides, *shlex.split(line), "trainer.max_epochs=1"])
