@@ -59,7 +59,7 @@ SETTINGS = [
     ("bert_mrpc", ["task.class_weights={2: 1}"], "no label '2'"),
     ("bert_mrpc", ["task.metrics={cal: 5}"], r"task\.metrics\.cal=5 should be"),
     ("bert_mrpc", ["data.fold=5"], r"data\.fold=5 should be in 0\.\.4"),
-    ("bert_mrpc", ["data.extra_eval=[a.csv]"], "should name its sets"),
+    ("bert_mrpc", ["data.extra_eval=[a.csv]"], "should be a mapping"),
     ("bert_mrpc", ["data.extra_eval={test: a.csv}"], "a split has that name"),
     ("bert_mrpc", ["+data.path.validaton=a.csv"], "did you mean 'validation'"),
     ("bert_stsb", ["task.class_weights=balanced"], "this is a regression"),
