@@ -145,6 +145,7 @@ def last(run):
 def test_a_record_says_where_the_run_is(last):
     state = torch.load(last, weights_only=True)
     record = json.loads(last.with_suffix(".json").read_text())
+    assert record.pop("own_checksum")
     assert record == {
         "step": state["global_step"],
         "epoch": state["epoch"],
@@ -166,6 +167,17 @@ def test_every_flipped_bit_is_found(run, last):
         last.write_bytes(flipped)
         with pytest.raises(UserError, match=r"last\.ckpt is damaged .* no other checkpoint"):
             hydralight.train(resume)
+
+
+def test_every_flipped_bit_of_a_record_is_found(last):
+    path = last.with_suffix(".json")
+    content = path.read_bytes()
+    for place in range(len(content)):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        with pytest.raises(UserError, match=r"cannot be checked|is damaged"):
+            intact_checkpoint(last.parent)
 
 
 @pytest.mark.parametrize("size", [0, 1, 1000, -1])
@@ -192,7 +204,7 @@ def test_a_checkpoint_without_a_record_is_not_taken(run, last, content):
         last.with_suffix(".json").unlink()
     else:
         last.with_suffix(".json").write_text(content)
-    with pytest.raises(UserError, match=r"last\.ckpt cannot be checked \(there is no last\.json"):
+    with pytest.raises(UserError, match=r"last\.ckpt cannot be checked \(there is no intact last"):
         hydralight.train([f"resume={run.path}", "trainer.max_epochs=2"])
 
 

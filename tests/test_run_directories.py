@@ -63,7 +63,7 @@ def put(path: Path, state) -> None:
     record = read_record(path.with_suffix(".json"))
     assert record is not None
     content = {**vars(record), "checksum": checksum(path)}
-    path.with_suffix(".json").write_text(json.dumps(vars(Record(**content))))
+    path.with_suffix(".json").write_text(Record(**content).text)
 
 
 # ---------------------------------------------------------------- beginning

@@ -20,6 +20,9 @@ import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+import xxhash
 
 from hydralight.errors import UserError, first_line
 from hydralight.runs.checksums import ALGORITHM, checksum
@@ -53,6 +56,16 @@ class Record:
         """Epochs whose batches have all been taken."""
         return self.consumed // self.batches_per_epoch
 
+    @property
+    def text(self) -> str:
+        """The content of its file, which has a checksum of its own."""
+        values = asdict(self)
+        return json.dumps({**values, "own_checksum": _checksum_of(values)}, indent=2) + "\n"
+
+
+def _checksum_of(values: dict[str, Any]) -> str:
+    return xxhash.xxh3_128_hexdigest(json.dumps(values, sort_keys=True).encode())
+
 
 # ---------------------------------------------------------------- writing
 
@@ -70,7 +83,7 @@ def put_in_place(folder: Path, record: Record, save_total_limit: int | None) -> 
     """
     path = folder / f"step-{record.step:08d}.ckpt"
     path.unlink(missing_ok=True)  # the same step of an earlier attempt, which has another record
-    content = json.dumps(asdict(record), indent=2) + "\n"
+    content = record.text
     write_text(path.with_suffix(".json"), content)
     (folder / PARTIAL).replace(path)
     make_last(path, content)
@@ -104,7 +117,7 @@ def tidy(path: Path, save_total_limit: int | None) -> None:
     records = [read_record(one) for one in folder.glob("*.json")]
     own = checksum(path)
     (record, *_) = [one for one in records if one is not None and one.checksum == own]
-    content = json.dumps(asdict(record), indent=2) + "\n"
+    content = record.text
     if path.name == "last.ckpt":
         write_text(folder / "last.json", content)
     else:
@@ -153,8 +166,12 @@ def checkpoints_in(folder: Path) -> list[Path]:
 def read_record(path: Path) -> Record | None:
     """Return a record; None where there is none, or what is there is none."""
     try:
-        record = Record(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        values = json.loads(path.read_text(encoding="utf-8"))
+        own = values.pop("own_checksum", None)  # which earlier versions did not write
+        if own not in (None, _checksum_of(values)):
+            return None
+        record = Record(**values)
+    except (OSError, ValueError, TypeError, AttributeError):
         return None
     known = isinstance(record.checksum, str) and record.checksum.startswith(f"{ALGORITHM}:")
     return record if known else None
@@ -185,7 +202,7 @@ def intact_checkpoint(folder: Path) -> tuple[Path, Record]:
             return path, record
         if read_record(own) is None:
             passed_over.append(
-                f"{path} cannot be checked (there is no {own.name} that tells its checksum; "
+                f"{path} cannot be checked (there is no intact {own.name} that tells its checksum; "
                 "versions of Hydralight that wrote none can resume it)"
             )
         else:
