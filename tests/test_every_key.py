@@ -13,9 +13,13 @@ from pathlib import Path
 import pytest
 import standins
 import yaml
-from conftest import ROOT
+from conftest import CONFIG_DIR, ROOT
 from forked import Commands
+from hydra import compose, initialize_config_dir
+from hydra.utils import execution_whitelist
 
+from hydralight.building import build_all
+from hydralight.config.whitelist import WHITELIST
 from hydralight.tokenizers import Trained
 
 GROUPS = "task data model tokenizer generation optimizer scheduler trainer callbacks logger"
@@ -154,7 +158,7 @@ ELSEWHERE = {  # where a change is seen that a tiny run on stand-ins does not sh
     "test_steps": "callbacks.best_model.monitor callbacks.best_model.mode "
     "callbacks.early_stopping.check_on_train_epoch_end",
     "test_callbacks": "callbacks.exact_resume.seed",
-    "test_contracts of loggers": (
+    "the last test below": (
         "logger.wandb.project logger.wandb.name logger.wandb.id logger.wandb.resume "
         "logger.wandb.save_dir logger.wandb.offline logger.wandb.tags "
         "logger.wandb.settings.x_disable_meta"
@@ -253,3 +257,17 @@ def test_reentrant_checkpointing_is_honoured(checkpoints):
         ]
         assert functions
         assert all(f.keywords["use_reentrant"] is options for f in functions)
+
+
+def test_wandb_gets_what_the_config_says(tmp_path):
+    """Nothing is sent to be seen from here: its logger is built, and looked at."""
+    named = {"project": "p", "name": "n", "id": "i", "resume": "never", "tags": ["t"]}
+    typed = [f"logger.wandb.{key}={value}" for key, value in named.items() if key != "tags"]
+    typed += [f"logger.wandb.save_dir={tmp_path}", "logger.wandb.offline=true", "tags=[t]"]
+    typed += ["logger.wandb.settings.x_disable_meta=false"]
+    with initialize_config_dir(str(CONFIG_DIR)), execution_whitelist(WHITELIST):
+        (logger,) = build_all({"wandb": compose("train", ["logger=wandb", *typed]).logger.wandb})
+    given = logger._wandb_init
+    assert {key: given[key] for key in named} == named
+    assert (given["dir"], given["settings"].x_disable_meta) == (str(tmp_path), False)
+    assert logger._offline

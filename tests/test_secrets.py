@@ -1,6 +1,7 @@
 """Secrets are in none of the files that a run leaves, and in no message."""
 
 import logging
+import sys
 
 import pytest
 
@@ -106,22 +107,23 @@ def test_values_of_the_environment_and_of_what_was_typed(monkeypatch):
     )
 
 
-def test_log_lines_and_their_tracebacks(caplog, monkeypatch):
-    import sys
-
+def test_log_lines_and_tracebacks(caplog, capsys, monkeypatch):
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     before = logging.getLogRecordFactory()
     try:
         hide_secrets()
         try:
             raise ValueError(KEYS[0])
-        except ValueError:
+        except ValueError as error:
             logging.getLogger("any").exception("with %s and %d", KEYS[1], 7)
+            sys.excepthook(type(error), error, error.__traceback__)
     finally:
         logging.setLogRecordFactory(before)
     assert f"with {REDACTED} and 7" in caplog.text
-    assert "ValueError" in caplog.text
-    assert KEYS[0] not in caplog.text
+    last = capsys.readouterr().err  # of a process that ends
+    for text in (caplog.text, last):
+        assert f"ValueError: {REDACTED}" in text
+        assert KEYS[0] not in text
 
 
 def test_a_sweep_over_secrets_is_refused():
