@@ -2,10 +2,13 @@
 
 import logging
 import sys
+from contextlib import suppress
 
 import pytest
 
 import hydralight
+from hydralight import cli, trials
+from hydralight.config.typed import Typed
 from hydralight.errors import UserError
 from hydralight.runs import secrets
 from hydralight.runs.logs import hide_secrets
@@ -124,6 +127,30 @@ def test_log_lines_and_tracebacks(caplog, capsys, monkeypatch):
     for text in (caplog.text, last):
         assert f"ValueError: {REDACTED}" in text
         assert KEYS[0] not in text
+
+
+def test_a_command_and_a_trial_hide_secrets_from_the_start(tmp_path, monkeypatch):
+    """Before anything is logged, and in the process of a trial too."""
+    for name, module in (("argv", sys), ("excepthook", sys)):
+        monkeypatch.setattr(module, name, getattr(module, name))
+    begin, before = logging.getLogRecordFactory(), []
+
+    def look(*args, **kwargs):
+        before.append(getattr(logging.getLogRecordFactory(), "redacts", False))
+        raise UserError("seen")
+
+    monkeypatch.setattr(cli, "prepare", look)
+    monkeypatch.setattr(trials, "start", look)
+    for start in (
+        lambda: cli.main("train"),
+        lambda: trials.train_trial(tmp_path, [], typed=Typed()),
+    ):
+        logging.setLogRecordFactory(begin)
+        sys.argv = ["train.py"]
+        with suppress(SystemExit):
+            start()
+    logging.setLogRecordFactory(begin)
+    assert before == [True, True]
 
 
 def test_a_sweep_over_secrets_is_refused():
