@@ -14,7 +14,6 @@ import pytest
 import standins
 import yaml
 from conftest import CONFIG_DIR, ROOT
-from forked import Commands
 from hydra import compose, initialize_config_dir
 from hydra.utils import execution_whitelist
 
@@ -184,9 +183,9 @@ def test_every_key_is_here():
 
 
 @pytest.fixture(scope="module")
-def left(checkpoints, tmp_path_factory):
+def left(commands, checkpoints, tmp_path_factory):
     """A function from a recipe and overrides to what a run leaves: its files' contents."""
-    commands, seen = Commands(), {}
+    seen = {}
     folder = tmp_path_factory.mktemp("data")
     places = {"distilbert": checkpoints("distilbert"), "tokenizer": folder / "tokenizer"}
     shutil.copytree(checkpoints("bert"), places["tokenizer"])
@@ -210,8 +209,7 @@ def left(checkpoints, tmp_path_factory):
             }
         return seen[recipe, settings]
 
-    yield run
-    commands.close()
+    return run
 
 
 def repeats(path: Path) -> bool:

@@ -344,7 +344,8 @@ def test_latest_is_the_run_that_was_begun_last(tmp_path):
         ("a", "2026-01-01T00:00:00.000001+00:00"),
     ]:
         write_run(runs / name, {"time": time})
-    (runs / "zz").symlink_to(runs / "z")
+    write_run(tmp_path / "newer", {"time": "2027-01-01T00:00:00+00:00"})
+    (runs / "zz").symlink_to(tmp_path / "newer")
     (runs / "no run").mkdir()
     assert latest_run(tmp_path) == runs / "a"
     write_run(runs / "b", {})
