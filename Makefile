@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help train test soak trajectories bench bench-gpu picture lint format clean
+.PHONY: help train test thorough soak trajectories bench bench-gpu picture lint format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,6 +23,9 @@ train: $(READY) ## Train the quickstart; make train ARGS="experiment=bart_cnn" f
 
 test: $(READY) ## Run the tests; make test ARGS="-k resume" for some of them
 	@$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
+
+thorough: $(READY) ## Try every key of every group, each by a run of its own (takes minutes)
+	@$(BIN)/python -m pytest -n auto --maxprocesses 8 -m thorough $(ARGS)
 
 soak: $(READY) ## Kill runs again and again, and compare what they come to (takes long)
 	@$(BIN)/python -m pytest -m soak $(ARGS)

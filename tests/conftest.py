@@ -14,6 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import standins
+from forked import Commands
 from standins import article, write_jsonl
 
 from hydralight.config.project import CONFIG_DIR
@@ -48,6 +49,14 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
         return standins.checkpoint(model_type, folder / f"tiny-{model_type}")
 
     return made
+
+
+@pytest.fixture(scope="session")
+def commands() -> Iterator[Commands]:
+    """Command lines in forks of a process that has imported everything, once."""
+    served = Commands()
+    yield served
+    served.close()
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,8 @@
 
 import importlib.metadata
 import sys
+import traceback
+from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT
@@ -28,6 +30,17 @@ def test_a_library_that_refuses_is_named_by_its_key():
     error = raised(EarlyStopping(monitor="val/loss")._validate_condition_metric, None)
     assert explain(error, CFG).startswith("callbacks.stop: ")
     assert explain(error, OmegaConf.create()) is None  # nothing named it
+
+
+def test_what_a_library_has_called_is_not_its_own():
+    from lightning.pytorch.callbacks import EarlyStopping
+
+    logs = SimpleNamespace(get=hydralight.optim.parameter_groups)  # a bug of ours, beneath theirs
+    error = raised(EarlyStopping(monitor="val/loss")._validate_condition_metric, logs)
+    assert "_validate_condition_metric" in {
+        f.name for f in traceback.extract_tb(error.__traceback__)
+    }
+    assert explain(error, CFG) is None
 
 
 def test_our_own_bug_keeps_its_traceback_and_says_where_to_report_it(capsys):

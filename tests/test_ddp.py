@@ -7,11 +7,14 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import CONFIG_DIR, ROOT
+from hydra import compose, initialize_config_dir
+from hydra.utils import execution_whitelist, instantiate
 from safetensors.torch import load_file
 from standins import row_for, write_jsonl
 
 import hydralight
+from hydralight.config.whitelist import WHITELIST
 from hydralight.runs.run import Run
 
 
@@ -72,3 +75,11 @@ def test_two_processes_evaluate_what_one_does(recipe, tmp_path):
     (folder,) = (tmp_path / "ddp/train/runs").iterdir()
     np.testing.assert_allclose(one.history, Run(folder).history[one.history.columns], rtol=2e-5)
     assert "val/lone/f1" in one.history
+
+
+def test_buffers_are_not_broadcast():
+    """Ranks may evaluate different numbers of batches, and one would wait for the other."""
+    with initialize_config_dir(str(CONFIG_DIR)), execution_whitelist(WHITELIST):
+        for typed, told in ([], False), (["trainer.strategy.broadcast_buffers=true"], True):
+            strategy = instantiate(compose("train", ["trainer=ddp_cpu", *typed]).trainer.strategy)
+            assert strategy._ddp_kwargs == {"broadcast_buffers": told}

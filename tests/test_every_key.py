@@ -1,21 +1,33 @@
 """Every key of every group does something: another value of it changes what a run leaves.
 
 A key stands with a recipe, another value, and what must be set for it to matter; a tiny run without
-and one with it are compared by their files, except those that repeat the config.
+and one with it are compared by their files, except those that repeat the config. There are many:
+`make thorough` walks all of them, and `make test` a few.
 """
 
 import hashlib
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 import standins
 import yaml
-from conftest import ROOT
-from forked import Commands
+from conftest import CONFIG_DIR, ROOT
+from hydra import compose, initialize_config_dir
+from hydra.utils import execution_whitelist
+
+from hydralight.building import build_all
+from hydralight.config.whitelist import WHITELIST
+from hydralight.tokenizers import Trained
 
 GROUPS = "task data model tokenizer generation optimizer scheduler trainer callbacks logger"
 QUICK = ["trainer.accelerator=cpu", "trainer.max_epochs=1", "callbacks.rich_progress=null"]
 TRAIN_ONLY = "data.path={train:{data}/train.jsonl,validation:null,test:null}"
+STOPPING = "callbacks=early_stopping trainer.max_epochs=3 optimized_metric=val/loss"
+AT_ONCE = "callbacks.early_stopping.patience=0"
+FEW = "task.label_smoothing data.labels model.freeze optimizer.lr scheduler.warmup_ratio"
+FEW += " trainer.gradient_clip_val trainer.val_check_interval callbacks.best_model.card.base_model"
 KEYS = {
     # key: (recipe, another value, what it stands beside)
     "task.label_smoothing": ("bert_mrpc", "0.5"),
@@ -48,6 +60,7 @@ KEYS = {
     "data.test_fraction": ("bert_mrpc", "0.3", TRAIN_ONLY),
     "data.split_seed": ("bert_mrpc", "7", TRAIN_ONLY),
     "data.stratify_by": ("bert_mrpc", "label", TRAIN_ONLY),
+    "data.split_by": ("bert_mrpc", "position", TRAIN_ONLY),
     "data.group_by": ("bert_mrpc", "sentence2", TRAIN_ONLY),
     "data.fold": ("bert_mrpc", "0"),
     "data.num_folds": ("bert_mrpc", "3", "data.fold=0"),
@@ -62,13 +75,18 @@ KEYS = {
     "data.max_tokens": ("bert_mrpc", "128"),
     "data.group_by_length": ("bert_mrpc", "false", "data.batch_size=4"),
     "data.seed": ("bert_mrpc", "7"),
+    "data.label_all_tokens": ("bert_ner_conll2003", "true"),
+    "data.num_train": ("quickstart", "24", "data.num_train=16 data.num_eval=4"),
+    "data.num_eval": ("quickstart", "6", "data.num_train=16 data.num_eval=4"),
     "data.max_source_length": ("bart_cnn", "16"),
     "data.max_target_length": ("bart_cnn", "4"),
     "data.source_prefix": ("bart_cnn", "'sum: '"),
     "data.append": ("distilgpt2_sonnets", "x"),
     "data.packing": ("distilgpt2_sonnets", "false"),
+    "model.checkpoint": ("bert_mrpc", "{distilbert}"),
     "model.config": ("bert_mrpc", "{hidden_dropout_prob:0.5}"),
     "model.freeze": ("bert_mrpc", "['bert.*']"),
+    "tokenizer.checkpoint": ("bert_mrpc", "{tokenizer}"),
     "tokenizer.model": ("gpt2_scratch", "wordpiece"),
     "tokenizer.vocab_size": ("gpt2_scratch", "300"),
     "tokenizer.files": ("gpt2_scratch", "{data}/train.jsonl"),
@@ -94,6 +112,19 @@ KEYS = {
     "trainer.gradient_clip_val": ("bert_mrpc", "0.001"),
     "trainer.val_check_interval": ("bert_mrpc", "0.5"),
     "trainer.log_every_n_steps": ("bert_mrpc", "1"),
+    "callbacks.last_checkpoint.dirpath": ("bert_mrpc", "{data}/checkpoints"),
+    "callbacks.record.dirpath": ("bert_mrpc", "{data}/record"),
+    "callbacks.samples.dirpath": ("bert_mrpc", "{data}/samples"),
+    "callbacks.best_model.dirpath": ("bert_mrpc", "{data}/model"),
+    "callbacks.best_model.run_dir": ("bert_mrpc", "{data}/best"),
+    "callbacks.best_model.save_last": ("bert_mrpc", "true"),
+    "callbacks.early_stopping.monitor": ("bert_mrpc", "val/accuracy", f"{STOPPING} {AT_ONCE}"),
+    "callbacks.early_stopping.mode": ("bert_mrpc", "max", f"{STOPPING} {AT_ONCE}"),
+    "callbacks.early_stopping.patience": ("bert_mrpc", "2", f"{STOPPING} optimizer.lr=0 {AT_ONCE}"),
+    "logger.csv.save_dir": ("bert_mrpc", "{data}/csv"),
+    "logger.tensorboard.save_dir": ("bert_mrpc", "{data}/board", "logger=tensorboard"),
+    "logger.tensorboard.name": ("bert_mrpc", "board", "logger=tensorboard"),
+    "logger.tensorboard.version": ("bert_mrpc", "first", "logger=tensorboard"),
     "callbacks.last_checkpoint.save_total_limit": (
         *("bert_mrpc", "2"),
         "callbacks.last_checkpoint.every_n_train_steps=1",
@@ -108,33 +139,27 @@ KEYS = {
     "callbacks.ema.decay": ("bert_mrpc", "0.1", "callbacks=ema optimizer.lr=1e-2"),
 }
 ELSEWHERE = {  # where a change is seen that a tiny run on stand-ins does not show
-    "paths, which tests of runs and trust move": (
-        "callbacks.last_checkpoint.dirpath callbacks.record.dirpath callbacks.samples.dirpath "
-        "callbacks.best_model.dirpath callbacks.best_model.run_dir logger.csv.save_dir "
-        "logger.tensorboard.save_dir logger.wandb.save_dir data.image_dir data.metadata"
-    ),
-    "the hub": "data.name data.revision data.splits model.checkpoint tokenizer.checkpoint",
-    "test_sources": "data.path data.source data.reader data.columns.text data.columns.summary",
+    "test_sources": "data.name data.revision data.splits data.path data.source data.reader "
+    "data.columns.text data.columns.summary data.image_dir",
+    "test_bad_input": "data.metadata",
     "test_gradient": "task.non_finite",
     "the test below": "model.gradient_checkpointing",
-    "test_features": "task.torch_compile data.white data.label_delimiter data.pad_to_multiple_of",
+    "test_features": "task.torch_compile data.pad_to_multiple_of",
+    "test_labels": "data.label_delimiter task.problem_type",
+    "test_shapes": "data.white",
     "test_module, which compares them and finds no difference": "data.num_workers",
     "test_question_answering": "task.null_score_diff_threshold",
     "test_translation": "data.source_lang data.target_lang",
-    "test_newswire": "data.num_train data.num_eval",
-    "test_tasks": "task.problem_type tokenizer.model_type",
-    "devices": "trainer.accelerator trainer.devices trainer.strategy.broadcast_buffers",
-    "a terminal": "callbacks.rich_progress.leave callbacks.rich_progress.console_kwargs.stderr",
-    "test_token_classification": "data.label_all_tokens",
-    "test_callbacks": (
-        "callbacks.best_model.monitor callbacks.best_model.mode "
-        "callbacks.exact_resume.seed callbacks.early_stopping.monitor "
-        "callbacks.early_stopping.mode callbacks.early_stopping.patience "
-        "callbacks.early_stopping.check_on_train_epoch_end"
-    ),
-    "the loggers' own": (
-        "logger.tensorboard.name logger.tensorboard.version logger.wandb.project logger.wandb.name "
-        "logger.wandb.id logger.wandb.resume logger.wandb.offline logger.wandb.tags "
+    "test_learning": "tokenizer.model_type",
+    "devices, as `mistakes.txt` and test_ddp": "trainer.accelerator trainer.devices",
+    "test_ddp": "trainer.strategy.broadcast_buffers",
+    "test_screen": "callbacks.rich_progress.every_percent callbacks.rich_progress.every_seconds",
+    "test_steps": "callbacks.best_model.monitor callbacks.best_model.mode "
+    "callbacks.early_stopping.check_on_train_epoch_end",
+    "test_callbacks": "callbacks.exact_resume.seed",
+    "the last test below": (
+        "logger.wandb.project logger.wandb.name logger.wandb.id logger.wandb.resume "
+        "logger.wandb.save_dir logger.wandb.offline logger.wandb.tags "
         "logger.wandb.settings.x_disable_meta"
     ),
 }
@@ -158,29 +183,33 @@ def test_every_key_is_here():
 
 
 @pytest.fixture(scope="module")
-def left(checkpoints, tmp_path_factory):
+def left(commands, checkpoints, tmp_path_factory):
     """A function from a recipe and overrides to what a run leaves: its files' contents."""
-    commands, seen = Commands(), {}
+    seen = {}
     folder = tmp_path_factory.mktemp("data")
+    places = {"distilbert": checkpoints("distilbert"), "tokenizer": folder / "tokenizer"}
+    shutil.copytree(checkpoints("bert"), places["tokenizer"])
+    texts = [text for i in range(60) for text in standins.article(i).values()]
+    Trained(vocab_size=300).train(texts).save_pretrained(places["tokenizer"])
 
     def run(recipe, *settings):
         if (recipe, settings) not in seen:
             own = standins.overrides_for(recipe, folder / recipe, checkpoints)
-            data = str(folder / recipe)
-            said = [one.replace("{data}", data) for one in settings]
+            said = settings
+            for name, place in {"data": folder / recipe, **places}.items():
+                said = [one.replace(f"{{{name}}}", str(place)) for one in said]
             here = tmp_path_factory.mktemp("run")
             done = commands.run(["train", f"experiment={recipe}", *own, *QUICK, *said], here)
             assert done.code == 0, done.err
             (made,) = here.glob("logs/train/runs/*")
             seen[recipe, settings] = {
-                str(path.relative_to(made)): content(path)
+                re.sub(r"tfevents.*", "tfevents", str(path.relative_to(made))): content(path)
                 for path in made.rglob("*")
                 if path.is_file() and not repeats(path.relative_to(made))
             }
         return seen[recipe, settings]
 
-    yield run
-    commands.close()
+    return run
 
 
 def repeats(path: Path) -> bool:
@@ -189,12 +218,17 @@ def repeats(path: Path) -> bool:
 
 
 def content(path: Path) -> str:
-    if path.parent.name == "checkpoints":
+    if path.parent.name == "checkpoints" or "tfevents" in path.name:
         return ""  # its name says enough
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize("key", KEYS)
+WALKED = [
+    key if key in FEW.split() else pytest.param(key, marks=pytest.mark.thorough) for key in KEYS
+]
+
+
+@pytest.mark.parametrize("key", WALKED)
 def test_another_value_changes_something(key, left):
     recipe, value, *beside = KEYS[key]
     context = tuple(beside[0].split() if beside else ())
@@ -221,3 +255,17 @@ def test_reentrant_checkpointing_is_honoured(checkpoints):
         ]
         assert functions
         assert all(f.keywords["use_reentrant"] is options for f in functions)
+
+
+def test_wandb_gets_what_the_config_says(tmp_path):
+    """Nothing is sent to be seen from here: its logger is built, and looked at."""
+    named = {"project": "p", "name": "n", "id": "i", "resume": "never", "tags": ["t"]}
+    typed = [f"logger.wandb.{key}={value}" for key, value in named.items() if key != "tags"]
+    typed += [f"logger.wandb.save_dir={tmp_path}", "logger.wandb.offline=true", "tags=[t]"]
+    typed += ["logger.wandb.settings.x_disable_meta=false"]
+    with initialize_config_dir(str(CONFIG_DIR)), execution_whitelist(WHITELIST):
+        (logger,) = build_all({"wandb": compose("train", ["logger=wandb", *typed]).logger.wandb})
+    given = logger._wandb_init
+    assert {key: given[key] for key in named} == named
+    assert (given["dir"], given["settings"].x_disable_meta) == (str(tmp_path), False)
+    assert logger._offline

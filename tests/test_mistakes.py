@@ -11,20 +11,12 @@ from pathlib import Path
 
 import pytest
 import standins
-from forked import Commands
 from standins import write_jsonl
 
 import hydralight
 
 LINES = (Path(__file__).parent / "mistakes.txt").read_text().splitlines()
 MISTAKES = [tuple(line.split("  ->  ")) for line in LINES if line and line[0] != "#"]
-
-
-@pytest.fixture(scope="module")
-def commands():
-    served = Commands()
-    yield served
-    served.close()
 
 
 @pytest.fixture(scope="session")

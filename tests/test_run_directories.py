@@ -4,11 +4,13 @@ import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import standins
 import torch
 from omegaconf import OmegaConf
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -22,25 +24,37 @@ from hydralight.runs.checkpoints import Record, intact_checkpoint, read_record
 from hydralight.runs.checksums import checksum, verify
 from hydralight.runs.files import refuse_links, write_text
 from hydralight.runs.lock import locked
-from hydralight.runs.run import latest_run
+from hydralight.runs.run import Run, latest_run
 from hydralight.tasks.task import Task
 
 
-@pytest.fixture
-def words(recipe):
-    """13 rows in 4 batches an epoch; a checkpoint after each second step."""
-    return [
-        *recipe("bert_mrpc"),
-        "data.batch_size=4",
+@pytest.fixture(scope="module")
+def trained(checkpoints, tmp_path_factory):
+    """13 rows in 4 batches an epoch, with a checkpoint after each second step; and the run."""
+    folder = tmp_path_factory.mktemp("trained")
+    words = [
+        "experiment=bert_mrpc",
+        *standins.overrides_for("bert_mrpc", folder / "data", checkpoints),
+        "trainer.accelerator=cpu",
         "trainer.max_epochs=1",
+        "trainer.log_every_n_steps=1",
+        "data.batch_size=4",
+        "callbacks.rich_progress=null",
         "callbacks.samples=null",
         "callbacks.last_checkpoint.every_n_train_steps=2",
     ]
+    return words, hydralight.train([*words, f"paths.log_dir={folder / 'logs'}"])
 
 
 @pytest.fixture
-def run(words):
-    return hydralight.train(words)
+def words(trained, tmp_path):
+    return [*trained[0], f"paths.log_dir={tmp_path / 'logs'}"]
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of the run, to do with as a test likes."""
+    return Run(shutil.copytree(trained[1].path, tmp_path / "logs/train/runs/run"))
 
 
 def ended_at(monkeypatch, step):
@@ -78,9 +92,11 @@ def test_a_directory_that_holds_a_run_is_left_alone(run, words):
 
 
 @pytest.mark.parametrize("how", ["typed again", "resumed"])
-def test_where_nothing_was_trained_a_run_begins_anew(words, tmp_path, monkeypatch, how, caplog):
+def test_where_nothing_was_trained_a_run_begins_anew(
+    trained, words, tmp_path, monkeypatch, how, caplog
+):
     """The files are those of a run that was never interrupted."""
-    whole = hydralight.train(words)
+    whole = trained[1]
     folder = tmp_path / "other"
     typed = [*words, f"hydra.run.dir={folder}"]
     with monkeypatch.context() as patch:
@@ -328,7 +344,8 @@ def test_latest_is_the_run_that_was_begun_last(tmp_path):
         ("a", "2026-01-01T00:00:00.000001+00:00"),
     ]:
         write_run(runs / name, {"time": time})
-    (runs / "zz").symlink_to(runs / "z")
+    write_run(tmp_path / "newer", {"time": "2027-01-01T00:00:00+00:00"})
+    (runs / "zz").symlink_to(tmp_path / "newer")
     (runs / "no run").mkdir()
     assert latest_run(tmp_path) == runs / "a"
     write_run(runs / "b", {})

@@ -57,6 +57,17 @@ def test_a_file_gets_lines(bart_cnn, caplog):
     ]
 
 
+@pytest.mark.parametrize(("seconds", "lines"), [(30, 2), (1e-6, 4)])
+def test_a_line_is_due_after_seconds_too(bart_cnn, caplog, seconds, lines):
+    """Of 4 steps, the first and the last have one in any case."""
+    caplog.set_level("INFO", logger="hydralight")
+    often = [f"callbacks.rich_progress.every_seconds={seconds}"]
+    often += ["callbacks.rich_progress.every_percent=100", "+trainer.limit_val_batches=0"]
+    short = ["callbacks.samples=null", "trainer.max_epochs=1"]
+    hydralight.train([*with_progress(bart_cnn), *often, *short])
+    assert sum(message.startswith("step ") for message in caplog.messages) == lines
+
+
 @pytest.fixture
 def terminal(monkeypatch):
     """A terminal of 80 columns; what it was sent is returned."""

@@ -1,10 +1,14 @@
 """Secrets are in none of the files that a run leaves, and in no message."""
 
 import logging
+import sys
+from contextlib import suppress
 
 import pytest
 
 import hydralight
+from hydralight import cli, trials
+from hydralight.config.typed import Typed
 from hydralight.errors import UserError
 from hydralight.runs import secrets
 from hydralight.runs.logs import hide_secrets
@@ -106,22 +110,47 @@ def test_values_of_the_environment_and_of_what_was_typed(monkeypatch):
     )
 
 
-def test_log_lines_and_their_tracebacks(caplog, monkeypatch):
-    import sys
-
+def test_log_lines_and_tracebacks(caplog, capsys, monkeypatch):
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     before = logging.getLogRecordFactory()
     try:
         hide_secrets()
         try:
             raise ValueError(KEYS[0])
-        except ValueError:
+        except ValueError as error:
             logging.getLogger("any").exception("with %s and %d", KEYS[1], 7)
+            sys.excepthook(type(error), error, error.__traceback__)
     finally:
         logging.setLogRecordFactory(before)
     assert f"with {REDACTED} and 7" in caplog.text
-    assert "ValueError" in caplog.text
-    assert KEYS[0] not in caplog.text
+    last = capsys.readouterr().err  # of a process that ends
+    for text in (caplog.text, last):
+        assert f"ValueError: {REDACTED}" in text
+        assert KEYS[0] not in text
+
+
+def test_a_command_and_a_trial_hide_secrets_from_the_start(tmp_path, monkeypatch):
+    """Before anything is logged, and in the process of a trial too."""
+    for name, module in (("argv", sys), ("excepthook", sys)):
+        monkeypatch.setattr(module, name, getattr(module, name))
+    begin, before = logging.getLogRecordFactory(), []
+
+    def look(*args, **kwargs):
+        before.append(getattr(logging.getLogRecordFactory(), "redacts", False))
+        raise UserError("seen")
+
+    monkeypatch.setattr(cli, "prepare", look)
+    monkeypatch.setattr(trials, "start", look)
+    for start in (
+        lambda: cli.main("train"),
+        lambda: trials.train_trial(tmp_path, [], typed=Typed()),
+    ):
+        logging.setLogRecordFactory(begin)
+        sys.argv = ["train.py"]
+        with suppress(SystemExit):
+            start()
+    logging.setLogRecordFactory(begin)
+    assert before == [True, True]
 
 
 def test_a_sweep_over_secrets_is_refused():

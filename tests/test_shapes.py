@@ -101,6 +101,20 @@ def test_images_become_rgb(tmp_path, made):
         np.testing.assert_array_equal(np.asarray(opened), expected)
 
 
+@pytest.mark.parametrize(("white", "expected"), [(None, [0, 16]), (4095.0, [0, 255])])
+def test_what_is_white_may_be_said(tmp_path, white, expected):
+    """Twelve bits of sixteen, as of a camera, are dark unless it is."""
+    Image.fromarray(np.array([[0, 4095]], dtype=np.uint16)).save(tmp_path / "a.png")
+    image = {"path": str(tmp_path / "a.png"), "bytes": None}
+
+    def processor(image, return_tensors):
+        return {"pixel_values": torch.tensor(np.asarray(image))[None]}
+
+    encoded = {"image": [image], "labels": [0]}
+    batch = batch_of(ImageClassification(white=white), encoded, processor, "evaluate")
+    assert batch["pixel_values"][0, 0, :, 0].tolist() == expected
+
+
 @pytest.mark.parametrize("kept", [0, 20, 60])
 def test_broken_images_are_named(tmp_path, kept):
     path = tmp_path / "broken.png"

@@ -244,6 +244,15 @@ def test_hub_ids_without_a_network(tmp_path):
     assert "for config 'x' Available configs in the cache" in lines[3]
 
 
+def test_what_a_hub_is_asked_for(monkeypatch):
+    asked = []
+    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: asked.append((a, k)) or [poem])
+    poem = Dataset.from_dict({"text": ["a"]})
+    source = Source(path="me/poems", name="en", revision="v2", splits={"train": "train[:1]"})
+    assert source.read() == {"train": poem}
+    assert asked == [(("me/poems", "en"), {"revision": "v2", "split": ["train[:1]"]})]
+
+
 def renamed(data, columns, roles):
     return rename_roles(data, roles, Where("my.csv (train)", columns))
 

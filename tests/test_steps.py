@@ -177,6 +177,29 @@ def exported_at(run):
     return int(step)
 
 
+@pytest.mark.parametrize(
+    ("kept", "typed"),
+    [
+        (2, []),
+        (6, ["callbacks.best_model.mode=max"]),
+        (4, ["callbacks.best_model.monitor=val/f1", "callbacks.best_model.mode=max"]),
+    ],
+)
+def test_the_best_is_by_the_monitor_and_its_mode(pairs, monkeypatch, kept, typed):
+    values = {2: (0.5, 0.2), 4: (0.55, 0.3), 6: (0.6, 0.1)}
+    original = Task.log_evaluation
+
+    def log(task, prefix, measured):
+        said = dict(zip(("loss", "f1"), values[task.global_step], strict=True))
+        as_said = {n: measured["loss"].new_tensor(value) for n, value in said.items()}
+        original(task, prefix, {**measured, **as_said})
+
+    monkeypatch.setattr(Task, "log_evaluation", log)
+    length = ["trainer.max_steps=6", "trainer.val_check_interval=2"]
+    run = hydralight.train([*pairs, *typed, *length])
+    assert exported_at(run) == kept
+
+
 def test_an_end_that_was_the_best_is_none_in_a_longer_run(pairs, losses, monkeypatch):
     overrides = [*pairs, "trainer.val_check_interval=3"]
     run = hydralight.train([*overrides, "trainer.max_steps=5"])

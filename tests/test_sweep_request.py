@@ -2,9 +2,14 @@
 
 from dataclasses import replace
 
+import pandas as pd
 import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, IntDistribution
 
+from hydralight.config.project import CONFIG_DIR
 from hydralight.errors import UserError
 from hydralight.sweeps import space
 from hydralight.sweeps.announce import ending
@@ -111,3 +116,35 @@ def test_the_end_of_a_trial_is_told_by_what_it_is_judged_by():
     assert ending(done, recipes) == "val/loss 2"
     assert ending({"state": "pruned", "step": 4}, SEARCH) == "pruned at step 4"
     assert ending({"state": "failed", "reason": "no disk"}, SEARCH) == "failed: no disk"
+
+
+KEYS = {  # of `hparams_search`: another value changes what is asked
+    "n_trials": 3,
+    "n_jobs": 2,
+    "objectives": ["val/loss"],
+    "direction": "minimize",
+    "sampler._target_": "optuna.samplers.RandomSampler",
+    "sampler.seed": 7,
+    "pruner._target_": "optuna.pruners.MedianPruner",
+    "storage": "sqlite:///other.db",
+}
+
+
+def test_every_key_of_a_search_changes_what_is_asked():
+    known = set()
+    for path in (CONFIG_DIR / "hparams_search").glob("*.yaml"):
+        flat = pd.json_normalize(yaml.safe_load(path.read_text())).columns
+        known |= {"params" if key.startswith("params") else key for key in flat}
+    assert known - {"defaults", "params"} == KEYS.keys()
+
+    def requested(*typed):
+        with initialize_config_dir(str(CONFIG_DIR)):
+            cfg = compose("train", ["hparams_search=default", *typed])
+        cfg.seed = 42
+        search = OmegaConf.to_container(cfg.hparams_search, resolve=True)
+        _, swept = space.split([], search["params"])
+        return request_of(search, swept, "val/f1", lambda name: "max")
+
+    plain = requested()
+    for key, value in KEYS.items():
+        assert requested(f"hparams_search.{key}={value}") != plain, key

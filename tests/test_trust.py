@@ -79,7 +79,7 @@ RECIPES = {
     "a launcher": ("hydra: {launcher: {_target_: canary.run}}", PROGRAM),
     "a sweeper": ("hydra: {sweeper: {_target_: canary.run}}", PROGRAM),
     "a search path": ("hydra: {searchpath: [file://GUARDED]}", PROGRAM),
-    "another logging": ("defaults: [bart_cnn, override /hydra/hydra_logging: none]", PROGRAM),
+    "another logging": ("hydra: {hydra_logging: {root: {handlers: []}}}", PROGRAM),
     "a chosen launcher": ("defaults: [bart_cnn, override /hydra/launcher: joblib]", PROGRAM),
     "a config in Hydra's place": ("defaults: [bart_cnn, /logger@hydra.job.env_set: csv]", PROGRAM),
     "a group by its package": ("defaults: [bart_cnn, /paths@hydra.job.env_set: default]", PROGRAM),
@@ -132,7 +132,7 @@ RECIPES = {
     ),
     "a shell": ("callbacks: {x: {_target_: os.system, command: id}}", LISTED),
     "a shell in a module of ours": (
-        "callbacks: {x: {_target_: hydralight.data.encoding.os.system, command: id}}",
+        "callbacks: {x: {_target_: hydralight.data.read.files.os.system, command: id}}",
         LISTED,
     ),
     "a pickle in a module of torch": (
@@ -140,7 +140,7 @@ RECIPES = {
         LISTED,
     ),
     "a module loader": (
-        "callbacks: {x: {_target_: hydralight.callbacks.samples.json.codecs.open, mode: w}}",
+        "callbacks: {x: {_target_: hydralight.callbacks.predictions.json.codecs.open, mode: w}}",
         LISTED,
     ),
     "a checkpoint's pickle": (
@@ -373,7 +373,7 @@ def test_what_a_run_may_not_say_of_its_command(guarded, trained, tmp_path, capsy
         ("++model.trust_remote_code=true", CODE),
         ("callbacks.best_model.dirpath=GUARDED", PLACE),
         ("tags=['${oc.env:TEST_TOKEN}']", VARIABLE),
-        (7, "a list of overrides"),
+        (7, "it should list texts"),
     ],
 )
 def test_what_resumes_have_changed(entry, sentence, guarded, trained, tmp_path):
