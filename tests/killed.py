@@ -1,6 +1,7 @@
 """`train.py`, which kills itself, its workers and its ranks at a moment that is chosen.
 
 python tests/killed.py <moment> <n> <overrides>: at the n-th time that this moment comes.
+`tests/soaked.py` does the same in processes that share their imports.
 """
 
 import os
@@ -15,7 +16,10 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loops import _TrainingEpochLoop
 from transformers import PreTrainedModel
 
-from hydralight.runs import checkpoints
+from hydralight import training
+from hydralight.callbacks import best_model, record, samples
+from hydralight.loggers import CSVLogger
+from hydralight.runs import checkpoints, environment, run
 from hydralight.tasks.task import Task
 
 ROOT = Path(__file__).parents[1]
@@ -37,6 +41,12 @@ def exported(model: PreTrainedModel, folder: Path, **kwargs: Any) -> None:
     kill()
 
 
+def between_renames(new: Path, old: Path) -> None:
+    if old.exists():
+        old.rename(old.with_name(f"{old.name}.previous"))
+    kill()
+
+
 # a moment: whose method is called then, and what is done instead of it
 MOMENTS: dict[str, tuple[Any, str, Callable[..., None]]] = {
     "batch": (Task, "training_step", lambda *args: kill()),
@@ -48,16 +58,37 @@ MOMENTS: dict[str, tuple[Any, str, Callable[..., None]]] = {
     "validation": (Task, "validation_step", lambda *args: kill()),
     "export": (PreTrainedModel, "save_pretrained", exported),
     "between epochs": (_TrainingEpochLoop, "reset", lambda *args: kill()),
+    # the three files of .hydra, config.yaml, environment.json
+    "records": (environment, "write_text", lambda *args: kill()),
+    "log": (CSVLogger, "log_metrics", lambda *args, **kwargs: kill()),
+    "metrics": (run, "write_text", lambda *args: kill()),
+    "samples": (samples, "write_json_lines", lambda *args: kill()),
+    "model's name": (best_model, "replace_folder", between_renames),
+    # once a run, at its end
+    "last evaluation": (Task, "validation_step", lambda *args: kill()),
+    "curves": (record, "draw_curves", lambda *args: kill()),
+    "finished": (training, "update_metrics", lambda *args, **kwargs: kill()),
+    "test": (Task, "test_step", lambda *args: kill()),
 }
 
 
-def kill_at(moment: str, number: int) -> None:
+def counts(moment: str, args: tuple[Any, ...]) -> bool:
+    """Whether a call is one of the moment's."""
+    return moment != "last evaluation" or args[0].trainer.fit_loop.epoch_loop.training_ends()
+
+
+def kill_at(moment: str, number: int, told: Callable[[], object] | None = None) -> None:
+    """Let the process be killed at a moment; or only tell of it, where others kill."""
     owner, name, instead = MOMENTS[moment]
     original, calls = getattr(owner, name), [0]
 
     def counted(*args: Any, **kwargs: Any) -> Any:
-        calls[0] += 1
-        return (instead if calls[0] == number else original)(*args, **kwargs)
+        calls[0] += counts(moment, args)
+        if calls[0] == number and counts(moment, args):
+            if told is None:
+                return instead(*args, **kwargs)
+            told()
+        return original(*args, **kwargs)
 
     setattr(owner, name, counted)
 

@@ -1,18 +1,13 @@
 """Runs that are killed with SIGKILL and resumed end with the bits of one that was not."""
 
-import os
-import random
 import signal
 import subprocess
 import sys
-import time
-from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import ROOT
-from killed import MOMENTS
 
 from hydralight.runs.run import Run
 
@@ -61,24 +56,6 @@ def killed_at(moment, overrides) -> None:
     assert process.returncode == -signal.SIGKILL, said
 
 
-def killed_after(wait: float, overrides, folder: Path) -> None:
-    """Kill a run some time after its next checkpoint."""
-    checkpoint = folder / "checkpoints/last.ckpt"
-    before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-    process = started(["train.py"], overrides)
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        if checkpoint.exists() and checkpoint.stat().st_mtime_ns > before:
-            break
-        time.sleep(0.01)
-    time.sleep(wait)
-    at_work = process.poll() is None
-    if at_work:
-        os.killpg(process.pid, signal.SIGKILL)
-    _, said = process.communicate()
-    assert at_work, said
-
-
 def assert_same(whole: Path, other: Path) -> None:
     """Compare the logs, the metrics, the weights and the optimizer's state, bit by bit."""
     assert (whole / "metrics.csv").read_bytes() == (other / "metrics.csv").read_bytes()
@@ -120,39 +97,4 @@ def test_killed_again_and_again(experiment, workers, processes, grouped, moments
         killed_at(moment, typed)
         typed = ["resume=latest", f"paths.log_dir={tmp_path / 'logs'}"]
     finished(typed)
-    assert_same(whole, other)
-
-
-TASKS = {"plain": "bert_ner_conll2003", "masks": "roberta_mlm_wikitext"}
-COMBINATIONS = list(product(TASKS, (0, 2), (1, 2), (False, True)))
-NAMES = [f"{t}, {w} workers, {p} processes, grouped {g}" for t, w, p, g in COMBINATIONS]
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize("combination", COMBINATIONS, ids=NAMES)
-def test_killed_often(combination, recipe, tmp_path):
-    """Four kills at random times in each of 16 combinations."""
-    task, *rest = combination
-    overrides = overrides_of(recipe, TASKS[task], *rest)
-    overrides.append("trainer.max_epochs=40")
-    whole, other = tmp_path / "whole", tmp_path / "other"
-    finished([*overrides, f"hydra.run.dir={whole}"])
-    rng = random.Random(COMBINATIONS.index(combination))
-    typed = [*overrides, f"hydra.run.dir={other}"]
-    for _ in range(4):
-        killed_after(rng.uniform(0, 0.4), typed, other)
-        typed = [f"resume={other}"]
-    finished(typed)
-    assert_same(whole, other)
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize("number", [3, 4])
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_killed_at_each_moment(moment, number, recipe, tmp_path):
-    overrides = overrides_of(recipe, "roberta_mlm_wikitext", 0, 1, True)
-    whole, other = tmp_path / "whole", tmp_path / "other"
-    finished([*overrides, f"hydra.run.dir={whole}"])
-    killed_at((moment, number), [*overrides, f"hydra.run.dir={other}"])
-    finished([f"resume={other}"])
     assert_same(whole, other)
