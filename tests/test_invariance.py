@@ -35,8 +35,9 @@ def overrides_of(recipe, experiment, folder, split):
         "optimizer._target_=torch.optim.SGD",
         "optimizer.lr=0.1",
         "callbacks.samples=null",
-        "generation.do_sample=false",
     ]
+    if experiment == "distilgpt2_sonnets":
+        overrides.append("generation.do_sample=false")
     if experiment == "vit_cxr14":
         (folder / "data/train/12.png").unlink(missing_ok=True)
         metadata = folder / "data/train/metadata.jsonl"

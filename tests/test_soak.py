@@ -90,7 +90,9 @@ def plan_of(number: int, typed: list[str]) -> list[tuple]:
         return "batch", rng.randint(1, 4), rng.uniform(0, 0.1)
 
     first = [early(), ("records", 1 + number % 5, None), ("batch", 1, None)]
-    first += [rng.choice([("log", 1, None), ("checkpoint", 1, None), ("checkpoint's record", 1, None)])]
+    first += [
+        rng.choice([("log", 1, None), ("checkpoint", 1, None), ("checkpoint's record", 1, None)])
+    ]
     first += [("metrics", 1, None)]
     some = ["checkpoint", "checkpoint's record", "checkpoint's name", "old checkpoints", "log"]
     some += ["samples", "metrics", "export", "model's name", "between epochs", "validation"]
@@ -176,7 +178,12 @@ def differences(whole: Path, other: Path):
         for folder in (whole, other)
     ]
     files = [{name for name in names if not NOT_COMPARED.fullmatch(name)} for names in files]
-    assert {"metrics.csv", "metrics.json", "model/model.safetensors", "checkpoints/last.ckpt"} <= files[0]
+    assert {
+        "metrics.csv",
+        "metrics.json",
+        "model/model.safetensors",
+        "checkpoints/last.ckpt",
+    } <= files[0]
     yield from (f"{name} is in one" for name in files[0] ^ files[1])
     for name in sorted(files[0] & files[1]):
         one, two = whole / name, other / name
@@ -190,10 +197,16 @@ def differences(whole: Path, other: Path):
             one, two = (json.loads(path.read_text()) for path in (one, two))
             own = ("time", "resumed", "command")
             yield from (
-                f"{name}: {p}" for p in unequal(*({k: v for k, v in c.items() if k not in own} for c in (one, two)))
+                f"{name}: {p}"
+                for p in unequal(
+                    *({k: v for k, v in c.items() if k not in own} for c in (one, two))
+                )
             )
         elif name.endswith(".yaml"):
-            texts = [path.read_text().replace(str(path.parents[len(Path(name).parts) - 1]), "RUN") for path in (one, two)]
+            texts = [
+                path.read_text().replace(str(path.parents[len(Path(name).parts) - 1]), "RUN")
+                for path in (one, two)
+            ]
             if re.sub("resume: .*", "", texts[0]) != re.sub("resume: .*", "", texts[1]):
                 yield name
         elif one.read_bytes() != two.read_bytes():

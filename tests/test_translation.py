@@ -23,7 +23,8 @@ PIECES = ["<s>", "<pad>", "</s>", "<unk>", *(f"▁{word}" for word in WORDS)]
 
 
 def nllb(folder):
-    tokenizer = NllbTokenizer(vocab={piece: i for i, piece in enumerate(PIECES)}, merges=[])
+    pieces = [*PIECES, *"▁abcdefghijklmnopqrstuvwxyz"]  # without merges, a word is its letters
+    tokenizer = NllbTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[])
     config = M2M100Config(vocab_size=len(tokenizer), decoder_start_token_id=2, **SIZES)
     return tokenizer, M2M100ForConditionalGeneration(config)
 

@@ -83,8 +83,8 @@ def _overrides(folder: Path, trial: Path) -> Iterator[tuple[str, Override]]:
     if record is not None and begun.is_file():
         swept = [(t, o) for t, o in pairs if _key(o) in record.swept]
         fixed = [(t, o) for t, o in _parsed(recorded(begun)) if not _sweeps(o)]
-        first = {_key(o): (t, o) for t, o in reversed(swept)}
-        pairs = [*((t, o) for t, o in fixed if _key(o) not in first), *first.values()]
+        last = {_key(o): (t, o) for t, o in swept}  # a value may also have been typed for all
+        pairs = [*((t, o) for t, o in fixed if _key(o) not in last), *last.values()]
     for text, override in pairs:
         if _root(override) != "hydra" and not _sweeps(override):
             yield text, override
