@@ -256,7 +256,7 @@ def test_step_metrics_are_in_a_checkpoint(recipe):
     task = TextClassificationTask(model=None, optimizer=None)
     trainer = SimpleNamespace(precision="32-true", default_root_dir=".")
     trainer.datamodule = SimpleNamespace(target_capacity=4)
-    trainer.callbacks = []
+    trainer.optimizers, trainer.lr_scheduler_configs = [torch.optim.SGD([torch.zeros(1)])], []
     task.trainer = trainer
     task._restored = {"skipped": 3, "step_metrics": state["step_metrics"]}
     task.on_fit_start()
@@ -264,4 +264,4 @@ def test_step_metrics_are_in_a_checkpoint(recipe):
     assert task.gradient.skipped == 3
     again: dict = {}
     task.on_save_checkpoint(again)
-    assert again == {"step_metrics": state["step_metrics"], "skipped": 3}
+    assert again.items() >= {"step_metrics": state["step_metrics"], "skipped": 3}.items()

@@ -207,8 +207,8 @@ def writes_elsewhere(leaf: Leaf, run_dir: Path) -> bool:
         return False
     # a name is one within the place that its neighbour says; other places are those of a shell
     base = run_dir if NAME.fullmatch(leaf.key) else Path.cwd()
-    if text.startswith(f"{run_dir}/"):  # whose own name may look like a variable
-        base, text = run_dir, text.removeprefix(f"{run_dir}/").lstrip("/")
+    if f"{text}/".startswith(f"{run_dir}/"):  # whose own name may look like a variable
+        base, text = run_dir, text.removeprefix(str(run_dir)).lstrip("/")
     place = (base / os.path.expandvars(text)).expanduser().resolve()
     return not place.is_relative_to(run_dir.resolve())
 
