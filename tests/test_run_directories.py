@@ -403,6 +403,17 @@ def test_a_link_that_leads_out_is_refused(run, tmp_path, name):
     assert elsewhere.read_text() == "mine"
 
 
+def test_a_new_run_follows_no_link_either(words, tmp_path):
+    """Into a folder that somebody has made ready for it."""
+    folder, elsewhere = tmp_path / "ready", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    (folder / "samples").symlink_to(elsewhere)
+    with pytest.raises(UserError, match="samples is a link that leads out of"):
+        hydralight.train([*words, f"hydra.run.dir={folder}"])
+    assert not list(elsewhere.iterdir())
+
+
 def test_what_is_no_file_is_refused_and_links_inside_are_fine(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "best").symlink_to("model")
