@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import standins
 import torch
+from conftest import CONFIG_DIR
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -364,6 +366,15 @@ def test_debug_runs_are_never_the_latest(words, tmp_path):
     assert run.path.parent == tmp_path / "logs/debug/runs"
     with pytest.raises(UserError, match="there is no run in"):
         start("eval", ["run=latest", f"paths.log_dir={tmp_path / 'logs'}"])
+
+
+def test_all_kinds_of_debug_runs_have_that_folder():
+    for path in (CONFIG_DIR / "debug").glob("*.yaml"):
+        with initialize_config_dir(str(CONFIG_DIR)):
+            hydra = compose("train", [f"debug={path.stem}"], return_hydra_config=True).hydra
+        for node in (hydra.run._get_node("dir"), hydra.sweep._get_node("dir")):
+            begins = node._value().startswith("${paths.log_dir}/debug/")
+            assert begins or path.stem == "fdr", path  # which writes nothing
 
 
 @pytest.mark.parametrize(

@@ -205,6 +205,15 @@ def test_bad_paths(tmp_path):
     )
 
 
+def test_rows_are_as_long_as_the_names_that_they_are_given(tmp_path):
+    """pandas would take the first field of each for an index."""
+    path = write(tmp_path / "a.csv", "1,2,3\n4,5,6\n")
+    named = {"column_names": ["a", "b"]}
+    assert f"Line 1 of {path} has 3 fields where data.reader.col" in refused(path, reader=named)
+    whole = load_splits(path, reader={"column_names": ["a", "b", "c"]})["train"]
+    assert whole.to_list() == [{"a": 1, "b": 2, "c": 3}, {"a": 4, "b": 5, "c": 6}]
+
+
 def test_standard_input_is_utf_8_whatever_the_locale_is(monkeypatch):
     for content, expected in (("é\n\nü".encode(), ["é", "", "ü"]), (b"\xef\xbb\xbfa", ["a"])):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), "latin-1"))

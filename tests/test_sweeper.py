@@ -207,7 +207,7 @@ def test_no_link_in_the_directory_of_a_sweep_is_followed(sweep, tmp_path):
     (folder / "sweep.json").write_text("[]")
     (folder / "sweep.csv").symlink_to(mine)
     for use in (
-        lambda: sweep(of_lr, LRS),
+        lambda: sweep(lambda job: pytest.fail("a trial ran"), LRS),
         lambda: begun_with(folder, []),
         lambda: report(folder),
     ):
