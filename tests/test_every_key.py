@@ -75,7 +75,10 @@ KEYS = {
     "data.max_tokens": ("bert_mrpc", "128"),
     "data.group_by_length": ("bert_mrpc", "false", "data.batch_size=4"),
     "data.seed": ("bert_mrpc", "7"),
-    "data.label_all_tokens": ("bert_ner_conll2003", "true"),
+    "data.label_all_tokens": (
+        *("bert_ner_conll2003", "true"),
+        "tokenizer.checkpoint={tokenizer}",
+    ),
     "data.num_train": ("quickstart", "24", "data.num_train=16 data.num_eval=4"),
     "data.num_eval": ("quickstart", "6", "data.num_train=16 data.num_eval=4"),
     "data.max_source_length": ("bart_cnn", "16"),

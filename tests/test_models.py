@@ -41,6 +41,11 @@ def test_scratch_takes_its_vocabulary_from_the_tokenizer(model_type, algorithm):
     assert out.shape[1] <= 4
 
 
+def test_a_word_that_takes_too_long_to_learn_from_is_refused():
+    with pytest.raises(UserError, match=r"row 2: there is a word of 100,001 characters"):
+        Trained(vocab_size=300).train(["a b", "a" * 100_001])
+
+
 def test_trained_tokenizer_is_cached_by_texts_and_arguments(tmp_path):
     def train(key, **arguments):
         calls = []

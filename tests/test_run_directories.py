@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import standins
 import torch
+from conftest import CONFIG_DIR
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -366,6 +368,15 @@ def test_debug_runs_are_never_the_latest(words, tmp_path):
         start("eval", ["run=latest", f"paths.log_dir={tmp_path / 'logs'}"])
 
 
+def test_all_kinds_of_debug_runs_have_that_folder():
+    for path in (CONFIG_DIR / "debug").glob("*.yaml"):
+        with initialize_config_dir(str(CONFIG_DIR)):
+            hydra = compose("train", [f"debug={path.stem}"], return_hydra_config=True).hydra
+        for node in (hydra.run._get_node("dir"), hydra.sweep._get_node("dir")):
+            begins = node._value().startswith("${paths.log_dir}/debug/")
+            assert begins or path.stem == "fdr", path  # which writes nothing
+
+
 @pytest.mark.parametrize(
     ("command", "typed"),
     [
@@ -401,6 +412,17 @@ def test_a_link_that_leads_out_is_refused(run, tmp_path, name):
         with pytest.raises(UserError, match="is a link that leads out of"):
             start(command, [f"{key}={run.path}", *["input=a"] * (command == "predict")])
     assert elsewhere.read_text() == "mine"
+
+
+def test_a_new_run_follows_no_link_either(words, tmp_path):
+    """Into a folder that somebody has made ready for it."""
+    folder, elsewhere = tmp_path / "ready", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    (folder / "samples").symlink_to(elsewhere)
+    with pytest.raises(UserError, match="samples is a link that leads out of"):
+        hydralight.train([*words, f"hydra.run.dir={folder}"])
+    assert not list(elsewhere.iterdir())
 
 
 def test_what_is_no_file_is_refused_and_links_inside_are_fine(tmp_path):

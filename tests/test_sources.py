@@ -1,4 +1,5 @@
 import gzip
+import io
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ from datasets import Dataset, DatasetDict
 from standins import images
 
 from hydralight.data.columns import rename_roles
+from hydralight.data.read.stdin import standard_input
 from hydralight.data.roles import Where
 from hydralight.data.shapes.image_classification import ImageClassification
 from hydralight.data.source import Source
@@ -152,6 +154,7 @@ BAD = {
         "a,b\n1,2,3\n2,3\n",
         "Line 2 of {} has 3 fields where the header",
     ),
+    "long rows": ("a.csv", "a,b\n1,2,3\n4,5,6\n", "Line 2 of {} has 3 fields where the header"),
     "a short row": ("a.csv", "a,b\n1,2\n\n1\n", "Line 4 of {} has 1 field where the header has 2"),
     "an open quote": ("a.csv.gz", 'a,b\n1,"x\n2,3\n', "The quotes on line 2 of {} do not enclose"),
     "plain quotes": ("a.tsv", 'a\tb\n1\t"x" y\n2\t3\n', "data.reader={{quoting: 3}}"),
@@ -200,6 +203,21 @@ def test_bad_paths(tmp_path):
     assert "has no field 'c'; it has a." in refused(
         write(tmp_path / "d.json", '{"a":\n [{"b": 1}]}'), reader={"field": "c"}
     )
+
+
+def test_rows_are_as_long_as_the_names_that_they_are_given(tmp_path):
+    """pandas would take the first field of each for an index."""
+    path = write(tmp_path / "a.csv", "1,2,3\n4,5,6\n")
+    named = {"column_names": ["a", "b"]}
+    assert f"Line 1 of {path} has 3 fields where data.reader.col" in refused(path, reader=named)
+    whole = load_splits(path, reader={"column_names": ["a", "b", "c"]})["train"]
+    assert whole.to_list() == [{"a": 1, "b": 2, "c": 3}, {"a": 4, "b": 5, "c": 6}]
+
+
+def test_standard_input_is_utf_8_whatever_the_locale_is(monkeypatch):
+    for content, expected in (("é\n\nü".encode(), ["é", "", "ü"]), (b"\xef\xbb\xbfa", ["a"])):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), "latin-1"))
+        assert standard_input() == expected
 
 
 HUB = """

@@ -26,6 +26,7 @@ from hydralight.cli import Job
 from hydralight.config.project import CONFIG_DIR
 from hydralight.config.whitelist import WHITELIST
 from hydralight.errors import UserError
+from hydralight.runs.recorded import begun_with
 from hydralight.sweeps import space
 from hydralight.sweeps.launch import together
 from hydralight.sweeps.report import report
@@ -197,6 +198,22 @@ def test_one_sweep_at_a_time_is_at_work_in_a_directory(sweep):
         return of_lr(job)
 
     assert len(sweep(outcome, LRS).launched) == 3
+
+
+def test_no_link_in_the_directory_of_a_sweep_is_followed(sweep, tmp_path):
+    """Whether it begins there, goes on there, or is reported on."""
+    folder, mine = tmp_path / "sweep", tmp_path / "mine"
+    folder.mkdir()
+    (folder / "sweep.json").write_text("[]")
+    (folder / "sweep.csv").symlink_to(mine)
+    for use in (
+        lambda: sweep(lambda job: pytest.fail("a trial ran"), LRS),
+        lambda: begun_with(folder, []),
+        lambda: report(folder),
+    ):
+        with pytest.raises(UserError, match=r"sweep\.csv is a link that leads out of"):
+            use()
+    assert not mine.exists()
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def partial_of(path: Path) -> Path:
 
 @contextmanager
 def replacing(path: Path, mode: str = "w", **options: Any) -> Iterator[IO[Any]]:
-    """Open a file that takes the place of `path` once it is whole.
+    """Open a file that takes the place of `path` once it is whole; its folder is made if need be.
 
     Args:
         path: The file; a link in its place is replaced, not followed.
@@ -39,6 +39,8 @@ def replacing(path: Path, mode: str = "w", **options: Any) -> Iterator[IO[Any]]:
     partial = partial_of(path)
     text: Any = {} if "b" in mode else {"encoding": "utf-8"}
     try:
+        with told(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         # "x" makes a new file, and follows no link
         with told(path), open(partial, mode.replace("w", "x"), **text, **options) as file:
             yield file
