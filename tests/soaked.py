@@ -131,6 +131,7 @@ def become(argv: list[str]) -> int:
 def rank_is_a_fork() -> None:
     """Let Lightning's launcher begin the second rank in a fork of this process as it is now."""
     from lightning.pytorch.strategies.launchers import subprocess_script
+    from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
     receive, send = os.pipe()
     child = os.fork()
@@ -143,6 +144,7 @@ def rank_is_a_fork() -> None:
         asked = json.loads(line)
         os.environ.clear()
         os.environ.update(asked["env"])
+        rank_zero_only.rank = int(os.environ["LOCAL_RANK"])  # which was read at the import
         os._exit(become(asked["command"][1:]))
     os.close(receive)
 
