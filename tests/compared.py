@@ -10,7 +10,7 @@ import torch
 
 # logs of what was done to a run, and not of what it came to
 LOGS = re.compile(r"train\S*\.log|resume\.json")
-EACH_TIME = dict.fromkeys(("time", "command", "git", "resumed"))  # what environment.json says of that
+EACH_TIME = dict.fromkeys(("time", "command", "git", "resumed"))  # of environment.json
 
 
 def differences(whole: Path, other: Path) -> Iterator[str]:
