@@ -1,8 +1,8 @@
 """Trainings in processes that share their imports, each of which is killed or comes to its end.
 
-Run as a program, it reads requests from standard input, one JSON object a line, and writes the exit
-code of each. A process leads a group of its own, with its loader workers and the ranks of DDP, which
-are forks too: SIGKILL goes to all of it.
+Run as a program, it reads requests from standard input, one JSON object a line, and writes the
+exit code of each. A process leads a group of its own, with its loader workers and its second rank,
+which is a fork too: SIGKILL goes to all of it.
 """
 
 import json
@@ -25,10 +25,11 @@ class Attempts:
     """Forks trainings of a process that has imported everything.
 
     Args:
-        said: File for what they print.
+        said: File for what the last one prints.
     """
 
     def __init__(self, said: Path) -> None:
+        self.said = said
         self._process = subprocess.Popen(
             [sys.executable, __file__, str(said)],
             stdin=subprocess.PIPE,
@@ -36,13 +37,13 @@ class Attempts:
             text=True,
         )
 
-    def train(self, overrides: Sequence[str], **kill: Any) -> int:
+    def train(self, overrides: Sequence[str], **kill: str | float | None) -> int:
         """Return the exit code of a training.
 
         Args:
             overrides: As on the command line.
-            kill: When it is killed, if at all: its `moment` and `number` (as of `killed.py`), and how
-                many seconds later (`wait`; None: in that moment, by itself). Without a moment,
+            kill: When it is killed, if at all: its `moment` and `number` (as of `killed.py`), and
+                how many seconds later (`wait`; None: in that moment, by itself). Without a moment,
                 seconds are counted from its start.
         """
         assert self._process.stdin is not None
@@ -61,7 +62,7 @@ def serve(said: str) -> None:
     """Answer each line of standard input."""
     import hydralight.preloaded  # noqa: I001
     from transformers.models import bart, bert, gpt2, roberta, t5  # noqa: F401
-    import hydralight.cli
+    import hydralight.cli  # noqa: F401
     import killed  # noqa: F401
 
     for line in sys.stdin:
@@ -130,6 +131,7 @@ def become(argv: list[str]) -> int:
 def rank_is_a_fork() -> None:
     """Let Lightning's launcher begin the second rank in a fork of this process as it is now."""
     from lightning.pytorch.strategies.launchers import subprocess_script
+    from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
     receive, send = os.pipe()
     child = os.fork()
@@ -142,12 +144,12 @@ def rank_is_a_fork() -> None:
         asked = json.loads(line)
         os.environ.clear()
         os.environ.update(asked["env"])
+        rank_zero_only.rank = int(os.environ["LOCAL_RANK"])  # which was read at the import
         os._exit(become(asked["command"][1:]))
     os.close(receive)
 
     class Fork:
         pid, returncode = child, None
-        args = ["train.py"]
 
         def __init__(self, command: list[str], env: dict[str, str], cwd: Any = None) -> None:
             os.write(send, (json.dumps({"command": command, "env": env}) + "\n").encode())

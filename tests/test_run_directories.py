@@ -157,6 +157,21 @@ def test_a_composed_config_is_written_as_hydra_has_it(run):
     assert "data.batch_size=4" in OmegaConf.load(run.path / ".hydra/overrides.yaml")
 
 
+def test_a_directory_is_a_runs_once_what_it_was_composed_from_is_there(words, monkeypatch):
+    """A resume, which writes none of these files, never finds only some of them."""
+    found = []
+
+    def write(path, text):
+        write_text(path, text)
+        found.append({file.name for file in path.parent.iterdir()})
+
+    monkeypatch.setattr("hydralight.runs.environment.write_text", write)
+    hydralight.train([*words, "trainer.max_steps=1"])
+    whole = {"config.yaml", "hydra.yaml", "overrides.yaml"}
+    assert [names == whole for names in found[:3]] == ["config.yaml" in n for n in found[:3]]
+    assert found[2] == whole
+
+
 # ---------------------------------------------------------------- one at a time
 
 

@@ -142,6 +142,9 @@ class ValidationLoop(_EvaluationLoop):
         self.step: int | None = None
         self.extra = False
 
+    def increment_progress_to_evaluation_end(self) -> None:
+        """Count nothing more: a resumed run has done its evaluation by `evaluate_now`."""
+
     def on_run_end(self) -> Any:
         """Note the step before the callbacks see the values."""
         if not self.trainer.sanity_checking:

@@ -58,9 +58,9 @@ def record_composed(run_dir: Path, composed: DictConfig) -> None:
     """Write what Hydra would write into `.hydra`, without secrets: its own files come too early."""
     own: Any = HydraConfig.instance().cfg
     contents = {
-        "config.yaml": composed,  # the first: with it, a directory is a run's
         "hydra.yaml": own,
         "overrides.yaml": own.hydra.overrides.task,
+        "config.yaml": composed,  # the last: with it, a directory is a run's, which has all three
     }
     folder = run_dir / ".hydra"
     with told(folder):
