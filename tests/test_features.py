@@ -213,6 +213,22 @@ def test_folds_validate_every_row_once(tmp_path):
 EMA = ["callbacks=ema", "callbacks.ema.decay=0.5", "callbacks.rich_progress=null"]
 
 
+def test_an_average_of_weights_leaves_positions_alone(recipe, monkeypatch):
+    """They are no part of the export, so that `eval.py` has the true ones."""
+    seen = []
+    original = Task.evaluation_step
+
+    def step(task, batch):
+        seen.append({n: b.tolist() for n, b in task.model.named_buffers() if "position" in n})
+        return original(task, batch)
+
+    monkeypatch.setattr(Task, "evaluation_step", step)
+    ema = ["callbacks=ema", "callbacks.ema.decay=0.9", "trainer.max_epochs=2"]
+    hydralight.train([*recipe("bert_mrpc"), *ema, "data.batch_size=4"])
+    assert seen[0]
+    assert all(buffer == [[*range(128)]] for one in seen for buffer in one.values())
+
+
 def test_average_of_weights_is_evaluated_and_exported(recipe, monkeypatch):
     seen = []
 
