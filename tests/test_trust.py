@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 
 import pytest
 import yaml
@@ -270,6 +271,41 @@ def test_a_folder_with_a_config_of_hydras_name(file, body, guarded, bart_cnn, tm
     path.write_text(body)
     with pytest.raises(UserError, match="has the name of a config of Hydra"):
         hydralight.train([f"hydra.searchpath=[file://{tmp_path / 'foreign'}]", *bart_cnn])
+
+
+@pytest.mark.parametrize(
+    ("file", "sentence"),
+    [
+        ("local/default.yaml", "has a folder local"),
+        ("debug/mine.yaml", "of yours or the template's"),
+        ("debug/limit.yaml", "of yours or the template's"),
+    ],
+)
+@pytest.mark.parametrize("way", ["file", "pkg", "link"])
+def test_a_folder_with_a_config_of_our_name(
+    file, sentence, way, guarded, bart_cnn, tmp_path, monkeypatch
+):
+    """What is trusted by its name is the user's own: `local`, and what the project has."""
+    own, foreign = tmp_path / "own", tmp_path / "foreign"
+    (own / "debug").mkdir(parents=True)
+    (own / "debug/mine.yaml").write_text("# @package _global_\nseed: 1\n")
+    (tmp_path / "pyproject.toml").write_text("[tool.hydralight]\nconfigs = 'own'\n")
+    (foreign / file).parent.mkdir(parents=True)
+    (foreign / "__init__.py").touch()
+    (foreign / file).write_text("# @package _global_\nhydra: {job: {env_set: {HOSTILE: '1'}}}\n")
+    if way == "link":
+        (foreign / file).parent.rename(tmp_path / "linked")
+        (foreign / file).parent.symlink_to(tmp_path / "linked")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "foreign", raising=False)
+    place = "pkg://foreign" if way == "pkg" else f"file://{foreign}"
+    project.projects.cache_clear()
+    typed = [*bart_cnn, f"hydra.searchpath=[{place}]", "debug=mine", "check=true"]
+    try:
+        with pytest.raises(UserError, match=sentence):
+            hydralight.train(typed)
+    finally:
+        project.projects.cache_clear()
 
 
 def test_a_group_that_was_typed_and_comes_from_elsewhere(guarded, bart_cnn, tmp_path):
