@@ -12,15 +12,17 @@ from hydra import compose, initialize_config_dir
 from hydra._internal import hydra as hydra_module
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
+from optuna.samplers import CmaEsSampler
 
 import hydralight
 from hydralight.commands import prepare, start
 from hydralight.config import project
 from hydralight.config.composition import Loader, composing
 from hydralight.config.resolvers import register_resolvers
-from hydralight.config.trust import check_trust
+from hydralight.config.trust import check_trust, origins
 from hydralight.config.typed import Typed
 from hydralight.errors import UserError
+from hydralight.metrics.evaluate import Evaluate
 from hydralight.runs.logs import RunLog
 from hydralight.runs.secrets import redact
 
@@ -129,6 +131,10 @@ RECIPES = {
     "a way to generate": ("generation: {custom_generate: evil/x}", CODE),
     "a sampler that unpickles": (
         "hparams_search: {sampler: {_target_: optuna.samplers.CmaEsSampler}}",
+        CODE,
+    ),
+    "a sampler that unpickles, by another name": (
+        "hparams_search: {sampler: {_target_: optuna.samplers._qmc.optuna.samplers.CmaEsSampler}}",
         CODE,
     ),
     "a shell": ("callbacks: {x: {_target_: os.system, command: id}}", LISTED),
@@ -541,6 +547,19 @@ def test_what_is_typed_or_local_is_trusted(key, value, tmp_path, monkeypatch):
     OmegaConf.update(cfg, key, f"{value}/not")
     with pytest.raises(UserError):  # another value than the local one
         check_trust(cfg, Typed(), tmp_path)
+
+
+def test_code_is_known_by_what_it_is_and_not_by_its_name(tmp_path, monkeypatch):
+    """Any module of the whitelist may import it, or a class be made of it."""
+    for base in (Evaluate, CmaEsSampler):
+        of_it = type("Theirs", (base,), {"__module__": "hydralight.metrics.rouge"})
+        for made in (base, of_it):
+            monkeypatch.setattr("hydralight.metrics.rouge.Theirs", made, raising=False)
+            origins.cache_clear()
+            cfg = {"x": {"_target_": "hydralight.metrics.rouge.Theirs", "path": "canary.py"}}
+            with pytest.raises(UserError, match=CODE):
+                check_trust(OmegaConf.create(cfg), Typed(), tmp_path)
+    origins.cache_clear()
 
 
 def test_typed_program_keys_and_groups_of_ours_work(bart_cnn, tmp_path):
