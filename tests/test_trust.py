@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+from contextlib import nullcontext
 
 import pytest
 import yaml
@@ -138,6 +139,12 @@ RECIPES = {
         CODE,
     ),
     "a shell": ("callbacks: {x: {_target_: os.system, command: id}}", LISTED),
+    "a log file as a callback": (
+        "callbacks: {x: {_target_: hydralight.runs.logs.RunLog, filename: x}}", LISTED
+    ),
+    "a log handler by another name": (
+        "callbacks: {x: {_target_: hydralight.callbacks.progress.Messages}}", LISTED + "|imported"
+    ),
     "a shell in a module of ours": (
         "callbacks: {x: {_target_: hydralight.data.read.files.os.system, command: id}}",
         LISTED,
@@ -566,6 +573,16 @@ def test_typed_program_keys_and_groups_of_ours_work(bart_cnn, tmp_path):
     typed = [*bart_cnn, "+hydra.job.env_set.TYPED=1", f"hydra.run.dir={tmp_path / 'mine'}"]
     typed += ["debug=limit", "callbacks=early_stopping", "check=true", "trust=[environment]"]
     assert hydralight.train([*typed, "tags=['${oc.env:TYPED}']"]) is None
+
+
+def test_a_name_that_is_a_link_out_of_the_run(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/x").symlink_to(tmp_path)
+    for key in ("filename", "monitor"):
+        for value, refused in (("x/y", True), ("val/loss", False), ("a\0b", False)):
+            cfg = OmegaConf.create({"callbacks": {"a": {"_target_": "x.Y", key: value}}})
+            with pytest.raises(UserError, match=PLACE) if refused else nullcontext():
+                check_trust(cfg, Typed(), tmp_path / "run")
 
 
 def test_variables_that_are_given(monkeypatch):

@@ -231,10 +231,12 @@ def writes_elsewhere(leaf: Leaf, run_dir: Path) -> bool:
     if ADDRESS.match(text):
         return True
     looks = text.startswith(("/", "~", "\\")) or ".." in re.split(r"[/\\]", text)
-    if not looks and not PLACE.fullmatch(leaf.key):
+    if "\0" in text:  # no file has such a name
         return False
-    # a name is one within the place that its neighbour says; other places are those of a shell
-    base = run_dir if NAME.fullmatch(leaf.key) else Path.cwd()
+    # a name is one within the place that its neighbour says, or no place, where a link may lie;
+    # other places are those of a shell
+    named = NAME.fullmatch(leaf.key) or not (looks or PLACE.fullmatch(leaf.key))
+    base = run_dir if named else Path.cwd()
     if text.startswith(f"{run_dir}/"):  # whose own name may look like a variable
         base, text = run_dir, text.removeprefix(f"{run_dir}/").lstrip("/")
     place = (base / os.path.expandvars(text)).expanduser().resolve()
