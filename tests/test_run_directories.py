@@ -449,6 +449,31 @@ def test_what_is_no_file_is_refused_and_links_inside_are_fine(tmp_path):
         refuse_links(tmp_path)
 
 
+def test_the_one_link_of_wandb_that_leads_out_is_to_a_file_in_its_place(tmp_path):
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "core.log").touch()
+
+    def look(name, target):
+        link = run / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(target)
+        try:
+            refuse_links(run)
+        finally:
+            link.unlink()
+
+    look("wandb/run-1/logs/debug-core.log", elsewhere / "core.log")
+    look("3/wandb/run-1/logs/debug-core.log", elsewhere / "core.log")
+    for name, target in (
+        ("wandb/run-1/logs/debug-core.log", elsewhere),
+        ("wandb/run-1/logs/debug-core.log", elsewhere / "new"),
+        ("model/wandb/run-1/logs/debug-core.log", elsewhere / "core.log"),
+    ):
+        with pytest.raises(UserError, match="is a link that leads out of"):
+            look(name, target)
+
+
 def test_writers_follow_no_link(tmp_path):
     (tmp_path / "mine").write_text("mine")
     for name in ("config.yaml", "metrics.csv"):

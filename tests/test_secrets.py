@@ -28,6 +28,16 @@ KEYS = (
     "wandb_v1_" + "aB3" * 10,
     "SG." + "a" * 22 + "." + "b" * 43,
     "eyJhbGciOiJIUzI1NiJ9." + "eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N",
+    "npm_" + "a1" * 18,
+    "gsk_" + "aB3" * 16,
+    "xai-" + "aB3" * 20,
+    "r8_" + "aB3" * 12,
+    "dop_v1_" + "0a" * 32,
+    "hvs." + "aB3" * 16,
+    "shpat_" + "0a" * 16,
+    "lin_api_" + "aB3" * 13,
+    "GOCSPX-" + "aB3" * 9,
+    "ya29." + "aB3" * 16,
     "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----",
 )
 
@@ -66,6 +76,28 @@ def test_forms_of_keys(key):
         ({"slack_bot_token": "hunter2"}, "hunter2"),
         ({"aws_secret_access_key": "hunter2"}, "hunter2"),
         ('{"api_key": "hunter2"}', "hunter2"),
+        ("+x.y=[{password: hunter2}]", "hunter2"),
+        ("+x.y=[{a: 1}, {b: [{password: hunter2, c: 1}]}]", "hunter2"),
+        ({"accessToken": "hunter2"}, "hunter2"),
+        ({"clientSecret": "hunter2", "apiKey": "hunter2", "privateKey": "hunter2"}, "hunter2"),
+        ({"db_pass": "hunter2", "pass": "hunter2", "pw": "hunter2"}, "hunter2"),
+        ({"auth": "me:hunter2"}, "hunter2"),
+        ("auth: me:hunter2", "hunter2"),
+        ("password: hunter2", "hunter2"),
+        ("a: 1\naws_secret_access_key: hun/ter2", "hun/ter2"),
+        ("--password hunter2", "hunter2"),
+        ("x --api-key 'hun ter2' y", "hun ter2"),
+        ("curl -u me:hunter2 http://h", "hunter2"),
+        ("Authorization: Basic aHVudGVyMg==", "aHVudGVyMg"),
+        ("-H 'Authorization: Bearer hunter2'", "hunter2"),
+        ("https://h/?pass=hunter2", "hunter2"),
+        ("https://h/?pw=hunter2", "hunter2"),
+        ("https://me:1234/abc@host", "1234/abc"),
+        ("wandb login 0123456789abcdef0123456789abcdef01234567", "0123456789abcdef"),
+        ("see passwords=[{a: hunter2}] there", "hunter2"),
+        ("the W&B wandb key: 0123456789abcdef0123456789abcdef01234567", "0123456789abcdef"),
+        ({KEYS[0]: 1}, KEYS[0]),
+        ({"a": {"hf_" + "z9" * 17: {"b": 1}}}, "hf_z9"),
     ],
 )
 def test_secrets_by_where_they_stand(place, secret):
@@ -86,6 +118,11 @@ def test_secrets_by_where_they_stand(place, secret):
         "git@github.com:me/x.git",
         "0123456789abcdef0123456789abcdef01234567",
         "tokenizer.eos_token=</s>",
+        "train.py --multirun --config-dir mine",
+        "error: data.path: there is no file",
+        "bypass: x",
+        "compass=north",
+        {"bypass": "x", "auth": "basic", "fileKey": "x", "eosToken": "</s>", "unpassed": "x"},
         "cache_key=abc",
         "monkey=banana",
         "model.encoder.*",
@@ -103,10 +140,10 @@ def test_values_of_the_environment_and_of_what_was_typed(monkeypatch):
     monkeypatch.setattr(secrets, "_known", set())
     monkeypatch.setenv("MY_API_TOKEN", "tr0ub4dor")
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "falsefalse")
-    remember(["+x={password: correct-horse}", "seed=1"])
+    remember(["+x={password: correct-horse}", "+y=[{db_pass: 'battery-staple'}]", "seed=1"])
     assert (
-        redact("tr0ub4dor, correct-horse and falsefalse")
-        == f"{REDACTED}, {REDACTED} and falsefalse"
+        redact("tr0ub4dor, correct-horse, battery-staple and falsefalse")
+        == f"{REDACTED}, {REDACTED}, {REDACTED} and falsefalse"
     )
 
 

@@ -122,6 +122,26 @@ def test_mapping_globs_lists_and_slices(tmp_path):
     }
 
 
+@pytest.mark.parametrize(
+    "place", ["http://127.0.0.1:9/a.txt", "ELSEWHERE/b.txt", "../b.txt", "x/../../b.txt"]
+)
+@pytest.mark.parametrize("name", ["README.md", ".huggingface.yaml"])
+def test_a_folder_that_names_data_elsewhere(tmp_path, place, name):
+    """It may be somebody's: what is read is what lies in it."""
+    write(tmp_path / "b.txt", "mine\n")
+    place = place.replace("ELSEWHERE", str(tmp_path))
+    for where, refuses in ((place, True), ("a.txt", False)):
+        said = f"configs:\n- config_name: x\n  data_files:\n  - {{split: train, path: {where}}}\n"
+        folder = tmp_path / f"data-{refuses}"
+        write(folder / "a.txt", "a\n")
+        write(folder / name, f"---\n{said}---\nHello\n" if name == "README.md" else said)
+        if refuses:
+            with pytest.raises(UserError, match="is not in the folder"):
+                load_splits(str(folder))
+        else:
+            assert load_splits(str(folder))["train"].to_list() == [{"text": "a"}]
+
+
 def test_folders(tmp_path):
     data = Dataset.from_list(ROWS)
     data.save_to_disk(tmp_path / "one")

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import sys
+from contextlib import nullcontext
 
 import pytest
 import yaml
@@ -11,15 +13,17 @@ from hydra import compose, initialize_config_dir
 from hydra._internal import hydra as hydra_module
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
+from optuna.samplers import CmaEsSampler
 
 import hydralight
 from hydralight.commands import prepare, start
 from hydralight.config import project
 from hydralight.config.composition import Loader, composing
 from hydralight.config.resolvers import register_resolvers
-from hydralight.config.trust import check_trust
+from hydralight.config.trust import check_trust, origins
 from hydralight.config.typed import Typed
 from hydralight.errors import UserError
+from hydralight.metrics.evaluate import Evaluate
 from hydralight.runs.logs import RunLog
 from hydralight.runs.secrets import redact
 
@@ -130,7 +134,17 @@ RECIPES = {
         "hparams_search: {sampler: {_target_: optuna.samplers.CmaEsSampler}}",
         CODE,
     ),
+    "a sampler that unpickles, by another name": (
+        "hparams_search: {sampler: {_target_: optuna.samplers._qmc.optuna.samplers.CmaEsSampler}}",
+        CODE,
+    ),
     "a shell": ("callbacks: {x: {_target_: os.system, command: id}}", LISTED),
+    "a log file as a callback": (
+        "callbacks: {x: {_target_: hydralight.runs.logs.RunLog, filename: x}}", LISTED
+    ),
+    "a log handler by another name": (
+        "callbacks: {x: {_target_: hydralight.callbacks.progress.Messages}}", LISTED + "|imported"
+    ),
     "a shell in a module of ours": (
         "callbacks: {x: {_target_: hydralight.data.read.files.os.system, command: id}}",
         LISTED,
@@ -289,6 +303,41 @@ def test_a_folder_with_a_config_of_hydras_name(file, body, guarded, bart_cnn, tm
     path.write_text(body)
     with pytest.raises(UserError, match="has the name of a config of Hydra"):
         hydralight.train([f"hydra.searchpath=[file://{tmp_path / 'foreign'}]", *bart_cnn])
+
+
+@pytest.mark.parametrize(
+    ("file", "sentence"),
+    [
+        ("local/default.yaml", "has a folder local"),
+        ("debug/mine.yaml", "of yours or the template's"),
+        ("debug/limit.yaml", "of yours or the template's"),
+    ],
+)
+@pytest.mark.parametrize("way", ["file", "pkg", "link"])
+def test_a_folder_with_a_config_of_our_name(
+    file, sentence, way, guarded, bart_cnn, tmp_path, monkeypatch
+):
+    """What is trusted by its name is the user's own: `local`, and what the project has."""
+    own, foreign = tmp_path / "own", tmp_path / "foreign"
+    (own / "debug").mkdir(parents=True)
+    (own / "debug/mine.yaml").write_text("# @package _global_\nseed: 1\n")
+    (tmp_path / "pyproject.toml").write_text("[tool.hydralight]\nconfigs = 'own'\n")
+    (foreign / file).parent.mkdir(parents=True)
+    (foreign / "__init__.py").touch()
+    (foreign / file).write_text("# @package _global_\nhydra: {job: {env_set: {HOSTILE: '1'}}}\n")
+    if way == "link":
+        (foreign / file).parent.rename(tmp_path / "linked")
+        (foreign / file).parent.symlink_to(tmp_path / "linked")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "foreign", raising=False)
+    place = "pkg://foreign" if way == "pkg" else f"file://{foreign}"
+    project.projects.cache_clear()
+    typed = [*bart_cnn, f"hydra.searchpath=[{place}]", "debug=mine", "check=true"]
+    try:
+        with pytest.raises(UserError, match=sentence):
+            hydralight.train(typed)
+    finally:
+        project.projects.cache_clear()
 
 
 def test_a_group_that_was_typed_and_comes_from_elsewhere(guarded, bart_cnn, tmp_path):
@@ -526,10 +575,33 @@ def test_what_is_typed_or_local_is_trusted(key, value, tmp_path, monkeypatch):
         check_trust(cfg, Typed(), tmp_path)
 
 
+def test_code_is_known_by_what_it_is_and_not_by_its_name(tmp_path, monkeypatch):
+    """Any module of the whitelist may import it, or a class be made of it."""
+    for base in (Evaluate, CmaEsSampler):
+        of_it = type("Theirs", (base,), {"__module__": "hydralight.metrics.rouge"})
+        for made in (base, of_it):
+            monkeypatch.setattr("hydralight.metrics.rouge.Theirs", made, raising=False)
+            origins.cache_clear()
+            cfg = {"x": {"_target_": "hydralight.metrics.rouge.Theirs", "path": "canary.py"}}
+            with pytest.raises(UserError, match=CODE):
+                check_trust(OmegaConf.create(cfg), Typed(), tmp_path)
+    origins.cache_clear()
+
+
 def test_typed_program_keys_and_groups_of_ours_work(bart_cnn, tmp_path):
     typed = [*bart_cnn, "+hydra.job.env_set.TYPED=1", f"hydra.run.dir={tmp_path / 'mine'}"]
     typed += ["debug=limit", "callbacks=early_stopping", "check=true", "trust=[environment]"]
     assert hydralight.train([*typed, "tags=['${oc.env:TYPED}']"]) is None
+
+
+def test_a_name_that_is_a_link_out_of_the_run(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/x").symlink_to(tmp_path)
+    for key in ("filename", "monitor"):
+        for value, refused in (("x/y", True), ("val/loss", False), ("a\0b", False)):
+            cfg = OmegaConf.create({"callbacks": {"a": {"_target_": "x.Y", key: value}}})
+            with pytest.raises(UserError, match=PLACE) if refused else nullcontext():
+                check_trust(cfg, Typed(), tmp_path / "run")
 
 
 def test_variables_that_are_given(monkeypatch):

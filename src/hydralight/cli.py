@@ -19,7 +19,7 @@ from hydralight.config.explain import explain
 from hydralight.config.project import CONFIG_DIR
 from hydralight.config.resolvers import register_resolvers
 from hydralight.config.typed import Typed
-from hydralight.config.whitelist import whitelist
+from hydralight.config.whitelist import whitelist_of_hydra
 from hydralight.errors import UserError, did_you_mean
 from hydralight.help import COMMANDS, text_of
 from hydralight.manners import leave_if_unread, manners
@@ -71,7 +71,7 @@ def main(command: str) -> None:
             hydra.main(
                 config_path=str(CONFIG_DIR),
                 config_name=config_name,
-                execution_whitelist=whitelist(),
+                execution_whitelist=whitelist_of_hydra(),
             )(Job(command, show_traceback, typed))()
     except Exception as error:
         exit_with(error, show_traceback)

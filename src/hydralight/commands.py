@@ -19,7 +19,7 @@ from hydralight.config.project import CONFIG_DIR, projects
 from hydralight.config.resolvers import register_resolvers
 from hydralight.config.trust import check_trust
 from hydralight.config.typed import Typed
-from hydralight.config.whitelist import whitelist
+from hydralight.config.whitelist import whitelist_of_hydra
 from hydralight.errors import UserError
 from hydralight.runs import overrides as typed
 from hydralight.runs.files import refuse_links
@@ -109,7 +109,7 @@ def call(
         with (
             composing(was_typed),
             initialize_config_dir(str(CONFIG_DIR), job_name=command),
-            execution_whitelist(whitelist()),
+            execution_whitelist(whitelist_of_hydra()),
         ):
             application = GlobalHydra.instance().hydra
             assert application is not None

@@ -13,15 +13,17 @@ from typing import Any
 
 from hydra._internal import hydra as hydra_module
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import CachingConfigRepository
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Override
+from hydra.plugins.config_source import ConfigSource
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from hydralight.config.project import config_dirs
 from hydralight.config.typed import Typed
 from hydralight.errors import UserError
-from hydralight.runs.overrides import value_of
 
 # Of the program, and not of an experiment.
 OWN_KEYS: tuple[str, ...] = (
@@ -34,6 +36,8 @@ OWN_KEYS: tuple[str, ...] = (
     "sweep",
 )
 OWN_KEYS += ("input", "output")
+# Who says, for Hydra, where else configs are: `--config-dir` and `hydra.searchpath`.
+TYPED_SOURCES = ("command-line", "hydra.searchpath")
 # What Hydra writes down of a composition, and the mode, which it checks itself.
 RECORDS = ("hydra.overrides", "hydra.runtime.choices", "hydra.mode")
 
@@ -55,7 +59,6 @@ class Loader(ConfigLoaderImpl):
     def _load_configuration(  # type: ignore[override]
         self, config_name: str | None, overrides: list[str], run_mode: RunMode, **options: Any
     ) -> DictConfig:
-        self._refuse_hydras_names()
         composed = super()._load_configuration(config_name, overrides, run_mode, **options)
         if config_name is not None:  # else it is `--hydra-help`
             kept = tuple(o.input_line or "" for o in self._typed_of_the_program(overrides))
@@ -88,22 +91,51 @@ class Loader(ConfigLoaderImpl):
             activate_config_repository=False,
         )
 
-    def _refuse_hydras_names(self) -> None:
-        """Refuse folders with a config that would be taken for one of Hydra or of a plugin."""
-        ours = {str(folder) for folder in config_dirs()}
-        sources = self.repository.get_sources()
-        known = [source for source in sources if source.scheme() != "file" or source.path in ours]
-        folders = [source.path for source in sources if source not in known]
-        for path in value_of("hydra.searchpath", self.typed.arguments) or []:
-            folders += [str(path).removeprefix("file://")]
-        for folder in set(folders) - ours:
-            for path in sorted(Path(folder).glob("hydra/**/*.yaml")):
-                name = str(path.relative_to(folder).with_suffix(""))
-                if any(source.is_config(name) for source in known):
-                    raise UserError(
-                        f"{path} has the name of a config of Hydra, which it would be taken for: "
-                        "give it another."
-                    )
+    def _process_config_searchpath(
+        self,
+        config_name: str | None,
+        parsed_overrides: list[Override],
+        repo: CachingConfigRepository,
+    ) -> None:
+        super()._process_config_searchpath(config_name, parsed_overrides, repo)
+        _refuse_our_names(repo.get_sources())
+
+
+def _refuse_our_names(sources: list[ConfigSource]) -> None:
+    """Refuse folders and packages with a config that would be taken for one that we trust.
+
+    That is one of Hydra or of a plugin, of the template or of the user's project, or of `local`.
+    """
+    ours = [Path(folder).resolve() for folder in config_dirs()]
+    foreign = [
+        source
+        for source in sources
+        if source.provider.startswith(TYPED_SOURCES)
+        and not (source.scheme() == "file" and Path(source.path).resolve() in ours)
+    ]
+    known = [source for source in sources if source not in foreign and source.available()]
+    names = {name for source in known for name in _names(source)} if foreign else set()
+    for source in foreign:
+        if source.available() and source.is_group("local"):
+            raise UserError(
+                f"{source.path} has a folder local, which is read only from your own configs: "
+                "take it out, or give it another name."
+            )
+        for name in sorted(names):
+            if source.is_config(name):
+                owner = "of Hydra" if name.startswith("hydra/") else "of yours or the template's"
+                raise UserError(
+                    f"{source.path}/{name}.yaml has the name of a config {owner}, which it would "
+                    "be taken for: give it another."
+                )
+
+
+def _names(source: ConfigSource, group: str = "") -> Iterator[str]:
+    """Yield the names of all configs of a source."""
+    for name in source.list(group, ObjectType.CONFIG):
+        yield f"{group}/{name}".lstrip("/")
+    for name in source.list(group, ObjectType.GROUP):
+        yield from _names(source, f"{group}/{name}".lstrip("/"))
 
 
 @contextmanager
@@ -157,7 +189,10 @@ def _within(path: str, key: str) -> bool:
 
 
 def _is_trusted_choice(override: Override) -> bool:
-    """Whether an override chooses a config of the template's or of the user's project."""
+    """Whether an override chooses a config of the template's or of the user's project.
+
+    No other folder can have one of that name (`_refuse_our_names`).
+    """
     group, names = override.key_or_group, override.value()
     if group == "experiment" or "." in group or override.package is not None:
         return False

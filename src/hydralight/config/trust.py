@@ -5,11 +5,15 @@ was typed or stands in `configs/local`; code also where `trust=[remote_code]` wa
 go over every value of the resolved config, whichever class it is for.
 """
 
+import inspect
 import json
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
+from inspect import isclass
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +22,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hydralight.config.project import config_dirs
 from hydralight.config.typed import Typed
+from hydralight.config.whitelist import allowed
 from hydralight.errors import UserError
 
 # Names of arguments by which libraries load code, wherever they stand.
 CODE = re.compile(r"trust_remote_code|custom_generate|\w*_name_or_path|\w*_implementation")
-# What runs, or unpickles, what its arguments or a study's file bring.
-RUNS_CODE: tuple[str, ...] = ("hydralight.metrics.evaluate.", "optuna.samplers.CmaEsSampler")
-RUNS_CODE += ("optuna.samplers._cmaes.",)
+# What runs, or unpickles, what its arguments or a study's file bring: where it is defined.
+LOADS_SCRIPTS = "hydralight.metrics.evaluate."
+UNPICKLES = "optuna.samplers._cmaes."
 # Names of arguments that say where something is written.
 PLACE = re.compile(r"(\w*_)?(dir|dirs|dirpath|path|root|folder)")
 NAME = re.compile(r"(\w*_)?(file|files|filename|filepath|name|version|prefix)")
@@ -161,9 +166,9 @@ def local_values() -> dict[str, Any]:
 def runs_code(leaf: Leaf, cfg: DictConfig) -> str | None:
     """Return whose code a value would run; None where it runs none."""
     if leaf.key == "_target_":
-        unpickles = leaf.value.startswith(RUNS_CODE[1:])
+        unpickles = defined_in(str(leaf.value), UNPICKLES)
         return "what the study's file unpickles to" if unpickles else None
-    if leaf.target.startswith(RUNS_CODE[0]) and leaf.key == "path":
+    if leaf.key == "path" and defined_in(leaf.target, LOADS_SCRIPTS):
         return f"the script of the metric {leaf.value}"
     if ".torch_compile.options" in leaf.path and not isinstance(leaf.value, bool | int | float):
         return "a compiler with options of the config"
@@ -174,6 +179,29 @@ def runs_code(leaf: Leaf, cfg: DictConfig) -> str | None:
     if leaf.key.endswith("_implementation"):
         return f"the kernels of {leaf.value}" if "/" in str(leaf.value) else None
     return f"code that comes with {leaf.value}"
+
+
+def defined_in(target: str, prefix: str) -> bool:
+    """Whether what a target names, by whichever of its names, is or inherits what is there."""
+    return target.startswith(prefix) or any(o.startswith(prefix) for o in origins(target))
+
+
+@cache
+def origins(target: str) -> tuple[str, ...]:
+    """Return where what a target names is defined, and its bases; nothing for what is refused."""
+    from hydra.utils import get_object
+
+    if not allowed(target):
+        return ()
+    logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it is told elsewhere
+    try:
+        found = get_object(target)
+    except (ImportError, AttributeError, ValueError):
+        return ()
+    of_method = getattr(found, "__self__", None)  # a class method has the name of its first class
+    named = [found, type(found), *(() if of_method is None else (of_method, type(of_method)))]
+    bases = [base for one in named for base in (inspect.getmro(one) if isclass(one) else (one,))]
+    return tuple(f"{getattr(b, '__module__', '')}.{getattr(b, '__qualname__', '')}" for b in bases)
 
 
 def foreign_code(checkpoint: Any) -> str:
@@ -203,10 +231,12 @@ def writes_elsewhere(leaf: Leaf, run_dir: Path) -> bool:
     if ADDRESS.match(text):
         return True
     looks = text.startswith(("/", "~", "\\")) or ".." in re.split(r"[/\\]", text)
-    if not looks and not PLACE.fullmatch(leaf.key):
+    if "\0" in text:  # no file has such a name
         return False
-    # a name is one within the place that its neighbour says; other places are those of a shell
-    base = run_dir if NAME.fullmatch(leaf.key) else Path.cwd()
+    # a name is one within the place that its neighbour says, or no place, where a link may lie;
+    # other places are those of a shell
+    named = NAME.fullmatch(leaf.key) or not (looks or PLACE.fullmatch(leaf.key))
+    base = run_dir if named else Path.cwd()
     if f"{text}/".startswith(f"{run_dir}/"):  # whose own name may look like a variable
         base, text = run_dir, text.removeprefix(str(run_dir)).lstrip("/")
     place = (base / os.path.expandvars(text)).expanduser().resolve()

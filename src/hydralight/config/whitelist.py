@@ -13,8 +13,6 @@ WHITELIST = (
     "hydralight.models.Scratch",
     "hydralight.optim.schedule",
     "hydralight.processors.*",
-    "hydralight.progress.Messages",
-    "hydralight.runs.logs.RunLog",
     "hydralight.tasks.*",
     "hydralight.tokenizers.Pretrained",
     "hydralight.tokenizers.Trained",
@@ -30,11 +28,18 @@ WHITELIST = (
     "torchvision.transforms.*",
     "wandb.Settings",
 )
+# What the configs of logging name, and nothing else: no group may open a file with it.
+LOGGING = ("hydralight.progress.Messages", "hydralight.runs.logs.RunLog")
 
 
 def whitelist() -> tuple[str, ...]:
     """Return what configs may name: the template's list, and those of projects built on it."""
     return (*WHITELIST, *(name for project in projects() for name in project.whitelist))
+
+
+def whitelist_of_hydra() -> tuple[str, ...]:
+    """Return what Hydra may import: what configs may name, and its logging."""
+    return (*whitelist(), *LOGGING)
 
 
 def allowed(target: str) -> bool:

@@ -17,6 +17,7 @@ from typing import IO, Any
 from hydralight.errors import UserError, first_line
 
 OURS = re.compile(r"\.[0-9a-f]{8}\.partial$")
+WANDB_LOG = re.compile(r"(\d+/)?wandb/[^/]+/logs/debug-core\.log")  # of a run, or of a trial's
 
 
 def partial_of(path: Path) -> Path:
@@ -169,8 +170,8 @@ def refuse_links(folder: Path) -> None:
         for name in sorted([*folders, *files]):
             path = Path(parent, name)
             if path.is_symlink():
-                if path.match("wandb/*/logs/debug-core.log"):  # W&B's own, never written again
-                    continue
+                if WANDB_LOG.fullmatch(path.relative_to(folder).as_posix()) and path.is_file():
+                    continue  # W&B's own, never written again
                 if not _target(path).is_relative_to(root):
                     raise UserError(
                         f"{path} is a link that leads out of {folder}, where nothing is to be "

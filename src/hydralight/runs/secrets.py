@@ -16,8 +16,8 @@ SECRET_KEY = re.compile(
     r"[a-z0-9]+[_-]token$"
     r"|(^|[._-])((api|access|private|account|storage|shared|master|signing|encryption|ssh|auth"
     r"|session|license|wandb|openai|aws|azure|gcp|hf)[_-]?key(_id)?"
-    r"|\w*secrets?(_\w+)?|passwords?|passwd|pwd|passphrase|credentials?|jwt|cookie|authorization"
-    r"|sas|pat|connection_string)$",
+    r"|[a-z0-9]*apikey|\w*secrets?(_\w+)?|passwords?|passwd|pwd|pass|pw|passphrase"
+    r"|credentials?|jwt|cookie|authorization|sas|pat|connection_string)$",
     re.IGNORECASE,
 )
 SECRET_VARIABLE = re.compile(
@@ -29,19 +29,33 @@ SECRET_VARIABLE = re.compile(
 SECRET_VALUE = re.compile(
     r"\b(hf_[A-Za-z0-9]{30,}|api_org_[A-Za-z0-9]{30,}|sk-[\w-]{20,}|gh[pousr]_[A-Za-z0-9]{30,}"
     r"|github_pat_\w{20,}|gl[a-z]{2,6}-[\w-]{20,}|wandb_v\d+_[\w-]{20,}|xapp-[\w-]{20,}"
-    r"|xox[a-z]-[\w-]{10,}|AIza[\w-]{35}|dapi[0-9a-f]{32})"
+    r"|xox[a-z]-[\w-]{10,}|AIza[\w-]{35}|dapi[0-9a-f]{32}|npm_[A-Za-z0-9]{30,}|gsk_\w{20,}"
+    r"|xai-[\w-]{20,}|r8_\w{20,}|do[opr]_v1_[0-9a-f]{30,}|hv[sbr]\.[\w-]{20,}|lin_api_\w{20,}"
+    r"|pul-[0-9a-f]{40}|local-[0-9a-f]{40}|\w{14}\.atlasv1\.[\w-]{40,}|AGE-SECRET-KEY-1\w{50,}"
+    r"|shp(at|ca|pa|ss)_[0-9a-fA-F]{30,}|GOCSPX-[\w-]{20,}|ya29\.[\w-]{20,})"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY.*?(-----END [A-Z ]*PRIVATE KEY( BLOCK)?-----|\Z)"
     r"|\bBearer\s+[\w.~+/-]{16,}=*",
     re.DOTALL,
 )
-# user:password@ of a URL, up to the last @ before its host; not host:port/…@
+# What stands behind words that say so: a header, a flag, a login of W&B or of curl.
+SAID = re.compile(
+    r"((?i:\bauthorization['\"]?\s*[:=]\s*['\"]?(basic|bearer|token|digest)\s+)"
+    r"|(?<![\w-])-u\s+[^\s:'\"]+:"
+    r"|(?i:(?<![a-z])wandb[\W_]{0,3}(login|(api[\s_-]?)?key)\b\W{1,3}))[^\s,'\"}\]]+"
+)
+FLAG = re.compile(r"((?<![\w-])--(?P<key>[\w-]+)\s+)(?P<value>'[^']*'|\"[^\"]*\"|(?!-)\S+)")
+# A line of YAML or a header: the text may go on after a word.
+LINE = re.compile(r"(^\s*(-\s+)?['\"]?(?P<key>[\w.-]+)['\"]?:[ \t]+)(?P<value>\S.*)$", re.MULTILINE)
+# user:password@ of a URL, up to the last @ before its host; not host:port/…@ of a host that
+# has a dot, or is this one
 USER = re.compile(
-    r"(?<=://)(?![\w.-]+:\d+(/|$))[^\s/:'\"]*:[^\s'\"]*@(?=[\w.\[-]+([:/?#,\s'\"]|$))"
+    r"(?<=://)(?!(localhost|[\w-]+\.[\w.-]+):\d+(/|$))[^\s/:'\"]*:[^\s'\"]*"
+    r"@(?=[\w.\[-]+([:/?#,\s'\"]|$))"
 )
 LONE_USER = re.compile(r"(?<=://)[^\s/:@'\"]{16,}@")
 QUERY = re.compile(
-    r"([?&;#][\w.-]*(token|sig|signature|key|keyid|secret|password|passwd|pwd|credential|auth|jwt"
-    r"|code)=)[^&\s'\"#]+",
+    r"([?&;#][\w.-]*(token|sig|signature|key|keyid|secret|password|passwd|pwd|pass|pw|credential"
+    r"|auth|jwt|code)=)[^&\s'\"#]+",
     re.IGNORECASE,
 )
 # key=value, or "key": value within braces, anywhere in a text
@@ -49,7 +63,10 @@ PAIR = re.compile(
     r"(?P<start>(?P<key>[\w.@/-]+)=|[{,]\s*['\"]?(?P<name>[\w.-]+)['\"]?\s*:\s*)"
     r"(?P<value>'(\\.|[^'\\])*'|\"(\\.|[^\"\\])*\"|\[[^\]]*\]|[^\s,{}\]&;'\"]+)"
 )
+LOGIN_KEY = re.compile(r"(^|[._-])(basic_?)?auth$", re.IGNORECASE)
+LOGIN = re.compile(r"['\"]?[^\s:/]+:[^\s:].*")  # me:password
 WHOLE = re.compile(r"([+~]{0,2}(?P<key>[^=\s{}]*))=.*", re.DOTALL)  # a typed override, or like one
+HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")  # where a word begins in camelCase
 LONG = re.compile(r"[\w.+/=:-]{16}|BEGIN ")  # no form of a key is shorter
 
 _known: set[str] = set()  # values that were typed or set as secrets
@@ -66,11 +83,14 @@ def redact(value: Any, key: str = "") -> Any:
         return REDACTED
     if isinstance(value, dict):
         inner = key if is_secret_name(key) else ""
-        return {k: redact(v, inner or str(k)) for k, v in value.items()}
+        keys = {k: redact_message(k) if isinstance(k, str) else k for k in value}
+        return {keys[k]: redact(v, inner or str(k)) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [redact(v, key) for v in value]
     if not isinstance(value, str):
         return value
+    if LOGIN_KEY.search(key) and LOGIN.fullmatch(value):
+        return REDACTED
     typed = WHOLE.fullmatch(value)
     if typed is not None and is_secret_name(typed["key"]):
         return f"{typed[1]}={REDACTED}"
@@ -83,7 +103,8 @@ def redact_message(text: str) -> str:
         text = text.replace(secret, REDACTED)
     if "=" in text or ":" in text:
         text = QUERY.sub(rf"\1{REDACTED}", LONE_USER.sub(f"{REDACTED}@", _without_user(text)))
-        text = PAIR.sub(_pair, text)
+        text = LINE.sub(_line, PAIR.sub(_pair, text))
+    text = SAID.sub(rf"\1{REDACTED}", FLAG.sub(_line, text))
     if LONG.search(text):
         text = SECRET_VALUE.sub(REDACTED, text)
         for pattern in _patterns():
@@ -96,8 +117,16 @@ def _without_user(text: str) -> str:
 
 
 def _pair(match: re.Match[str]) -> str:
-    key = match["key"] or match["name"]
-    return f"{match['start']}{REDACTED}" if is_secret_name(key) else match[0]
+    if is_secret_name(match["key"] or match["name"]):
+        return f"{match['start']}{REDACTED}"
+    value = match["value"]  # of a list, whose mappings have keys of their own
+    return match["start"] + (PAIR.sub(_pair, value) if value.startswith("[") else value)
+
+
+def _line(match: re.Match[str]) -> str:
+    secret = is_secret_name(match["key"]) and match["value"] not in ("null", "None", REDACTED)
+    login = LOGIN_KEY.search(match["key"]) and LOGIN.fullmatch(match["value"])
+    return f"{match[1]}{REDACTED}" if secret or login else match[0]
 
 
 @cache
@@ -160,9 +189,15 @@ def remember(arguments: Iterable[str]) -> None:
         typed = WHOLE.fullmatch(argument)
         if typed is not None and is_secret_name(typed["key"]):
             _keep(argument.partition("=")[2])
-        for pair in PAIR.finditer(argument):
-            if is_secret_name(pair["key"] or pair["name"]):
-                _keep(pair["value"])
+        _keep_pairs(argument)
+
+
+def _keep_pairs(text: str) -> None:
+    for pair in PAIR.finditer(text):
+        if is_secret_name(pair["key"] or pair["name"]):
+            _keep(pair["value"])
+        elif pair["value"].startswith("["):
+            _keep_pairs(pair["value"])
 
 
 def _keep(value: str) -> None:
@@ -173,7 +208,7 @@ def _keep(value: str) -> None:
 
 def is_secret_name(name: str) -> bool:
     """Whether a key is named like a secret."""
-    return SECRET_KEY.search(name) is not None
+    return SECRET_KEY.search(HUMP.sub("_", name).replace("-", "_")) is not None
 
 
 def is_secret_variable(name: str) -> bool:

@@ -4,12 +4,14 @@ import glob
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
+import yaml
 from datasets import Dataset
+from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
 from hydralight.cached import no_room
 from hydralight.data.read.faults import (
@@ -137,6 +139,7 @@ def _read_folder(folder: Path, reader: Mapping[str, Any]) -> dict[str, Dataset]:
                 f"The data set saved in {folder} is broken: {first_line(error)}."
             ) from error
         return {"train": loaded} if isinstance(loaded, Dataset) else dict(loaded)
+    _refuse_named_elsewhere(folder)
     try:
         config = datasets.load_dataset_builder(absolute).config
     except FileNotFoundError as error:
@@ -153,6 +156,41 @@ def _read_folder(folder: Path, reader: Mapping[str, Any]) -> dict[str, Dataset]:
     options = DEFAULTS.get(kind, {}) | own | dict(reader)
     files = [file for files in config.data_files.values() for file in files]
     return _read(absolute, str(folder), files, kind, options)
+
+
+def _refuse_named_elsewhere(folder: Path) -> None:
+    """Refuse a folder that names data outside of it, before `datasets` asks for that.
+
+    Raises:
+        UserError: it does, or what says which files it has cannot be read.
+    """
+    for name in (datasets.config.REPOCARD_FILENAME, datasets.config.REPOYAML_FILENAME):
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            text = path.read_text(encoding="utf-8")
+            head = REGEX_YAML_BLOCK.search(text)
+            text = text if path.suffix == ".yaml" else head[2] if head else ""
+            said = yaml.safe_load(text)
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} cannot be read: {first_line(error)}.") from error
+        configs = said.get("configs") if isinstance(said, dict) else None
+        named = [c for c in configs or () if isinstance(c, dict)]
+        for place in _texts([c.get(key) for c in named for key in ("data_files", "data_dir")]):
+            if "://" in place or place.startswith(("/", "~")) or ".." in Path(place).parts:
+                raise UserError(
+                    f"{path} names {place}, which is not in the folder: take it out, or give it "
+                    "as data.path if you mean it."
+                )
+
+
+def _texts(node: Any) -> Iterator[str]:
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, Mapping | list):
+        for child in node.values() if isinstance(node, Mapping) else node:
+            yield from _texts(child)
 
 
 def _read(
