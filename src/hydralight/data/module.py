@@ -235,7 +235,7 @@ class DataModule(LightningDataModule):
             UserError: the order of the data would be another one.
         """
         for name, value in self.batching.order_settings(self.place).items():
-            before = state_dict.get(name)
+            before = state_dict.get(name, value)  # earlier versions kept fewer
             if value != before:
                 raise UserError(
                     f"the run was trained with {name}={before}, and another value "
