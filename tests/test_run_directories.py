@@ -293,6 +293,8 @@ def test_a_torn_row_is_no_row(tmp_path):
             "bert.embeddings.* was trained, and now",
         ),
         (["callbacks.best_model=null"], "the state of BestModel, which is no callback now"),
+        (["callbacks.exact_resume=null"], "the state of ExactResume, which is no callback now"),
+        (["hydra.run.dir=/else"], "hydra.run.dir=/else: a run goes on in its own directory"),
         (["+model.config.intermediate_size=48"], "dense.weight is .* by .* in it, and 48 by"),
     ],
 )
