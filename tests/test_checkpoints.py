@@ -3,7 +3,9 @@
 import json
 import os
 import random
+import shutil
 import sys
+import tempfile
 from dataclasses import replace
 
 import pytest
@@ -155,6 +157,14 @@ def test_a_record_says_where_the_run_is(last):
     }
     assert record["checksum"].startswith("xxh3_128:")
     assert {path.name for path in last.parent.iterdir()} == {"last.ckpt", "last.json"}
+
+
+def test_nothing_of_a_checkpoint_goes_elsewhere(run, tmp_path, monkeypatch):
+    """Lightning's own way goes through the system's temporary folder, which may be small."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    path = shutil.copytree(run.path, tmp_path / "run")
+    hydralight.train([f"resume={path}", "trainer.max_epochs=2"])
+    assert intact_checkpoint(path / "checkpoints")[1].step == 8
 
 
 def test_every_flipped_bit_is_found(run, last):

@@ -3,6 +3,7 @@
 import random
 from dataclasses import dataclass, replace
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -14,6 +15,7 @@ from hydralight.data.encoding import Encoding, sources_of
 from hydralight.data.mix import Mix
 from hydralight.data.module import DataModule
 from hydralight.data.rows import read_rows
+from hydralight.data.same import rows_of
 from hydralight.data.shapes.causal_lm import CausalLM
 from hydralight.data.shapes.seq2seq import Summarization
 from hydralight.data.source import Source
@@ -75,7 +77,15 @@ def test_a_place_in_the_data_is_gone_on_from(articles):
     settings = resumed.batching.order_settings(resumed.place)
     resumed.load_state_dict({**place, **settings})
     assert [batch["row"].tolist() for batch in resumed.train_dataloader()] == epochs[1][2:]
-    assert resumed.state_dict() == {**place, **settings}
+    assert resumed.state_dict() == {**place, **settings, "trained_on": whole.trained_on}
+    for changed, sentence in (
+        ({"rows": 19}, "was trained on 19 rows, and now there are 18"),
+        ({"labels": ["no", "yes"]}, r"its labels were \['no', 'yes'\], and now there are None"),
+        ({"content": "0"}, "their lengths or values are not those of the 18"),
+    ):
+        other = {**place, **settings, "trained_on": {**whole.trained_on, **changed}}
+        with pytest.raises(UserError, match=sentence):
+            resumed.load_state_dict(other)
     with pytest.raises(UserError, match=r"trained with data\.seed=1, and another"):
         resumed.load_state_dict({**place, **settings, "data.seed": 1})
     with pytest.raises(UserError, match="8 examples a batch over all devices, and now there are 4"):
@@ -166,3 +176,17 @@ def test_rows_of_all_splits(articles, tmp_path):
     texts = list(rows.texts())
     assert len(texts) == 28
     assert set(texts[:14]) < {article(i)["article"] for i in range(20)}
+
+
+def test_training_rows_are_known_by_what_is_in_them():
+    def known(rows, labels=None, **table):
+        table = {"input_ids": rows, "length": [len(row) for row in rows], **table}
+        return rows_of(datasets.Dataset.from_dict(table), labels)
+
+    rows = [[number, *range(number % 7)] for number in range(2000)]
+    assert known(rows) == known(rows, text=[f"/place/{n}" for n in range(2000)])
+    assert known(rows)["rows"] == 2000
+    others = [rows[:-1], rows[::-1], [*rows[:777], [*rows[777], 1], *rows[778:]]]
+    assert len({str(known(one)) for one in [rows, *others]}) == 4
+    assert known(rows, labels=["a", "b"]) != known(rows, labels=["b", "a"])
+    assert known(rows, labels=None, label=[n % 2 for n in range(2000)]) != known(rows)

@@ -299,12 +299,19 @@ def test_a_torn_row_is_no_row(tmp_path):
     ("typed", "sentence"),
     [
         (["optimizer._target_=torch.optim.Adam"], "its optimizer is torch.*AdamW, and now .*Adam"),
+        (["optimizer.lr=1e-9"], "its optimizer.lr is .*, and now it is 1e-09"),
+        (["++optimizer.weight_decay=0.3"], "its optimizer.weight_decay is .*, and now it is 0.3"),
+        (["++optimizer.betas=[0.5,0.6]"], r"optimizer.betas is \[0.9, 0.999\], .* \[0.5, 0.6\]"),
+        (["scheduler.warmup_steps=3"], "its scheduler.warmup_steps is 0, and now it is 3"),
+        (["trainer.accumulate_grad_batches=2"], "with trainer.accumulate_grad_batches=1, and"),
         (["scheduler.name=cosine"], "its scheduler is .*linear.*, and now it is .*cosine"),
         (
             ["+model.freeze=[bert.embeddings.*]"],
             "bert.embeddings.* was trained, and now",
         ),
         (["callbacks.best_model=null"], "the state of BestModel, which is no callback now"),
+        (["callbacks.exact_resume=null"], "the state of ExactResume, which is no callback now"),
+        (["hydra.run.dir=/else"], "hydra.run.dir=/else: a run goes on in its own directory"),
         (["+model.config.intermediate_size=48"], "dense.weight is .* by .* in it, and 48 by"),
     ],
 )

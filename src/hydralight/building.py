@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
 from hydralight import models, optim
+from hydralight.callbacks.checkpoint_io import write_in_place
 from hydralight.callbacks.loops import take_our_loops
 from hydralight.config.blame import key_of, refused
 from hydralight.config.check import check_root, check_targets, parameters
@@ -215,6 +216,7 @@ def build_trainer(cfg: DictConfig, callbacks: list[Any], **arguments: Any) -> Tr
             f"{count(os.cpu_count() or 1, 'core')}, and takes {most} processes at most."
         )
     take_our_loops(trainer, max_epochs)
+    write_in_place(trainer)
     return trainer
 
 

@@ -28,6 +28,10 @@ class ExactResume(Callback):
         self.seed = seed
         self._restored: dict[str, Any] | None = None
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return something: a resume without a callback that has a state is refused."""
+        return {"seed": self.seed}
+
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:

@@ -85,9 +85,7 @@ class Batching:
         return Batches(plan, Place(place.rank, place.world_size))
 
     def order_settings(self, place: Place) -> dict[str, Any]:
-        """Return what decides on the order of a run's rows, beside the size of its batches."""
+        """Return what decides on the order of a run's rows in steps, beside the size of batches."""
         names = ("seed", "group_by_length", "max_tokens")
         settings: dict[str, Any] = {f"data.{name}": getattr(self, name) for name in names}
-        if self.group_by_length or place.world_size > 1:
-            settings["trainer.accumulate_grad_batches"] = place.accumulate_grad_batches
-        return settings
+        return {**settings, "trainer.accumulate_grad_batches": place.accumulate_grad_batches}

@@ -21,6 +21,7 @@ from hydralight.data.mix import Mix
 from hydralight.data.order import Batches, Place
 from hydralight.data.padding import rounded_up
 from hydralight.data.rows import Rows, read_rows
+from hydralight.data.same import check_same, rows_of
 from hydralight.data.shape import Batch, Purpose, Row, Shape
 from hydralight.data.source import SPLITS, Source
 from hydralight.data.splits import Splits
@@ -70,6 +71,7 @@ class DataModule(LightningDataModule):
         self._rows: Rows | None = None
         self._input: Dataset | None = None
         self._encoded: dict[str, Dataset] = {}
+        self._trained_on: dict[str, Any] | None = None
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
     # ------------------------------------------------------------ rows
@@ -215,8 +217,15 @@ class DataModule(LightningDataModule):
         """Return the batches of what is to be predicted."""
         return self._loader("predict", "predict", partial(self._eval_batches, "predict"))
 
+    @property
+    def trained_on(self) -> dict[str, Any]:
+        """What tells the encoded training rows from others."""
+        if self._trained_on is None:
+            self._trained_on = rows_of(self.encoded("train"), self.label_names)
+        return self._trained_on
+
     def state_dict(self) -> dict[str, Any]:
-        """Return the place in the data: the batches taken from it in all."""
+        """Return the place in the data (the batches taken from it in all), and what data it is."""
         consumed, batches_per_epoch = self.consumed, self._batches_per_epoch
         if self.trainer is not None:
             consumed = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
@@ -225,6 +234,7 @@ class DataModule(LightningDataModule):
             "consumed": consumed,
             "batches_per_epoch": batches_per_epoch,
             "global_batch_size": self.global_batch_size,
+            "trained_on": self.trained_on,
             **self.batching.order_settings(self.place),
         }
 
@@ -232,10 +242,10 @@ class DataModule(LightningDataModule):
         """Take up the place that `state_dict` recorded.
 
         Raises:
-            UserError: the order of the data would be another one.
+            UserError: the data or its order would be another one.
         """
         for name, value in self.batching.order_settings(self.place).items():
-            before = state_dict.get(name)
+            before = state_dict.get(name, value)  # earlier versions kept fewer
             if value != before:
                 raise UserError(
                     f"the run was trained with {name}={before}, and another value "
@@ -248,6 +258,7 @@ class DataModule(LightningDataModule):
                 f"all devices, and now there are {size}: resume with the same data.batch_size "
                 "and number of devices."
             )
+        check_same(state_dict.get("trained_on"), self.trained_on)
         self.consumed = state_dict["consumed"]
         self._batches_per_epoch = state_dict["batches_per_epoch"]
 

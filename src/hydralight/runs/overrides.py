@@ -191,7 +191,16 @@ def arguments_in_run(
         run_dir: The run's directory.
         before: What earlier resumes have changed.
         arguments: What was typed.
+
+    Raises:
+        UserError: a training would go on elsewhere.
     """
+    elsewhere = value_of("hydra.run.dir", arguments)
+    if command == "train" and elsewhere is not None and Path(elsewhere).resolve() != run_dir:
+        raise UserError(
+            f"hydra.run.dir={elsewhere}: a run goes on in its own directory, {run_dir}; leave "
+            "it out."
+        )
     own = [
         f"hydra.run.dir={quoted(run_dir)}",
         "hydra.output_subdir=null",

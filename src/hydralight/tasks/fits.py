@@ -1,27 +1,32 @@
 """Whether a checkpoint is of the same training as the one that is to go on from it."""
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from hydralight.errors import UserError
 
 NEEDED = ("state_dict", "optimizer_states", "lr_schedulers", "loops")
+KERNELS = ("fused", "foreach", "capturable", "differentiable")  # how, not what
 
 
-def trained_by(model: nn.Module, optimizer: Optimizer, scheduler: Any) -> dict[str, Any]:
+def trained_by(
+    model: nn.Module, optimizer: Optimizer, scheduler: Any, recipe: Callable[..., Any] | None
+) -> dict[str, Any]:
     """Return what a checkpoint says of the optimizer and the schedule whose states it holds.
 
     Args:
         model: Whose parameters the optimizer trains.
         optimizer: The optimizer.
         scheduler: The schedule; None where there is none.
+        recipe: What has built it.
 
     Returns:
-        Plain values: the classes, the names of the parameters of each group, and how many
-        parameters have a state.
+        Plain values: the classes, what they were built with, the names of the parameters of each
+        group, and how many parameters have a state.
     """
     names = {id(p): name for name, p in model.named_parameters()}
     return {
@@ -31,7 +36,35 @@ def trained_by(model: nn.Module, optimizer: Optimizer, scheduler: Any) -> dict[s
             [names.get(id(p), "") for p in group["params"]] for group in optimizer.param_groups
         ],
         "states": len(optimizer.state),
+        "settings": settings_of(optimizer, recipe),
     }
+
+
+def settings_of(optimizer: Optimizer, recipe: Callable[..., Any] | None) -> dict[str, Any]:
+    """Return what an optimizer and its schedule were built with, as plain values by key.
+
+    Args:
+        optimizer: Its `defaults` are neither changed by a schedule nor by loading a state.
+        recipe: Of the schedule; None where there is none.
+    """
+    arguments = {} if recipe is None else inspect.signature(recipe).parameters
+    options = {name: one.default for name, one in arguments.items()}
+    options |= getattr(recipe, "keywords", {})
+    values = {f"optimizer.{n}": v for n, v in optimizer.defaults.items() if n not in KERNELS}
+    values |= {f"scheduler.{name}": value for name, value in options.items()}
+    return {n: _plain(v) for n, v in values.items() if v is not inspect.Parameter.empty}
+
+
+def _plain(value: Any) -> Any:
+    """Return a value that a checkpoint can hold and that can be compared."""
+    if isinstance(value, Tensor):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    plain = value is None or isinstance(value, bool | int | float | str)
+    return value if plain else getattr(value, "__qualname__", class_of(value))
 
 
 def class_of(thing: object) -> str:
@@ -78,18 +111,28 @@ def check_loaded(checkpoint: Mapping[str, Any], own: Mapping[str, Any], callback
 
 
 def check_training(
-    checkpoint: Mapping[str, Any], model: nn.Module, optimizer: Optimizer, scheduler: Any
+    checkpoint: Mapping[str, Any],
+    model: nn.Module,
+    optimizer: Optimizer,
+    scheduler: Any,
+    recipe: Callable[..., Any] | None,
 ) -> None:
     """Compare what is trained and by what, before the states of a checkpoint are loaded.
+
+    Loading them overwrites what an optimizer was built with, as its learning rate.
 
     Raises:
         UserError: the first thing that differs, or states are missing.
     """
-    now = trained_by(model, optimizer, scheduler)
+    now = trained_by(model, optimizer, scheduler, recipe)
     saved = checkpoint.get("trained", {**now, "states": 0})  # earlier versions did not say
     for what in ("optimizer", "scheduler"):
         if saved[what] != now[what]:
             raise _different(f"its {what} is {saved[what]}, and now it is {now[what]}")
+    was, became = saved.get("settings", now["settings"]), now["settings"]
+    for key in sorted(was.keys() & became.keys()):  # a library's new argument is no difference
+        if was[key] != became[key]:
+            raise _different(f"its {key} is {was[key]}, and now it is {became[key]}")
     before, after = (
         {name: place for place, group in enumerate(one["parameters"]) for name in group}
         for one in (saved, now)

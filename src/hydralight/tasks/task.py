@@ -313,9 +313,9 @@ class Task(LightningModule):
         checkpoint["step_metrics"] = {n: float(value) for n, value in self.step_metrics.items()}
         checkpoint["skipped"] = 0 if self.gradient is None else self.gradient.skipped
         schedules = self.trainer.lr_scheduler_configs
-        checkpoint["trained"] = trained_by(
-            self, self.trainer.optimizers[0], schedules[0].scheduler if schedules else None
-        )
+        schedule = schedules[0].scheduler if schedules else None
+        optimizer = self.trainer.optimizers[0]
+        checkpoint["trained"] = trained_by(self, optimizer, schedule, self.scheduler)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what was saved until training begins; a `UserError` where it does not fit."""
@@ -340,7 +340,7 @@ class Task(LightningModule):
             scheduler = self.scheduler(optimizer, int(steps))
         loaded, self._loaded = self._loaded, None
         if loaded is not None:
-            check_training(loaded, self, optimizer, scheduler)
+            check_training(loaded, self, optimizer, scheduler, self.scheduler)
         if scheduler is None:
             return optimizer
         return {
