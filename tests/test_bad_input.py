@@ -149,6 +149,28 @@ def test_any_text_is_an_input(text, recipe, tmp_path):
     assert json.loads((tmp_path / "out").read_text())["text"] == text
 
 
+def test_a_trained_model_stays_what_it_is(recipe, tmp_path):
+    """Of a run's model only columns are proposed; the input is not written over."""
+    run = hydralight.train([*recipe("bert_mrpc"), "trainer.max_epochs=1"])
+    rows = [{"review": "a b", "other": "c d", "stars": f"{i % 5}"} for i in range(40)]
+    other = write_jsonl(tmp_path / "other.jsonl", rows)
+
+    def refused(command, *typed):
+        with pytest.raises(UserError) as caught:
+            start(command, [f"run={run.path}", *typed])
+        return str(caught.value)
+
+    assert "name two models" in refused("eval", "checkpoint=some/model")
+    assert "try" not in refused("eval", f"data.path={other}", "data.extra_eval=null")
+    assert "trained with single_label" in refused("eval", "data.problem_type=regression")
+    assert "data.labels: the run was trained with " in refused("eval", "data.labels=[x, y]")
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(other)
+    before = link.read_text()
+    assert "would overwrite" in refused("predict", f"input={other}", f"output={link}")
+    assert link.read_text() == before
+
+
 def test_direction_of_a_metric():
     def best(metric, target):
         root = OmegaConf.create({"task": {"metrics": {"mine": {"_target_": target}}}})

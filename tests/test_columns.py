@@ -190,7 +190,7 @@ def test_commonsense_qa_and_arc():
         return {"answerKey": names[i], "question": {"stem": f"why {i}?", "choices": parts}}
 
     columns = {"context": "question.stem", "endings": "question.choices[*].text"}
-    columns |= {"label": "answerKey"}
+    columns |= {"label": "answerKey", "question": None}
     assert choices([listed(i, "ABCDE") for i in (4, 0, 2)], columns=columns) == [4, 0, 2]
     columns |= {"ending_labels": "question.choices[*].label"}
     mixed = [listed(3, "ABCD"), listed(3, "1234"), listed(0, "1234")]
@@ -204,6 +204,28 @@ def test_commonsense_qa_and_arc():
     bad = [{**record[0], "choices": {"text": ["a", "b"], "label": ["1", "1"]}}]
     with pytest.raises(UserError, match="row 1: the ending_labels are one for each ending"):
         choices(bad, columns={**columns, "ending_labels": "choices.label"})
+
+
+def test_null_is_no_column_though_there_is_one_of_the_roles_name():
+    """The records of `question` are none of the endings' opening, nor a text anywhere."""
+    rows = [{"q": "why?", "question": {"stem": "s"}, "endings": ["a", "b"], "label": 1}] * 2
+    columns = {"context": "q", "question": None}
+
+    def read(**changed):
+        source = Source(source=lambda: {"train": rows}, columns={**columns, **changed})
+        return read_rows(source, Splits(validation_fraction=0), Mix(), MultipleChoice())
+
+    assert "question" not in read().splits["train"].column_names
+    with pytest.raises(UserError, match=r"holds struct.*name a field as 'question.stem'"):
+        read(question="question")
+    with pytest.raises(UserError, match=r"takes question, which holds \{stem\}: name one of these"):
+        read(context="{question}")
+    with pytest.raises(UserError, match=r"data\.columns\.label is null, and the task needs it"):
+        read(label=None)
+    pairs = Dataset.from_list([{"text": "a", "text_pair": "b", "label": 0}])
+    where = Where("my.csv", {"text_pair": None})
+    taken = rename_roles(pairs, TextClassification.roles, where, TextClassification.optional_roles)
+    assert taken.column_names == ["text", "label"]
 
 
 # ---------------------------------------------------------------- files and long texts

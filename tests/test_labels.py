@@ -121,5 +121,11 @@ def test_labels_are_declared_said_or_found():
     assert list(shape.declared(rows, several)) == ["x", "y"]
     with pytest.raises(UserError, match="only one label in the training data, 'b'"):
         shape.settled(train, ())
+    kind = "multi_label_classification"
+    listed = Dataset.from_dict({"label": [["b"], ["b"]]})
+    with pytest.raises(UserError, match="only one label in the training data, 'b'"):
+        TextClassification(problem_type=kind).settled(listed, ())
+    with pytest.raises(UserError, match=r"data\.labels names b alone"):
+        TextClassification(problem_type=kind, labels=["b"])
     with pytest.raises(UserError, match="not known without training data"):
         _ = shape.settled(None, ()).label_names

@@ -218,6 +218,7 @@ def test_bad_paths(tmp_path):
     third = write(tmp_path / "c.csv", "b\n1\n")
     assert f"{third} has the columns b, but {path}" in refused({"train": [path, third]})
     assert "do not have the same columns" in refused(f"{tmp_path}/*.csv")
+    assert refused(f"{path}[:200%]").startswith(f"The slice {path}[:200%]: ")
     assert refused(f"{path}[1:]") == f"The slice {path}[1:] has no rows: there are 1 in all."
     assert "did you mean 'sep'?" in refused(path, reader={"sepp": ";"})
     assert "has no field 'c'; it has a." in refused(

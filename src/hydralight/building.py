@@ -31,7 +31,7 @@ from hydralight.data.source import Source
 from hydralight.data.splits import Splits
 from hydralight.errors import UserError, count
 from hydralight.progress import interactive
-from hydralight.runs.run import model_folder
+from hydralight.runs.run import model_folder, own_config
 from hydralight.runs.secrets import is_secret_name, redact
 from hydralight.sweeps.trial import PRUNING
 from hydralight.tasks.task import Task
@@ -258,6 +258,11 @@ def use_trained_model(cfg: DictConfig, run_dir: Path) -> None:
     named: Any = models.read_config(folder, None, trust_remote_code).id2label or {}
     labels = [named[number] for number in range(len(named))]
     unnamed = labels == [f"LABEL_{number}" for number in range(len(labels))]
+    if cfg.get("run") and cfg.data.get("labels"):
+        own = labels if not unnamed else own_config(run_dir).data.get("labels")
+        if own and list(map(str, cfg.data.labels)) != list(map(str, own)):
+            said = ", ".join(map(str, own))
+            raise UserError(f"data.labels: the run was trained with {said}: leave it out.")
     if "labels" in cfg.data and not cfg.data.labels and not unnamed:
         cfg.data.labels = labels
 

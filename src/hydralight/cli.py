@@ -82,7 +82,9 @@ def exit_with(error: Exception, show_traceback: bool) -> None:
     leave_if_unread(error)
     sentence = explain(error)
     if sentence is None and is_ours(error):
-        error.add_note(where_to_report())
+        note = where_to_report()
+        if note not in getattr(error, "__notes__", ()):  # a job's own has passed here already
+            error.add_note(note)
     if sentence is None or show_traceback:
         raise error
     print(f"error: {redact_message(sentence)}", file=sys.stderr)

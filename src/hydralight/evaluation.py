@@ -49,6 +49,7 @@ def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
             cfg.data.path = {split: cfg.data.path}
     task, data = build_task(cfg), build_data(cfg)
     data.validation_split = split
+    data.only_columns = own_run
     predictions = Predictions(run_dir / "predictions" / f"{name}.jsonl")
     trainer = build_trainer(cfg, [predictions, *progress_bar(cfg)], logger=False)
     metrics = run_trainer(trainer, task, data, split)

@@ -21,6 +21,14 @@ from hydralight.runs.environment import record_start
 from hydralight.tasks.data import PredictedRows
 
 
+def is_same_file(source: str, output: str) -> bool:
+    """Whether two paths name one file that is there, through links too."""
+    try:
+        return Path(source).expanduser().samefile(Path(output).expanduser())
+    except OSError:  # a text, or a file that is not there yet
+        return False
+
+
 def predict(cfg: DictConfig, run_dir: Path) -> PredictedRows:
     """Predict `input` (a file, "-" or a text); write JSON lines to `output` or to the terminal.
 
@@ -38,6 +46,8 @@ def predict(cfg: DictConfig, run_dir: Path) -> PredictedRows:
     output = cfg.get("output")
     if output is not None and Path(str(output)).expanduser().is_dir():
         raise UserError(f"output={output} is a folder: name a file in it.")
+    if output is not None and is_same_file(str(cfg.input), str(output)):
+        raise UserError(f"output={output} is the input, which it would overwrite: name another.")
     cfg.trainer = {**cfg.trainer, "devices": 1, "strategy": "auto"}
     task, data = build_task(cfg), build_data(cfg)
     data.predict_from(str(cfg.input))

@@ -16,7 +16,7 @@ from typing import Any
 import datasets
 from datasets import Dataset
 
-from hydralight.data.roles import Where
+from hydralight.data.roles import Where, switched_off
 from hydralight.errors import UserError, did_you_mean
 
 Step = str | int | None  # a field, an item, or each item
@@ -65,6 +65,10 @@ def rename_roles(
             f"data.columns names {unknown[0]!r}, which is no role of this task; its roles are "
             f"{', '.join(roles)}{did_you_mean(unknown[0], roles)}"
         )
+    off = switched_off(columns)
+    if needed := [role for role in roles if role in off and role not in optional]:
+        raise UserError(f"data.columns.{needed[0]} is null, and the task needs it: name a column.")
+    roles = [role for role in roles if role not in off]
     # joined data sets come with a fixed list of columns that they show
     dataset = dataset.with_format(None)
     roles = [r for r in roles if r not in optional or r in columns or r in dataset.column_names]
@@ -76,7 +80,7 @@ def rename_roles(
         spec = columns.get(role, role)
         paths = list(paths_of(spec, features, role))
         for path in paths:
-            check_path(path, features, role, where)
+            _check_is_no_record(check_path(path, features, role, where), spec, path, role, where)
         if isinstance(spec, str) and paths == [(spec, ())]:
             heads[role] = spec
         else:
@@ -198,6 +202,17 @@ def check_path(path: Path, features: Mapping[str, Any], role: str, where: Where)
                 raise NoColumn(f"{where}: {written} holds no lists, and has no items")
             written += "[*]" if step is None else f"[{step}]"
     return feature
+
+
+def _check_is_no_record(feature: Any, spec: Any, path: Path, role: str, where: Where) -> None:
+    """Refuse a record in a template: it has no text of its own."""
+    while (item := items(feature)) is not None:
+        feature = item
+    if isinstance(spec, str) and spec != path[0] and "{" in spec and isinstance(feature, Mapping):
+        raise UserError(
+            f"{where}: data.columns.{role}={spec} takes {path[0]}, which holds "
+            f"{kind_of(feature)}: name one of these fields."
+        )
 
 
 def items(feature: Any) -> Any:

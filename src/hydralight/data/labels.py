@@ -37,6 +37,8 @@ class Labelled(Shape):
         names = [str(label) for label in self.labels] if self.labels else None
         if names and len(set(names)) < len(names):
             raise UserError(f"data.labels names a label twice: {', '.join(names)}.")
+        if names and len(names) == 1 and self.problem_type != "regression":
+            raise UserError(f"data.labels names {names[0]} alone: there are two labels or more.")
         object.__setattr__(self, "labels", names)
 
     @property
@@ -56,7 +58,7 @@ class Labelled(Shape):
 
     def declared(self, rows: Dataset, where: Where) -> Sequence[str]:
         """Return the names of a `ClassLabel`, or of the columns that make up the label."""
-        columns = where.columns.get("label", "label")
+        columns = where.column("label")
         if not isinstance(columns, str):
             return columns
         feature = rows.features.get("label")
@@ -80,11 +82,9 @@ class Labelled(Shape):
         if not declared and (train is None or "label" not in train.column_names):
             return self
         names = list(declared or distinct(train))
-        if len(names) < 2 and self.problem_type == "single_label_classification":
-            raise UserError(
-                f"there is only one label in the training data, {names[0]!r}: name "
-                "those that there can be in data.labels."
-            )
+        if len(names) < 2:
+            there = f"only one label in the training data, {names[0]!r}" if names else "no label"
+            raise UserError(f"there is {there}: name those that there can be in data.labels.")
         return replace(self, labels=names)
 
     def check_targets(self, rows: Columns) -> None:

@@ -64,6 +64,7 @@ class DataModule(LightningDataModule):
         self.make_processor = tokenizer
         self.processor: Any = None
         self.validation_split = "validation"
+        self.only_columns = False  # are to be proposed: the rest is settled by a trained model
         self.later_splits: tuple[str, ...] = ()  # evaluated after training; a lack is told before
         self.too_long_counts: dict[str, int] = {}
         self.consumed = 0  # training batches before this process began
@@ -82,7 +83,8 @@ class DataModule(LightningDataModule):
             known = dict.fromkeys([*SPLITS, self.validation_split])
             cache = datasets.config.HF_DATASETS_CACHE
             with waiting("reading the data"), told_if_full(cache):
-                self._rows = read_rows(self.source, self.splits, self.mix, self.shape, known)
+                parts = self.source, self.splits, self.mix, self.shape
+                self._rows = read_rows(*parts, known, self.only_columns)
             self.shape = self._rows.shape
         return self._rows
 

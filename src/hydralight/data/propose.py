@@ -58,7 +58,12 @@ NUMBERED = re.compile(r"(.*?)[ _.-]?(\d+|[A-Ha-h])")
 
 
 def proposed(
-    rows: Dataset, shape: Shape, recipe: Mapping[str, Any], by: Sequence[str], folder: str
+    rows: Dataset,
+    shape: Shape,
+    recipe: Mapping[str, Any],
+    by: Sequence[str],
+    folder: str,
+    only_columns: bool = False,
 ) -> str:
     """Return what to add to a command so that rows fit a shape; nothing where nothing does.
 
@@ -69,6 +74,7 @@ def proposed(
             them, and a further role takes a plus sign.
         by: Columns that stay as they are, beside the roles.
         folder: Where the image files are that rows name.
+        only_columns: Whether the shape stays as it is.
     """
     picked = np.unique(np.linspace(0, len(rows) - 1, SAMPLE).astype(int))
     some = rows.with_format(None).select(picked)
@@ -78,11 +84,12 @@ def proposed(
     sample = Dataset.from_dict(some[:], features=some.features)  # in memory, with no cache
     specs = [tuple(spec) if isinstance(spec, list) else spec for spec in _specs(sample)]
     values = {spec: _values(sample, spec) for spec in specs}
-    for one, changes in _variants(shape):
+    for one, changes in [(shape, list[str]())] if only_columns else _variants(shape):
         for columns in islice(_mappings(values, one, recipe), TRIES):
-            if _accepted(sample, one, columns, by, folder):
-                unset = {r: None for r in recipe if r not in columns and recipe[r] is not None}
-                mapping = {**columns, **unset}
+            there = {*sample.column_names, *(r for r in recipe if recipe[r] is not None)}
+            unset = {r: None for r in one.optional_roles if r in there and r not in columns}
+            mapping = {**columns, **unset}
+            if _accepted(sample, one, mapping, by, folder):
                 order = [role for role in one.roles if role in mapping]
                 written = ", ".join(f"{role}: {_written(mapping[role])}" for role in order)
                 sign = "+" if recipe and not mapping.keys() <= recipe.keys() else ""
@@ -145,7 +152,8 @@ def _mappings(
         scored = [(_score(role, spec, one, shape), spec) for spec, one in values.items()]
         found = sorted((pair for pair in scored if pair[0] > 0), key=lambda pair: -pair[0])[:BEST]
         if role in shape.optional_roles:
-            # a recipe's own optional role is wanted; another one only where its name is there
+            # a recipe's own optional role is wanted; another one only where its name is there;
+            # a column of the role's own name is left out by null alone
             least = 0 if recipe.get(role) is not None else 60
             found = [(0.3 * score, spec) for score, spec in found if score > least]
             found.append((0.0, None))

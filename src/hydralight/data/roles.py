@@ -13,7 +13,7 @@ from datasets import Dataset
 from hydralight.config.ranges import Text
 from hydralight.errors import UserError
 
-ColumnNames = Mapping[str, Text | Annotated[Sequence[Text], MinLen(1)]]
+ColumnNames = Mapping[str, Text | Annotated[Sequence[Text], MinLen(1)] | None]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Where:
 
     Args:
         name: Of the data set, such as its path and split.
-        columns: Roles to the names of their columns, where they differ.
+        columns: Roles to the names of their columns, where they differ; None is no column.
     """
 
     name: str
@@ -37,16 +37,16 @@ class Where:
         name = path.get(split) if isinstance(path, Mapping) else path
         if isinstance(name, Mapping):  # files that are aligned line by line
             name = " and ".join(map(str, name.values()))
-        return cls(f"{'data.source' if name is None else name} ({split})", said(columns))
+        return cls(f"{'data.source' if name is None else name} ({split})", columns or {})
 
     def column(self, role: str) -> str | Sequence[str]:
         """Return the name of a role's column, or of its columns."""
-        return self.columns.get(role, role)
+        return self.columns.get(role) or role
 
 
-def said(columns: ColumnNames | None) -> ColumnNames:
-    """Return the columns that are named; null unsets a recipe's optional one."""
-    return {role: names for role, names in (columns or {}).items() if names is not None}
+def switched_off(columns: ColumnNames | None) -> set[str]:
+    """Return the roles that null is said for: they are not taken, whatever columns there are."""
+    return {role for role, names in (columns or {}).items() if names is None}
 
 
 def is_text(feature: object) -> bool:
@@ -109,6 +109,11 @@ def check_list(dataset: Dataset, role: str, where: Where) -> None:
     if not (pa.types.is_list(values.type) or pa.types.is_large_list(values.type)):
         raise UserError(
             f"{where}: column '{column}' holds {values.type}, and the {role} are lists."
+        )
+    if pa.types.is_nested(values.type.value_type):
+        raise UserError(
+            f"{where}: column '{column}' holds lists of {values.type.value_type}, and the {role} "
+            f"are lists of texts: name a field of each, as '{column}[*].…'."
         )
     row = pc.index(pc.equal(pc.fill_null(pc.list_value_length(values), 0), 0), True).as_py()
     if row >= 0:

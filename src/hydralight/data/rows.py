@@ -9,7 +9,7 @@ from datasets import Dataset
 from hydralight.data.columns import NoColumn, rename_roles
 from hydralight.data.mix import Mix
 from hydralight.data.propose import headless, proposed
-from hydralight.data.roles import Where, said
+from hydralight.data.roles import Where
 from hydralight.data.shape import Shape
 from hydralight.data.source import SPLITS, Source
 from hydralight.data.splits import Splits
@@ -40,7 +40,12 @@ class Rows:
 
 
 def read_rows(
-    source: Source, parting: Splits, mix: Mix, shape: Shape, known: Iterable[str] = SPLITS
+    source: Source,
+    parting: Splits,
+    mix: Mix,
+    shape: Shape,
+    known: Iterable[str] = SPLITS,
+    only_columns: bool = False,
 ) -> Rows:
     """Read all splits.
 
@@ -50,6 +55,7 @@ def read_rows(
         mix: Further sets.
         shape: What an example is.
         known: The splits that `data.path` may name.
+        only_columns: Whether nothing but columns may be proposed, as a model is trained already.
 
     Raises:
         UserError: whatever is wrong with what was typed, or with a row.
@@ -75,7 +81,8 @@ def read_rows(
             rows[split] = rename_roles(one, roles, where[split], shape.optional_roles)
         except NoColumn as error:
             folder = source.folder(split)
-            raise UserError(with_proposal(error, one, shape, source, roles, folder)) from error
+            sentence = with_proposal(error, one, shape, source, roles, folder, only_columns)
+            raise UserError(sentence) from error
     declared = next((d for s, one in rows.items() if (d := shape.declared(one, where[s]))), ())
     rows = {split: shape.prepare(one, where[split]) for split, one in rows.items()}
     parted = parting.part(rows)
@@ -101,10 +108,11 @@ def with_proposal(
     source: Source,
     roles: Iterable[str],
     folder: str,
+    only_columns: bool = False,
 ) -> str:
     """Return the sentence on a column that is not there, and a line to paste if one would do."""
     by = [column for column in roles if column not in shape.roles]
-    line = proposed(rows, shape, source.columns or {}, by, folder)
+    line = proposed(rows, shape, source.columns or {}, by, folder, only_columns)
     if line:
         return f"{error.what}: try {line}"
     if source.path is not None and headless(rows):
@@ -130,6 +138,6 @@ def read_set(
         split = next((s for s in order if s in found), next(iter(found)))
     if split not in found:
         raise UserError(f"{argument}.{name} has no split '{split}': {', '.join(found)}.")
-    where = Where(f"{argument}.{name} ({one['path']})", said(read.columns))
+    where = Where(f"{argument}.{name} ({one['path']})", read.columns or {})
     rows = rename_roles(found[split], shape.roles, where, shape.optional_roles)
     return shape.prepare(rows, where)

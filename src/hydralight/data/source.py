@@ -19,7 +19,7 @@ from hydralight.data.read.formats import builder_of
 from hydralight.data.read.hub import load_hub
 from hydralight.data.read.images import folder_of, image_files, joined_to_table, located
 from hydralight.data.read.inputs import looks_like_a_file, read_input
-from hydralight.data.roles import ColumnNames, Where, said
+from hydralight.data.roles import ColumnNames, Where, switched_off
 from hydralight.data.shape import Shape
 from hydralight.errors import UserError, did_you_mean
 
@@ -40,7 +40,8 @@ class Source:
         revision: Branch, tag or commit of a hub data set.
         splits: For hub data: split to HF's split expression, such as `{train: "train[:1%]"}`.
             Local data is used whole, or sliced in its own path.
-        columns: Role to column name, where they differ; several names make a list.
+        columns: Role to column name, where they differ; several names make a list, and null says
+            that there is no column for it.
         reader: Options of the `datasets` builder that reads local files (`sep`, `encoding`,
             `field`, `sample_by`, …), and `format` where suffixes do not say what files hold.
         metadata: A table with a row for each image of `path`, whose column of file names is the
@@ -144,7 +145,7 @@ class Source:
     def _with_files(self, found: dict[str, Dataset], shape: Shape) -> dict[str, Dataset]:
         """Find the images that a table names: in `metadata`, or in `path` itself."""
         (role,) = shape.file_roles
-        name = str((self.columns or {}).get(role, role))
+        name = str((self.columns or {}).get(role) or role)
         if self.metadata is not None:
             (table,) = replace(self, path=self.metadata, metadata=None).read().values()
             return {
@@ -174,7 +175,8 @@ class Source:
             UserError: there is no such file, nothing in it, or a column that training used is
                 missing.
         """
-        roles = [role for role in shape.roles if role not in shape.targets]
+        off = switched_off(self.columns)
+        roles = [role for role in shape.roles if role not in shape.targets and role not in off]
         read = replace(self, source=None, metadata=None)
         if shape.file_roles:
             files = image_files(text)
@@ -190,7 +192,7 @@ class Source:
             self.reader or {},
         )
         there = {*rows.column_names, *rows.flatten().column_names}
-        used = said(self.columns)
+        used = {role: names for role, names in (self.columns or {}).items() if role not in off}
         columns = {
             role: names
             for role, names in used.items()

@@ -211,9 +211,30 @@ def arguments_in_run(
     own += [a for a in with_own_configs([]) if a not in arguments]
     added = [key_of(a) in EVALUATING and not a.startswith("+") for a in arguments]
     typed = [f"++{quoted_input(a)}" if add else a for a, add in zip(arguments, added, strict=True)]
+    if command != "train":
+        _check_what_a_model_is(run_dir, arguments)
     typed = with_one_end(typed)
     # a relaunched rank comes with arguments that have been through here already
     return [a for a in [*own, *before] if a not in typed] + typed
+
+
+def _check_what_a_model_is(run_dir: Path, arguments: Sequence[str]) -> None:
+    """Refuse what is typed beside `run=` and would make another model of it.
+
+    Raises:
+        UserError: it does.
+    """
+    checkpoint = value_of("checkpoint", arguments)
+    if checkpoint is not None:
+        raise UserError(
+            f"run={run_dir} and checkpoint={checkpoint} name two models: leave one of them out."
+        )
+    problem = value_of("data.problem_type", arguments)
+    trained = OmegaConf.select(own_config(run_dir), "data.problem_type", default=problem)
+    if problem is not None and problem != trained:
+        raise UserError(
+            f"data.problem_type={problem}: the run was trained with {trained}: leave it out."
+        )
 
 
 def with_one_end(typed: Sequence[str]) -> list[str]:

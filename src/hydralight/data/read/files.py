@@ -24,7 +24,7 @@ from hydralight.data.read.faults import (
 )
 from hydralight.data.read.formats import DEFAULTS, FORMATS, builder_of, suffix
 from hydralight.data.read.whole import check_whole
-from hydralight.errors import UserError, count, did_you_mean, first_line
+from hydralight.errors import UserError, count, did_you_mean, first_line, told
 
 Unfold = Callable[[Dataset], Dataset]
 _SLICE = re.compile(r"(.+?)(\[(?:-?[\d_]+%?)?:(?:-?[\d_]+%?)?\])?")
@@ -59,7 +59,9 @@ def read_local(
     if not part:
         return found
     for split, rows in found.items():
-        (span,) = datasets.ReadInstruction.from_spec("rows" + part).to_absolute({"rows": len(rows)})
+        with told(f"The slice {path}"):
+            spec = datasets.ReadInstruction.from_spec("rows" + part)
+            (span,) = spec.to_absolute({"rows": len(rows)})
         if span.from_ >= span.to:
             raise UserError(f"The slice {path} has no rows: there are {len(rows)} in all.")
         found[split] = rows.select(range(span.from_, span.to))

@@ -13,7 +13,7 @@ from datasets import Dataset
 
 from hydralight.config.ranges import Positive
 from hydralight.data.padding import pad_inputs
-from hydralight.data.roles import Where, check_list, check_text
+from hydralight.data.roles import Where, check_is_text, check_list, check_text
 from hydralight.data.shape import Batch, Columns, Purpose, Row, Shape
 from hydralight.data.tokens import encode_texts
 from hydralight.errors import UserError
@@ -49,6 +49,8 @@ class MultipleChoice(Shape):
     def prepare(self, rows: Dataset, where: Where) -> Dataset:
         """Check that each row has a context and as many endings as the first, and its labels."""
         check_text(rows, "context", where)
+        if "question" in rows.column_names:  # which may be empty
+            check_is_text(rows, "question", where)
         check_list(rows, "endings", where)
         sizes = [len(endings) for endings in rows["endings"][:]]
         for row, size in enumerate(sizes):
