@@ -18,6 +18,7 @@ from hydralight.runs.checkpoints import (
     Record,
     intact_checkpoint,
     put_in_place,
+    read_record,
 )
 from hydralight.runs.checksums import checksum
 
@@ -188,6 +189,15 @@ def test_every_flipped_bit_of_a_record_is_found(last):
         path.write_bytes(flipped)
         with pytest.raises(UserError, match=r"cannot be checked|is damaged"):
             intact_checkpoint(last.parent)
+
+
+@pytest.mark.parametrize("wrong", [{"batches_per_epoch": 0}, {"step": "a"}, {"consumed": -1}])
+def test_a_record_whose_numbers_are_none_is_none(tmp_path, wrong):
+    record = Record(1, 0, 1, 4, "xxh3_128:0")
+    (tmp_path / "last.json").write_text(record.text)
+    assert read_record(tmp_path / "last.json") == record
+    (tmp_path / "last.json").write_text(replace(record, **wrong).text)
+    assert read_record(tmp_path / "last.json") is None
 
 
 @pytest.mark.parametrize("size", [0, 1, 1000, -1])

@@ -123,14 +123,29 @@ def test_checkpoints_that_were_deleted_are_missed(run):
         hydralight.train([f"resume={run.path}", "trainer.max_epochs=2"])
 
 
+def test_a_directory_inside_of_a_model_is_refused(words, run):
+    with pytest.raises(UserError, match="model is an exported model: name a directory outside"):
+        hydralight.train([*words, f"hydra.run.dir={run.path / 'model/more'}"])
+    verify(run.path / "model")
+
+
 @pytest.mark.parametrize("name", ["config.yaml", "model/mine.bin", "samples/mine.txt"])
-def test_a_folder_of_the_users_is_not_written_over(words, tmp_path, name):
+@pytest.mark.parametrize("hydras", [False, True])
+def test_a_folder_of_the_users_is_not_written_over(words, tmp_path, name, hydras):
+    if hydras:  # of another program
+        (tmp_path / "mine/.hydra").mkdir(parents=True)
+        (tmp_path / "mine/.hydra/config.yaml").write_text("lr: 1\nmodel: {}\ntrainer: {}\n")
     path = tmp_path / "mine" / name
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("mine")
+
+    def files():
+        return {p: p.read_text() for p in (tmp_path / "mine").rglob("*") if p.is_file()}
+
+    before = files()
     with pytest.raises(UserError, match="is not a run's, and would be written over"):
         hydralight.train([*words, f"hydra.run.dir={tmp_path / 'mine'}"])
-    assert [p for p in (tmp_path / "mine").rglob("*") if p.is_file()] == [path]
+    assert files() == before
 
 
 def test_an_export_replaces_only_exports(words, tmp_path):

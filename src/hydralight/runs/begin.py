@@ -6,7 +6,10 @@ removed, so that the files of a run do not depend on how often it was begun.
 
 from pathlib import Path
 
+import yaml
+
 from hydralight.errors import UserError
+from hydralight.runs.checksums import NAME as CHECKSUMS
 from hydralight.runs.files import remove
 from hydralight.runs.run import read_metrics
 
@@ -50,14 +53,34 @@ def check_no_training_is_here(run_dir: Path) -> None:
 
 
 def check_it_is_ours(run_dir: Path) -> None:
-    """Raise a `UserError` where files lie that are no run's, and would be written over."""
+    """Refuse a directory with files that are no run's, and would be written over.
+
+    Raises:
+        UserError: there are some, or it lies in an exported model.
+    """
+    for folder in (run_dir, *run_dir.parents):
+        if (folder / CHECKSUMS).is_file() and (folder / "config.json").is_file():
+            raise UserError(f"{folder} is an exported model: name a directory outside of it.")
     names = (*FILES, *FOLDERS, *KEPT, "predictions")
-    found = [name for name in names if (run_dir / name).exists()]
-    if found and not (run_dir / ".hydra").is_dir():
+    found = [name for name in names if _holds_something(run_dir / name)]
+    if found and not _has_our_config(run_dir):
         raise UserError(
             f"{run_dir / found[0]} is not a run's, and would be written over: name another "
             "directory."
         )
+
+
+def _holds_something(path: Path) -> bool:
+    return any(path.iterdir()) if path.is_dir() else path.exists()
+
+
+def _has_our_config(run_dir: Path) -> bool:
+    """Whether the config beside is one of ours: other programs that use Hydra write theirs so."""
+    try:
+        config = yaml.safe_load((run_dir / ".hydra" / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    return isinstance(config, dict) and config.keys() >= {"task", "tokenizer", "trust", "resume"}
 
 
 def has_come_to_something(run_dir: Path) -> bool:

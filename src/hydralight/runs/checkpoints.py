@@ -174,7 +174,9 @@ def read_record(path: Path) -> Record | None:
     except (OSError, ValueError, TypeError, AttributeError):
         return None
     known = isinstance(record.checksum, str) and record.checksum.startswith(f"{ALGORITHM}:")
-    return record if known else None
+    numbers = [record.step, record.epoch, record.consumed, record.batches_per_epoch]
+    right = all(type(number) is int and number >= 0 for number in numbers)
+    return record if known and right and record.batches_per_epoch else None
 
 
 def intact_checkpoint(folder: Path) -> tuple[Path, Record]:
