@@ -139,6 +139,7 @@ KEYS = {
     "callbacks.samples.num_samples": ("bert_mrpc", "1"),
     "callbacks.best_model.card.experiment": ("bert_mrpc", "another"),
     "callbacks.best_model.card.base_model": ("bert_mrpc", "another"),
+    "callbacks.ema.use_buffers": ("bert_mrpc", "true", "callbacks=ema callbacks.ema.decay=0.9"),
     "callbacks.ema.decay": ("bert_mrpc", "0.1", "callbacks=ema optimizer.lr=1e-2"),
 }
 ELSEWHERE = {  # where a change is seen that a tiny run on stand-ins does not show

@@ -240,7 +240,10 @@ class BestModel(Callback):
 
 @contextmanager
 def length_of(processor: Any, positions: int | None) -> Iterator[Any]:
-    """Let a tokenizer say that it takes no more tokens than the model has positions."""
+    """Let a tokenizer say that it takes no more tokens than the model has positions, and no more."""
+    if getattr(processor, "is_fast", False):  # what the last call has left, if rows were encoded
+        processor.backend_tokenizer.no_truncation()
+        processor.backend_tokenizer.no_padding()
     own = getattr(processor, "model_max_length", None)
     if own is None or positions is None:
         yield processor
