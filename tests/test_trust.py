@@ -25,6 +25,7 @@ from hydralight.config.typed import Typed
 from hydralight.errors import UserError
 from hydralight.metrics.evaluate import Evaluate
 from hydralight.runs.logs import RunLog
+from hydralight.runs.overrides import with_groups_off
 from hydralight.runs.secrets import redact
 
 SECRET = "n0t-for-y0ur-eyes"
@@ -145,6 +146,7 @@ RECIPES = {
     "a log handler by another name": (
         "callbacks: {x: {_target_: hydralight.callbacks.progress.Messages}}", LISTED + "|imported"
     ),
+    "a record of what was typed": ("hydra: {overrides: {task: [seed=7]}}", "a record of what is"),
     "a shell in a module of ours": (
         "callbacks: {x: {_target_: hydralight.data.read.files.os.system, command: id}}",
         LISTED,
@@ -602,6 +604,26 @@ def test_a_name_that_is_a_link_out_of_the_run(tmp_path):
             cfg = OmegaConf.create({"callbacks": {"a": {"_target_": "x.Y", key: value}}})
             with pytest.raises(UserError, match=PLACE) if refused else nullcontext():
                 check_trust(cfg, Typed(), tmp_path / "run")
+
+
+def test_tags_notes_and_names_are_texts(tmp_path):
+    wandb = {"tags": ["https://x.example", "/a"], "notes": "s3://a ../b", "name": "https://x"}
+    wandb["_target_"] = "lightning.pytorch.loggers.WandbLogger"
+    check_trust(OmegaConf.create({"logger": {"wandb": wandb}}), Typed(), tmp_path)
+    with pytest.raises(UserError, match=PLACE):
+        check_trust(
+            OmegaConf.create({"logger": {"wandb": {**wandb, "name": "../x"}}}), Typed(), tmp_path
+        )
+
+
+def test_keys_of_a_run_are_not_put_into_what_is_typed(tmp_path):
+    (tmp_path / ".hydra").mkdir()
+    odd = OmegaConf.create({"logger": {"csv=null,x": {"a": 1}}})
+    OmegaConf.save(odd, tmp_path / ".hydra/config.yaml")
+    with pytest.raises(UserError, match="no such name"):
+        with_groups_off(["logger=null"], tmp_path)
+    OmegaConf.save(OmegaConf.create({"logger": {"my-csv": 1}}), tmp_path / ".hydra/config.yaml")
+    assert with_groups_off(["logger=null"], tmp_path) == ["logger.my-csv=null"]
 
 
 def test_variables_that_are_given(monkeypatch):

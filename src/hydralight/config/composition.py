@@ -65,6 +65,7 @@ class Loader(ConfigLoaderImpl):
             if kept not in self._trusted:
                 self._trusted[kept] = own_values(self._without_recipe(config_name, kept, run_mode))
             _compare(own_values(composed), self._trusted[kept])
+            self._compare_record(composed, overrides)
         return composed
 
     def _typed_of_the_program(self, overrides: list[str]) -> Iterator[Override]:
@@ -74,6 +75,16 @@ class Loader(ConfigLoaderImpl):
             ours = any(_within(key.replace("/", "."), own) for own in OWN_KEYS) or key == "paths"
             if self.typed.holds(override) and (ours or _is_trusted_choice(override)):
                 yield override
+
+    def _compare_record(self, composed: DictConfig, overrides: list[str]) -> None:
+        """Refuse a recipe that adds to Hydra's record of what it was given."""
+        given = [o.input_line for o in self.parse_overrides(None, overrides)]
+        record: Any = OmegaConf.to_container(composed.hydra.overrides, resolve=False)
+        if sorted(map(str, [*record["hydra"], *record["task"]])) != sorted(map(str, given)):
+            raise UserError(
+                "a recipe or a search sets hydra.overrides, which is a record of what is typed: "
+                "take it out."
+            )
 
     def _without_recipe(
         self, config_name: str, typed: tuple[str, ...], run_mode: RunMode

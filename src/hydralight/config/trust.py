@@ -52,6 +52,9 @@ WANDB_SETTINGS += ("show_errors", "init_timeout", "x_stats_sampling_interval", "
 # Groups whose own keys name what is read; a target further in has the rules of any other.
 READERS = ("data", "data.source", "model", "tokenizer")
 WRITERS = ("callbacks", "logger", "trainer", "task", "hparams_search")
+# Of a logger, texts that it shows; a name may be that of a folder too, but is no address.
+SHOWN = re.compile(r"logger\.[^.\[]+\.(tags|notes)(\[\d+\])?")
+SHOWN_NAME = re.compile(r"logger\.[^.\[]+\.(name|group|job_type)")
 TEXTS = "callbacks.best_model.card."  # which are written down, and nothing more
 OURS = (
     "hydralight.data.",
@@ -226,9 +229,9 @@ def writes_elsewhere(leaf: Leaf, run_dir: Path) -> bool:
         return False
     if not leaf.target and leaf.path.partition(".")[0] not in WRITERS:
         return False
-    if leaf.path.startswith(TEXTS):
+    if leaf.path.startswith(TEXTS) or SHOWN.fullmatch(leaf.path):
         return False
-    if ADDRESS.match(text):
+    if ADDRESS.match(text) and not SHOWN_NAME.fullmatch(leaf.path):
         return True
     looks = text.startswith(("/", "~", "\\")) or ".." in re.split(r"[/\\]", text)
     if "\0" in text:  # no file has such a name

@@ -134,7 +134,10 @@ def with_groups_off(arguments: Sequence[str], run_dir: Path | None = None) -> li
             changed += [] if group in off else [f"~{group}"]
         else:
             node = OmegaConf.select(own_config(run_dir), group)
-            keys = list(node) if isinstance(node, DictConfig) else []
+            keys = [str(key) for key in node] if isinstance(node, DictConfig) else []
+            for key in keys:  # which become part of what is typed
+                if not re.fullmatch(r"[A-Za-z_][\w-]*", key):
+                    raise UserError(f"{run_dir}: its config has {key!r} in {group}: no such name.")
             keys = ["_target_"] if "_target_" in keys else keys
             changed += [f"{group}.{key}=null" for key in keys]
     return changed
