@@ -240,7 +240,7 @@ class BestModel(Callback):
 
 @contextmanager
 def length_of(processor: Any, positions: int | None) -> Iterator[Any]:
-    """Let a tokenizer say that it takes no more tokens than the model has positions, and no more."""
+    """Let a tokenizer say that it takes no more tokens than the model has positions."""
     if getattr(processor, "is_fast", False):  # what the last call has left, if rows were encoded
         processor.backend_tokenizer.no_truncation()
         processor.backend_tokenizer.no_padding()
