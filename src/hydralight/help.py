@@ -8,7 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from hydralight.config.project import CONFIG_DIR, config_dirs
-from hydralight.shell import line
+from hydralight.shell import short
 
 WIDTH = 80
 COMMANDS = {
@@ -58,18 +58,18 @@ def text_of(command: str, argv: Sequence[str] = ()) -> str:
         return "\n".join(["hydralight <command> …", "", *listed, "", "hydralight train --help"])
     said = textwrap.wrap(COMMANDS[command], WIDTH)
     if command == "report":
-        return "\n".join([*said, "", f"  {line(command)} <run or sweep directory>"])
+        return "\n".join([*said, "", f"  {short(command)} <run or sweep directory>"])
     folders = [*config_dirs(), *_typed_folders(argv)]
     return "\n".join(
         [
-            f"{line(command)} [group=choice …] [key=value …]",
+            f"{short(command)} [group=choice …] [key=value …]",
             *("", *said, ""),
             "Groups and their choices: group=choice, and group=null switches one off",
             *(_row(group, " ".join(choices)) for group, choices in _groups(folders)),
             *("", "Keys: key=value; those of a group as group.key=value"),
             *(_row(key, text) for key, text in _keys(command)),
             *("", "Examples"),
-            *(f"  {line(command, *words)}" for words in EXAMPLES[command]),
+            *(f"  {short(command, *words)}" for words in EXAMPLES[command]),
             *("", "--cfg job prints the whole config, --hydra-help what Hydra takes"),
         ]
     )

@@ -22,6 +22,13 @@ def line(command: str, *arguments: str) -> str:
     return shlex.join([*start, *arguments])
 
 
+def short(command: str, *arguments: str) -> str:
+    """Return the same line as it is written about, wherever Python and the script lie."""
+    own = Path(sys.argv[0]).suffix == ".py"
+    start = ["python", f"{command}.py"] if own else ["hydralight", command]
+    return shlex.join([*start, *arguments])
+
+
 def near(path: Path) -> str:
     """Return a path as it is typed here: relative, where it is below the working directory."""
     here = Path.cwd()
