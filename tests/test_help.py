@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from hydralight.config.project import CONFIG_DIR
 from hydralight.help import EXAMPLES, text_of
 from hydralight.runs.overrides import parsed
+from hydralight.shell import short
 
 OWN = ROOT / "examples/own_project"
 
@@ -33,6 +34,17 @@ def test_help_has_the_groups_their_choices_the_keys_and_examples(command):
         assert len(row) == 2, f"{key} has no word on what it is"
     examples = [line for line in lines if line.startswith(f"  hydralight {command} ")]
     assert len(examples) == 5
+
+
+def test_a_line_is_written_for_a_script_of_ours_or_for_the_program(monkeypatch):
+    for started, start in [
+        ("/far/train.py", "python eval.py"),
+        ("/bin/hydralight", "hydralight eval"),
+        ("/lib/pytest/__main__.py", "hydralight eval"),
+        ("-c", "hydralight eval"),
+    ]:
+        monkeypatch.setattr("sys.argv", [started])
+        assert short("eval", "run=a b") == f"{start} 'run=a b'"
 
 
 def test_examples_name_what_there_is():

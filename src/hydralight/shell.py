@@ -6,6 +6,8 @@ import shutil
 import sys
 from pathlib import Path
 
+SCRIPTS = ("train.py", "eval.py", "predict.py", "report.py")
+
 
 def line(command: str, *arguments: str) -> str:
     """Return the line that runs one of our commands, as this process was started.
@@ -15,7 +17,7 @@ def line(command: str, *arguments: str) -> str:
         arguments: As the command takes them; they are quoted for the shell here.
     """
     script = Path(sys.argv[0]).with_name(f"{command}.py")
-    if Path(sys.argv[0]).suffix == ".py" and script.is_file():
+    if _by_script() and script.is_file():
         start = [_program("python"), str(script)]
     else:
         start = [_program("hydralight"), command]
@@ -24,9 +26,13 @@ def line(command: str, *arguments: str) -> str:
 
 def short(command: str, *arguments: str) -> str:
     """Return the same line as it is written about, wherever Python and the script lie."""
-    own = Path(sys.argv[0]).suffix == ".py"
-    start = ["python", f"{command}.py"] if own else ["hydralight", command]
+    start = ["python", f"{command}.py"] if _by_script() else ["hydralight", command]
     return shlex.join([*start, *arguments])
+
+
+def _by_script() -> bool:
+    """Whether this process is a script of ours, not the installed program or another's."""
+    return Path(sys.argv[0]).name in SCRIPTS
 
 
 def near(path: Path) -> str:
