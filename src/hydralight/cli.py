@@ -16,6 +16,7 @@ from hydralight.completion import add_own_configs, command_asked_for, is_asked
 from hydralight.config.blame import is_ours, where_to_report
 from hydralight.config.composition import composing
 from hydralight.config.explain import explain
+from hydralight.config.flags import check_flags
 from hydralight.config.project import CONFIG_DIR
 from hydralight.config.resolvers import register_resolvers
 from hydralight.config.typed import Typed
@@ -25,6 +26,7 @@ from hydralight.help import COMMANDS, text_of
 from hydralight.manners import leave_if_unread, manners
 from hydralight.runs.logs import hide_secrets
 from hydralight.runs.secrets import redact_message
+from hydralight.shell import short
 
 HELP = ("-h", "--help")
 
@@ -64,6 +66,7 @@ def main(command: str) -> None:
             return
         if is_asked(sys.argv[1:]):
             add_own_configs()
+        check_flags(sys.argv[1:])
         config_name, typed = prepare(command, sys.argv)
         register_resolvers(typed)
         os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to the handler below
@@ -134,8 +137,10 @@ def report(argv: list[str]) -> None:
         if any(argument in HELP for argument in argv[1:]):
             print(text_of("report"))
             return
-        if len(argv) != 2:
-            raise UserError("name one directory: python report.py <run or sweep directory>.")
+        if len(argv) == 1:
+            raise UserError(f"name one directory: {short('report')} <run or sweep directory>.")
+        if extra := [a for place, a in enumerate(argv) if place > 1 or a.startswith("-")]:
+            raise UserError(f"report takes one directory and nothing else: leave out {extra[0]}.")
         folder = Path(argv[1]).expanduser().resolve()
         if not folder.is_dir():
             raise UserError(f"there is no directory {argv[1]}.")

@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from hydralight.config.blame import blamed, key_of, refused
+from hydralight.config.project import config_dirs
 from hydralight.errors import UserError, did_you_mean
 
 OUT_OF_MEMORY = (
@@ -37,6 +38,10 @@ def explain(error: BaseException, cfg: DictConfig | None = None) -> str | None:
         return " ".join(str(error).split())
     if type(error).__module__.startswith("wandb."):
         return f"W&B: {error} (or keep the run here: logger.wandb.offline=true)"
+    if isinstance(error, OverrideParseException) and "=" not in error.override:
+        recipes = [path.stem for folder in config_dirs() for path in folder.glob("experiment/*")]
+        written = f"experiment={error.override}" if error.override in recipes else "key=value"
+        return f"'{error.override}' is no key with a value: write {written}"
     if isinstance(error, OverrideParseException):
         return (
             f"'{error.override}' is not a valid override; a value with brackets, colons, commas, "
