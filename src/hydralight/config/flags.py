@@ -25,7 +25,7 @@ def check_flags(arguments: Sequence[str]) -> None:
         raise UserError(f"{message.replace(chr(10), ' ').rstrip('.')}.")
 
     parser.error = refuse  # type: ignore[method-assign]
-    _, unknown = parser.parse_known_args(list(arguments))
+    _, unknown = parser.parse_known_intermixed_args(list(arguments))
     if unknown:
         raise UserError(_unknown(unknown[0], known))
 
