@@ -16,6 +16,7 @@ import hydralight
 from hydralight.building import dealt
 from hydralight.config.project import CONFIG_DIR
 from hydralight.data.mix import Mix
+from hydralight.data.readings import headless
 from hydralight.data.rows import read_rows
 from hydralight.data.source import Source
 from hydralight.data.splits import Splits
@@ -82,7 +83,8 @@ FITTING = {  # a recipe, rows, and the line
     "mnli": (
         "bert_mrpc",
         lambda i: {"premise": text(i), "hypothesis": text(i + 1, 5), "label": KINDS[i % 3]},
-        "'data.columns={text: premise, text_pair: hypothesis, label: label}'",
+        "'data.columns={text: premise, text_pair: hypothesis, label: label}' "
+        "optimized_metric=val/f1_macro",
     ),
     "mrpc.tsv": (
         "bert_mrpc",
@@ -103,7 +105,7 @@ FITTING = {  # a recipe, rows, and the line
     "ag news": (
         "distilbert_emotion",
         lambda i: {"Class Index": i % 4 + 1, "Title": text(i, 3), "Description": text(i, 20)},
-        "'data.columns={text: Description, label: Class Index}'",
+        "'data.columns={text: Description, label: Class Index}' optimized_metric=val/f1_macro",
     ),
     "samsum": (
         "bart_cnn",
@@ -273,11 +275,45 @@ def test_a_folder_a_class(tmp_path):
     assert one(shlex.split(line)).shape.label_names == ["cat", "dog"]
 
 
-def test_a_file_without_a_header(tmp_path):
-    path = tmp_path / "train.csv"
-    path.write_text("".join(f'{i % 4 + 1},"Title {i}","{text(i, 30)}"\n' for i in range(8)))
-    message = refused(partial(read, "distilbert_emotion", path=str(path)))
-    assert "'data.reader={column_names: [a, b, c]}'" in message
+def cells(i):
+    return [text(i, 12), ["joy", "anger", "fear"][i % 3]]
+
+
+READINGS = {  # a file's name, its lines, what to type for its reader, and what is the first text
+    "label first": ("a.csv", [",".join(cells(i)[::-1]) for i in range(60)], "column_names: [a, b]"),
+    "text first": ("a.csv", [",".join(cells(i)) for i in range(60)], "column_names: [a, b]"),
+    "numbers": ("a.csv", [f"{i % 4},{text(i, 2)}" for i in range(60)], "column_names: [a, b]"),
+    "equal cells": (
+        *("a.csv", [f"{i % 2},{text(i, 12)},{i % 2}" for i in range(60)]),
+        "column_names: [a, b, c]",
+    ),
+    "tabs": ("a.csv", ["t\tl", *("\t".join(cells(i)) for i in range(60))], 'sep: "\\t"'),
+    "no header, semicolons": (
+        *("a.txt", [";".join(cells(i)) for i in range(60)]),
+        'format: csv, sep: ";", column_names: [a, b]',
+    ),
+}
+
+
+@pytest.mark.parametrize("name", READINGS)
+def test_a_table_without_header_or_with_another_separator(name, tmp_path):
+    file, lines, reader = READINGS[name]
+    path = tmp_path / file
+    path.write_text("\n".join(lines))
+    said = refused(partial(read, "distilbert_emotion", path=str(path)))
+    assert f": try 'data.reader={{{reader}}}'" in said
+    line = shlex.split(said.partition(": try ")[2])
+    with initialize_config_dir(str(CONFIG_DIR)):
+        cfg = compose("train", ["experiment=distilbert_emotion", *line])
+    found = read("distilbert_emotion", line, path=str(path), reader=dict(cfg.data.reader))
+    assert len(found.splits["train"]) == 60
+    assert found.splits["train"]["text"][0] == text(0, 2 if name == "numbers" else 12)
+
+
+@pytest.mark.parametrize("names", [["0", "1", "text"], ["sentence", "a question of five words"]])
+def test_a_header_is_a_header(names):
+    rows = Dataset.from_list([dict.fromkeys(names, text(i)) for i in range(9)])
+    assert not headless(rows)
 
 
 def test_the_line_is_pasted(recipe, tmp_path):

@@ -1,6 +1,8 @@
 """Labels of examples, in the forms that files and the hub give them."""
 
+import logging
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
@@ -11,6 +13,7 @@ from hydralight.data.roles import Where, check_texts, is_text
 from hydralight.data.shape import Columns, Shape
 from hydralight.errors import UserError, did_you_mean
 
+log = logging.getLogger(__name__)
 ProblemType = Literal[
     "single_label_classification", "multi_label_classification", "regression"
 ]  # as in HF's model configs
@@ -72,6 +75,8 @@ class Labelled(Shape):
                 self.label_delimiter,
             )
             rows = named_labels(rows, self.problem_type, names, delimiter, where.name)
+            if self.problem_type == "single_label_classification" and "-1" not in (names or ()):
+                rows = _unlabelled(rows, where)
         check_texts(rows, self.text_roles, where)
         return rows
 
@@ -82,8 +87,10 @@ class Labelled(Shape):
         if not declared and (train is None or "label" not in train.column_names):
             return self
         names = list(declared or distinct(train))
+        if not names:
+            raise UserError(f"none of the {len(train or ())} training rows has a label.")
         if len(names) < 2:
-            there = f"only one label in the training data, {names[0]!r}" if names else "no label"
+            there = f"only one label in the training data, {names[0]!r}"
             raise UserError(f"there is {there}: name those that there can be in data.labels.")
         return replace(self, labels=names)
 
@@ -190,6 +197,22 @@ def _named(
         return {"label": rows["label"]}
     function = several if problem_type == "multi_label_classification" else name
     return {"label": [function(value) for value in rows["label"]]}
+
+
+def _unlabelled(rows: Dataset, where: Where) -> Dataset:
+    """Take -1 for no label where all rows have it, and say where some have it."""
+    found = Counter(rows["label"][:])
+    number = found.pop("-1", 0)
+    if number and not found:
+        none: dict[str, list[None]] = {"label": [None] * len(rows)}
+        return rows.map(lambda _: none, batched=True, batch_size=None, features=rows.features)
+    if number and len(found) > 1 and set(found) == set(map(str, range(len(found)))):
+        log.warning(
+            "%s: %d of %d rows have the label -1, which is taken for a class: where it says that "
+            "they have none, leave them out of the file",
+            *(where, number, len(rows)),
+        )
+    return rows
 
 
 def distinct(dataset: Dataset, column: str = "label") -> list[str]:

@@ -20,6 +20,7 @@ from hydralight.data.encoding import Encoding, cache_folder, processor_id
 from hydralight.data.mix import Mix
 from hydralight.data.order import Batches, Place
 from hydralight.data.padding import rounded_up
+from hydralight.data.roles import Where, check_targets_there
 from hydralight.data.rows import Rows, read_rows
 from hydralight.data.same import check_same, rows_of
 from hydralight.data.shape import Batch, Purpose, Row, Shape
@@ -137,6 +138,8 @@ class DataModule(LightningDataModule):
                     f"there is no '{split}' split (there are: {', '.join(rows.splits)}): "
                     f"name one in data.path{part}."
                 )
+            where = Where.of(self.source.path, split)
+            check_targets_there(rows.splits[split], rows.shape.targets, where)
             trains = split == "train" and self.validation_split != "train"
             purpose: Purpose = "train" if trains else "evaluate"
             try:

@@ -89,18 +89,14 @@ def proposed(
             there = {*sample.column_names, *(r for r in recipe if recipe[r] is not None)}
             unset = {r: None for r in one.optional_roles if r in there and r not in columns}
             mapping = {**columns, **unset}
-            if _accepted(sample, one, mapping, by, folder):
+            if (accepted := _accepted(sample, one, mapping, by, folder)) is not None:
                 order = [role for role in one.roles if role in mapping]
-                written = ", ".join(f"{role}: {_written(mapping[role])}" for role in order)
+                written = ", ".join(f"{role}: {as_typed(mapping[role])}" for role in order)
                 sign = "+" if recipe and not mapping.keys() <= recipe.keys() else ""
+                if not changes and not only_columns:
+                    changes = _metric(accepted)
                 return " ".join([shlex.quote(f"{sign}data.columns={{{written}}}"), *changes])
     return ""
-
-
-def headless(rows: Dataset) -> bool:
-    """Whether the names of columns look like values: the file has no header then."""
-    names = rows.column_names
-    return any(re.fullmatch(r"-?\d+(\.\d+)*", name) or len(name) > 60 for name in names)
 
 
 # ------------------------------------------------------------ what there is
@@ -277,31 +273,39 @@ def _variants(shape: Any) -> Iterator[tuple[Shape, list[str]]]:
             yield other, [f"data.problem_type={kind}", *unset, "optimized_metric=val/loss"]
 
 
+def _metric(shape: Any) -> list[str]:
+    """Return a metric that classification has whatever the number of classes; `f1` is of two."""
+    problem = getattr(shape, "problem_type", None)
+    several = problem == "single_label_classification" and len(shape.label_names) > 2
+    return ["optimized_metric=val/f1_macro"] if several else []
+
+
 def _accepted(
     sample: Dataset, shape: Shape, columns: Mapping[str, Any], by: Sequence[str], folder: str
-) -> bool:
-    """Whether sampled rows are taken under these columns, and their targets known."""
+) -> Shape | None:
+    """Return the shape with its labels if sampled rows are taken under these columns, or None."""
     where = Where("the data", columns)
     if any(column not in {*columns, *sample.column_names} for column in by):
-        return False
+        return None
     try:
         for role in shape.file_roles:
             sample = located(sample, columns[role], folder)
         rows = rename_roles(sample, shape.roles, where, shape.optional_roles)
         declared = shape.declared(rows, where)
         prepared = shape.prepare(rows, where)
-        shape.settled(prepared, declared).check_targets(prepared[:])
+        settled = shape.settled(prepared, declared)
+        settled.check_targets(prepared[:])
     except Exception:  # whatever it is that these columns are not
-        return False
-    return True
+        return None
+    return settled
 
 
-def _written(spec: Any) -> str:
-    """Return a column as it is typed."""
+def as_typed(spec: Any) -> str:
+    """Return a column, or several, as they are typed."""
     if spec is None:
         return "null"
     if isinstance(spec, list):
-        return f"[{', '.join(map(_written, spec))}]"
+        return f"[{', '.join(map(as_typed, spec))}]"
     plain = re.fullmatch(r"[A-Za-z_][\w.]*( [\w.]+)*", spec)
     words = ("null", "true", "false", "nan", "inf", "yes", "no", "on", "off", "y", "n")
     return spec if plain and spec.lower() not in words else json.dumps(spec, ensure_ascii=False)

@@ -122,3 +122,15 @@ def check_list(dataset: Dataset, role: str, where: Where) -> None:
     if missing >= 0:
         row = pc.list_parent_indices(values)[missing].as_py()
         raise UserError(f"{where}, row {row + 1}: one of the {role} ('{column}') is missing.")
+
+
+def check_targets_there(dataset: Dataset, targets: Collection[str], where: Where) -> None:
+    """Raise a `UserError` where no row of a split that is to be trained on or evaluated has any."""
+    for role in targets:
+        if role not in dataset.column_names:
+            continue
+        if dataset.with_format("arrow")[role][:].null_count == len(dataset):
+            raise UserError(
+                f"{where}: none of its {len(dataset)} rows has a {role} (null, and -1 in all rows, "
+                "say so): it can be predicted on, and neither trained on nor evaluated."
+            )

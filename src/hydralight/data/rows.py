@@ -1,6 +1,7 @@
 """From a source to the rows of each split: named by role, checked, carved and mixed."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,7 +9,8 @@ from datasets import Dataset
 
 from hydralight.data.columns import NoColumn, rename_roles
 from hydralight.data.mix import Mix
-from hydralight.data.propose import headless, proposed
+from hydralight.data.propose import as_typed, proposed
+from hydralight.data.readings import readings
 from hydralight.data.roles import Where
 from hydralight.data.shape import Shape
 from hydralight.data.source import SPLITS, Source
@@ -80,8 +82,8 @@ def read_rows(
         try:
             rows[split] = rename_roles(one, roles, where[split], shape.optional_roles)
         except NoColumn as error:
-            folder = source.folder(split)
-            sentence = with_proposal(error, one, shape, source, roles, folder, only_columns)
+            by_ = [column for column in roles if column not in shape.roles]
+            sentence = with_proposal(error, one, shape, source, split, by_, only_columns)
             raise UserError(sentence) from error
     declared = next((d for s, one in rows.items() if (d := shape.declared(one, where[s]))), ())
     rows = {split: shape.prepare(one, where[split]) for split, one in rows.items()}
@@ -106,22 +108,29 @@ def with_proposal(
     rows: Dataset,
     shape: Shape,
     source: Source,
-    roles: Iterable[str],
-    folder: str,
+    split: str,
+    by: Sequence[str] = (),
     only_columns: bool = False,
 ) -> str:
     """Return the sentence on a column that is not there, and a line to paste if one would do."""
-    by = [column for column in roles if column not in shape.roles]
-    line = proposed(rows, shape, source.columns or {}, by, folder, only_columns)
-    if line:
-        return f"{error.what}: try {line}"
-    if source.path is not None and headless(rows):
-        names = ", ".join("abcdefgh"[: len(rows.column_names)])
-        return (
-            f"{error.what}: where the file has no header, name its columns, as in "
-            f"'data.reader={{column_names: [{names}]}}'"
-        )
+    folder, first = source.folder(split), dict[str, Any]()
+    for reader, read in readings(source, split, rows):
+        line = proposed(read, shape, source.columns or {}, by, folder, only_columns)
+        first = first or reader
+        if line:
+            return f"{error.what}: try {' '.join([*_reader(reader, source), line])}"
+    if first:
+        return f"{error.what}: try {' '.join(_reader(first, source))}"
     return str(error)
+
+
+def _reader(reader: Mapping[str, Any], source: Source) -> list[str]:
+    """Return what to type for other options of the reader, beside those that are there."""
+    if not reader:
+        return []
+    sign = "+" if source.reader and not reader.keys() <= source.reader.keys() else ""
+    written = ", ".join(f"{key}: {as_typed(value)}" for key, value in reader.items())
+    return [shlex.quote(f"{sign}data.reader={{{written}}}")]
 
 
 def read_set(
