@@ -12,6 +12,7 @@ from hydralight.config.resolvers import direction
 from hydralight.data.mix import Mix
 from hydralight.data.rows import read_rows
 from hydralight.data.shapes.image_classification import ImageClassification
+from hydralight.data.shapes.text_classification import TextClassification
 from hydralight.data.source import Source
 from hydralight.data.splits import Splits
 from hydralight.errors import UserError
@@ -36,6 +37,19 @@ ROWS = [
     ("bert_squad", "train", {"question": "why " * 40}, "row 3: a question of .* tokens leaves"),
     ("bert_swag", "train", {"label": 4}, "row 3: the label 4 is no number of an ending, 0 to 3"),
     ("bert_swag", "train", {"ending2": None}, "row 3: one of the endings"),
+]
+KINDS = [
+    # recipe, change of all training rows, what is said
+    ("bert_ner_conll2003", {"tokens": "a b", "ner_tags": "O O"}, "'tokens' holds text, and .* are"),
+    ("bert_ner_conll2003", {"ner_tags": "O O"}, "'ner_tags' holds text, and the tags are lists"),
+    ("bert_ner_conll2003", {"tokens": [1, 2], "ner_tags": ["O", "O"]}, "are lists of texts: put"),
+    ("bert_squad", {"answers": {"text": "a", "answer_start": 0}}, r"answers are {text: \[...\]"),
+    ("bert_squad", {"question": ["why"]}, "'question' holds lists, and the question is text"),
+    ("bert_swag", {"label": [1]}, "the label is a single value"),
+    ("bert_swag", {f"ending{i}": i for i in range(4)}, "are lists of texts"),
+    ("bart_cnn", {"highlights": ["a"]}, "'highlights' holds lists, and the summary is text"),
+    ("bert_mrpc", {"label": {"of": 1}}, "and not of dict: name a field"),
+    ("bert_mrpc", {"label": -1}, "none of the 13 training rows has a label"),
 ]
 SETTINGS = [
     (
@@ -91,6 +105,58 @@ def test_rows(experiment, split, changes, sentence, recipe, tmp_path):
     with pytest.raises(UserError, match=sentence):
         hydralight.train(overrides)
     assert not list((tmp_path / "logs").rglob("*.*"))
+
+
+@pytest.mark.parametrize(("experiment", "changes", "sentence"), KINDS)
+def test_texts_are_not_lists(experiment, changes, sentence, recipe, tmp_path):
+    """Neither is taken for the other, letter by letter."""
+    overrides = recipe(experiment)
+    path = tmp_path / "data" / "train.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    write_jsonl(path, [row | changes for row in rows])
+    with pytest.raises(UserError, match=sentence):
+        hydralight.train(overrides)
+
+
+def test_labels_of_minus_one(recipe, tmp_path, caplog):
+    """Of all rows they are none; beside 0 and 1 they are a class, and it is said how many."""
+    overrides, folder = recipe("bert_mrpc"), tmp_path / "data"
+    rows = [json.loads(line) for line in (folder / "test.jsonl").read_text().splitlines()]
+    write_jsonl(folder / "test.jsonl", [row | {"label": -1} for row in rows])
+    run = hydralight.train([*overrides, "trainer.max_epochs=1"])
+    with pytest.raises(UserError, match=rf"test.jsonl \(test\): none of its {len(rows)} rows"):
+        hydralight.evaluate([f"run={run.path}", "split=test"])
+    predicted = hydralight.predict([f"run={run.path}", f"input={folder / 'test.jsonl'}"])
+    assert len(predicted) == len(rows)
+    change(folder, "train", {"label": -1})
+    with pytest.raises(UserError, match="is not known"):  # in training alone
+        hydralight.evaluate([f"run={run.path}", f"data.path={folder / 'train.jsonl'}"])
+    hydralight.train([*overrides, "trainer.max_epochs=1", "optimized_metric=val/loss"])
+    assert "1 of 13 rows have the label -1" in caplog.text
+
+
+TABLES = [
+    # lines, the names that are given, what is said
+    (["text,text,label", *["a b,c d,0"] * 9], None, "has the column 'text' 2 times: give all"),
+    (["text,label", *["a b,0"] * 9], ["text", "label"], r"\(text, label\) is a header"),
+    (["review,stars", *["a b,0"] * 9], ["text", "label"], "is a header, and data.reader.column"),
+    (["a,b", *["u v w,good", "w v u,bad"] * 9], ["text", "label"], "is a header"),
+    (["u v w,awful", *["u v w,good", "w v u,bad"] * 9], ["text", "label"], None),
+    (["x,good", *["u v w,good", "w v u,bad"] * 9], ["text", "label"], None),
+]
+
+
+@pytest.mark.parametrize(("lines", "names", "sentence"), TABLES)
+def test_headers(lines, names, sentence, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(lines))
+    source = Source(path=str(path), reader={"column_names": names} if names else None)
+    if sentence is None:
+        rows = read_rows(source, Splits(validation_fraction=0), Mix(), TextClassification())
+        assert len(rows.splits["train"]) == len(lines)
+        return
+    with pytest.raises(UserError, match=sentence):
+        read_rows(source, Splits(), Mix(), TextClassification())
 
 
 @pytest.mark.parametrize(("experiment", "settings", "sentence"), SETTINGS)

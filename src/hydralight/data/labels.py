@@ -126,7 +126,12 @@ def named_labels(
     inner = feature.feature if several else feature
     if not isinstance(inner, ClassLabel | Value):
         kinds = [type(label).__name__ for label in dataset["label"][:]]
-        other = next((row for row, kind in enumerate(kinds) if kind != kinds[0]), 0)
+        other = next((row for row, kind in enumerate(kinds) if kind != kinds[0]), None)
+        if other is None:
+            raise UserError(
+                f"{where}: labels are texts, numbers or lists of them, and not of {kinds[0]}: "
+                "name a field or an item in data.columns, as {label: label.name}."
+            )
         raise UserError(
             f"{where}: labels are texts, numbers or lists of them, all of one kind; that of row 1 "
             f"is {kinds[0]}, that of row {other + 1} {kinds[other]}."

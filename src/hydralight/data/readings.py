@@ -1,7 +1,7 @@
 """How else a table of text could be read: without its header, or with another separator."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -10,9 +10,12 @@ from typing import Any
 
 from datasets import Dataset
 
+from hydralight.data.columns import paths_of
+from hydralight.data.read.faults import refuse
 from hydralight.data.read.files import files_of, is_local
 from hydralight.data.read.formats import builder_of, suffix
-from hydralight.data.roles import is_text
+from hydralight.data.read.headers import repeated_name
+from hydralight.data.roles import Where, is_text
 from hydralight.data.source import Source
 from hydralight.errors import UserError
 from hydralight.packed import opened
@@ -50,6 +53,16 @@ def readings(source: Source, split: str, rows: Dataset) -> Iterator[tuple[dict[s
             named, other = _named(other) if headless(other) else ({}, other)
             yield {**change, **named}, other
         yield {}, rows
+
+
+def check_names(source: Source, split: str, rows: Dataset, roles: Collection[str]) -> None:
+    """Raise a `UserError` where a role's column is one of several of its name."""
+    there, where = rows.column_names, Where("", source.columns or {})
+    used = {head for role in roles for head, _ in paths_of(where.column(role), there, role)}
+    names = [name for name in there if name in used and f"{name}.1" in there]
+    if names and (found := _files(source, split))[1] == "csv":
+        files, options = found[0], builder_of(found[0], source.reader or {})[1]
+        refuse(repeated_name(file, options, names) for file in files)
 
 
 def headless(rows: Dataset) -> bool:

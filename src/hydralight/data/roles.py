@@ -100,20 +100,40 @@ def check_text(dataset: Dataset, role: str, where: Where) -> None:
         raise UserError(f"{where}, row {row + 1}: the {role} (column '{column}') is empty.")
 
 
-def check_list(dataset: Dataset, role: str, where: Where) -> None:
+def check_single(dataset: Dataset, role: str, where: Where) -> None:
+    """Raise a `UserError` where a role's column holds lists or records, and not single values."""
+    feature, column = dataset.features[role], where.column(role)
+    if not isinstance(feature, datasets.Value | datasets.ClassLabel):
+        kind = dataset.with_format("arrow")[role][:1].type
+        raise UserError(
+            f"{where}: column '{column}' holds {kind}, and the {role} is a single value: name it, "
+            f"as '{column}[0]' or '{column}.…'."
+        )
+
+
+def check_list(dataset: Dataset, role: str, where: Where, of_texts: bool = False) -> None:
     """Raise a `UserError` where a role does not hold lists, or a list is missing or empty."""
     column = where.column(role)
     values = dataset.with_format("arrow")[role][:]
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
     if not (pa.types.is_list(values.type) or pa.types.is_large_list(values.type)):
+        text = is_text(dataset.features[role])
+        how = " (JSON lines can hold them, and CoNLL files words and tags)" if text else ""
         raise UserError(
-            f"{where}: column '{column}' holds {values.type}, and the {role} are lists."
+            f"{where}: column '{column}' holds {'text' if text else values.type}, and the {role} "
+            f"are lists{how}."
         )
     if pa.types.is_nested(values.type.value_type):
         raise UserError(
             f"{where}: column '{column}' holds lists of {values.type.value_type}, and the {role} "
             f"are lists of texts: name a field of each, as '{column}[*].…'."
+        )
+    inner = values.type.value_type
+    if of_texts and not (pa.types.is_string(inner) or pa.types.is_large_string(inner)):
+        raise UserError(
+            f"{where}: column '{column}' holds lists of {inner}, and the {role} are lists of "
+            "texts: put them in quotes."
         )
     row = pc.index(pc.equal(pc.fill_null(pc.list_value_length(values), 0), 0), True).as_py()
     if row >= 0:

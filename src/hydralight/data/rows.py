@@ -10,7 +10,7 @@ from datasets import Dataset
 from hydralight.data.columns import NoColumn, rename_roles
 from hydralight.data.mix import Mix
 from hydralight.data.propose import as_typed, proposed
-from hydralight.data.readings import readings
+from hydralight.data.readings import check_names, readings
 from hydralight.data.roles import Where
 from hydralight.data.shape import Shape
 from hydralight.data.source import SPLITS, Source
@@ -82,9 +82,10 @@ def read_rows(
         try:
             rows[split] = rename_roles(one, roles, where[split], shape.optional_roles)
         except NoColumn as error:
-            by_ = [column for column in roles if column not in shape.roles]
-            sentence = with_proposal(error, one, shape, source, split, by_, only_columns)
+            further = [column for column in roles if column not in shape.roles]
+            sentence = with_proposal(error, one, shape, source, split, further, only_columns)
             raise UserError(sentence) from error
+        check_names(source, split, one, shape.roles)
     declared = next((d for s, one in rows.items() if (d := shape.declared(one, where[s]))), ())
     rows = {split: shape.prepare(one, where[split]) for split, one in rows.items()}
     parted = parting.part(rows)

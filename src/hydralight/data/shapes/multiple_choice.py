@@ -13,7 +13,7 @@ from datasets import Dataset
 
 from hydralight.config.ranges import Positive
 from hydralight.data.padding import pad_inputs
-from hydralight.data.roles import Where, check_is_text, check_list, check_text
+from hydralight.data.roles import Where, check_is_text, check_list, check_single, check_text
 from hydralight.data.shape import Batch, Columns, Purpose, Row, Shape
 from hydralight.data.tokens import encode_texts
 from hydralight.errors import UserError
@@ -51,7 +51,7 @@ class MultipleChoice(Shape):
         check_text(rows, "context", where)
         if "question" in rows.column_names:  # which may be empty
             check_is_text(rows, "question", where)
-        check_list(rows, "endings", where)
+        check_list(rows, "endings", where, of_texts=True)
         sizes = [len(endings) for endings in rows["endings"][:]]
         for row, size in enumerate(sizes):
             if size != sizes[0]:
@@ -65,6 +65,8 @@ class MultipleChoice(Shape):
                     raise UserError(
                         f"{where}, row {row + 1}: the ending_labels are one for each ending."
                     )
+        if "label" in rows.column_names:
+            check_single(rows, "label", where)
         if isinstance(rows.features.get("label"), datasets.ClassLabel):
             return rows.cast_column("label", datasets.Value("int64"))
         return rows

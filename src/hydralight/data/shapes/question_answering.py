@@ -48,7 +48,11 @@ class QuestionAnswering(Shape):
         """Check the texts, and the form of the answers."""
         check_texts(rows, self.text_roles, where)
         answers = rows.features.get("answers")
-        if answers is not None and not (isinstance(answers, dict) and answers.keys() >= ANSWER):
+        if answers is not None and not (
+            isinstance(answers, dict)
+            and answers.keys() >= ANSWER
+            and all(hasattr(answers[field], "feature") for field in ANSWER)
+        ):
             raise UserError(f"{where}: answers are {{text: [...], answer_start: [...]}}.")
         return rows
 

@@ -63,12 +63,12 @@ class TokenClassification(Shape):
 
     def prepare(self, rows: Dataset, where: Where) -> Dataset:
         """Check that every word has a tag; name the tags, in IOB2."""
-        if is_text(rows.features["tokens"]):  # to be predicted
+        if is_text(rows.features["tokens"]) and "tags" not in rows.column_names:  # to be predicted
             check_text(rows, "tokens", where)
             return rows.map(_split_words, batched=True, desc="words")
         roles = [role for role in self.roles if role in rows.column_names]
         for role in roles:
-            check_list(rows, role, where)
+            check_list(rows, role, where, of_texts=role == "tokens")
         if "tags" not in roles:
             return rows
         features = rows.features.copy()

@@ -1,0 +1,86 @@
+"""The first row of a csv file: a header that is hidden, or that names a column twice."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from hydralight.packed import opened
+
+SAMPLE = 200  # rows
+DIALECT = ("quoting", "quotechar", "escapechar", "doublequote", "skipinitialspace")
+
+
+def hidden_header(file: str, options: Mapping[str, Any]) -> str | None:
+    """Say that the first row is a header, where names of columns are given that make it data."""
+    names = options.get("column_names")
+    if not names or options.get("skiprows") or options.get("header") is not None:
+        return None
+    first, *others = _rows(file, options, SAMPLE) or [[]]
+    columns = list(zip(*others, strict=False))
+    called = [name for name, cell in zip(names, first, strict=False) if _same(name, cell)]
+    numbers = [
+        cell
+        for cell, values in zip(first, columns, strict=False)
+        if cell and not _is_number(cell) and all(map(_is_number, values))
+    ]
+    if not others or not (called or numbers or _are_names(first, columns)):
+        return None
+    return (
+        f"The first row of {file} ({', '.join(first)[:60]}) is a header, and "
+        "data.reader.column_names makes data of it: leave that out, or the row with "
+        "'+data.reader={skiprows: 1}'."
+    )
+
+
+def repeated_name(file: str, options: Mapping[str, Any], names: Collection[str]) -> str | None:
+    """Say that the header has a column's name twice, of the names that are asked for."""
+    if options.get("column_names") or options.get("skiprows"):
+        return None
+    header = next(iter(_rows(file, options, 1)), [])
+    for name in names:
+        if header.count(name) > 1:
+            own = [f"{n}_{i}" if header[:i].count(n) else n for i, n in enumerate(header)]
+            return (
+                f"The header of {file} has the column {name!r} {header.count(name)} times: give "
+                f"all of them names, as in 'data.reader={{skiprows: 1, column_names: "
+                f"[{', '.join(own)}]}}'."
+            )
+    return None
+
+
+def _rows(file: str, options: Mapping[str, Any], number: int) -> Sequence[Sequence[str]]:
+    """Return the first rows; none where the file cannot be read as plain csv."""
+    separator = options.get("delimiter") or options.get("sep", ",")
+    if len(separator) != 1:
+        return []
+    dialect = {key: options[key] for key in DIALECT if key in options}
+    try:
+        with io.TextIOWrapper(opened(file), options.get("encoding"), newline="") as text:
+            return list(islice(csv.reader(text, delimiter=separator, **dialect), number))
+    except (csv.Error, UnicodeError, LookupError, OSError):  # which is told when it is read
+        return []
+
+
+def _are_names(first: Sequence[str], columns: Sequence[Sequence[str]]) -> bool:
+    """Whether words stand above texts that are longer, and above classes that they are not."""
+    pairs = list(zip(first, columns, strict=False))
+    words = all(0 < len(cell.split()) < 3 and not _is_number(cell) for cell in first)
+    longer = any(min(len(value.split()) for value in values) > 2 for _, values in pairs)
+    classes = any(min(Counter(values).values()) > 1 and len(values) > 9 for _, values in pairs)
+    other = all(cell not in values for cell, values in pairs)
+    return words and longer and classes and other
+
+
+def _same(name: object, cell: str) -> bool:
+    return str(name).strip().lower() == cell.strip().lower()
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
