@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from string import ascii_lowercase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 
@@ -16,16 +16,20 @@ from hydralight.data.read.files import files_of, is_local
 from hydralight.data.read.formats import builder_of, suffix
 from hydralight.data.read.headers import repeated_name
 from hydralight.data.roles import Where, is_text
-from hydralight.data.source import Source
 from hydralight.errors import UserError
 from hydralight.packed import opened
+
+if TYPE_CHECKING:
+    from hydralight.data.source import Source
 
 SEPARATORS = "\t;|,"
 SAMPLE = 1000  # rows
 NUMBER = re.compile(r"-?\d+(\.\d+)*")
 
 
-def readings(source: Source, split: str, rows: Dataset) -> Iterator[tuple[dict[str, Any], Dataset]]:
+def readings(
+    source: "Source", split: str, rows: Dataset
+) -> Iterator[tuple[dict[str, Any], Dataset]]:
     """Yield what to add to `data.reader`, and the rows that are read then; the likeliest first.
 
     Args:
@@ -55,7 +59,7 @@ def readings(source: Source, split: str, rows: Dataset) -> Iterator[tuple[dict[s
         yield {}, rows
 
 
-def check_names(source: Source, split: str, rows: Dataset, roles: Collection[str]) -> None:
+def check_names(source: "Source", split: str, rows: Dataset, roles: Collection[str]) -> None:
     """Raise a `UserError` where a role's column is one of several of its name."""
     there, where = rows.column_names, Where("", source.columns or {})
     used = {head for role in roles for head, _ in paths_of(where.column(role), there, role)}
@@ -112,7 +116,7 @@ def _separators(file: str) -> Iterator[str]:
             yield separator
 
 
-def _files(source: Source, split: str) -> tuple[list[str], str]:
+def _files(source: "Source", split: str) -> tuple[list[str], str]:
     """Return the local files of a split, and what reads them; no files for a folder."""
     path = source.path.get(split) if isinstance(source.path, Mapping) else source.path
     paths = [path] if isinstance(path, str) else list(path or ())
