@@ -150,7 +150,11 @@ class Trained:
         return AutoTokenizer.from_pretrained(folder)
 
     def train(self, texts: Iterable[str]) -> PreTrainedTokenizerBase:
-        """Train a tokenizer on texts."""
+        """Train a tokenizer on texts.
+
+        Raises:
+            UserError: they have more characters than the vocabulary has room for.
+        """
         specials = {
             "bos_token": self.bos_token,
             "pad_token": self.pad_token,
@@ -161,8 +165,14 @@ class Trained:
         backend, trainer = self._backend(list(specials.values()))
         if self.lowercase:
             backend.normalizer = normalizers.Lowercase()
-        with waiting("training the tokenizer"), all_cores():
+        size = f"tokenizer.vocab_size={self.vocab_size}"
+        with waiting("training the tokenizer"), all_cores(), told(size):
             backend.train_from_iterator(_learnable(texts), trainer)
+        if (needed := backend.get_vocab_size()) > self.vocab_size:
+            raise UserError(
+                f"{size} is too small: the special tokens and the characters of the texts alone "
+                f"are {needed}."
+            )
         if self.add_special_tokens:
             bos, eos = self.bos_token, self.eos_token
             backend.post_processor = processors.TemplateProcessing(

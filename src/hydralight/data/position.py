@@ -13,7 +13,7 @@ def carve_by_position(train: Dataset, fractions: Mapping[str, float]) -> dict[st
     """Return `train` and the splits that are cut out of its end, in their order.
 
     Where rows are too few to give each split one, and are single texts, the text that is at a cut
-    is parted: all of it is kept, and no line of it is on two sides.
+    is parted: all of it is kept, and no line of it is on two sides (no word, where a line is all).
 
     Args:
         train: The rows.
@@ -36,21 +36,22 @@ def carve_by_position(train: Dataset, fractions: Mapping[str, float]) -> dict[st
     texts = train["text"][:]
     total = sum(map(len, texts))
     starts = 1 - np.cumsum([*fractions.values()][::-1])[::-1]
-    places = [0, *(_line_start(texts, round(start * total)) for start in starts), total]
-    parts = [_between(texts, start, end) for start, end in pairwise(places)]
-    if not all(any(text.strip() for text in part) for part in parts):
-        raise UserError(
-            f"The texts of train are too short to carve {' and '.join(fractions)} out of them."
-        )
-    return {s: Dataset.from_dict({"text": part}) for s, part in zip(names, parts, strict=True)}
+    for mark in ("\n", " "):  # between two words, where lines are too long
+        places = [0, *(_start(texts, round(start * total), mark) for start in starts), total]
+        parts = [_between(texts, start, end) for start, end in pairwise(places)]
+        if all(any(text.strip() for text in part) for part in parts):
+            return {s: Dataset.from_dict({"text": p}) for s, p in zip(names, parts, strict=True)}
+    raise UserError(
+        f"The texts of train are too short to carve {' and '.join(fractions)} out of them."
+    )
 
 
-def _line_start(texts: Sequence[str], place: int) -> int:
-    """Return where the line begins that a place in the joined texts lies in."""
+def _start(texts: Sequence[str], place: int, mark: str) -> int:
+    """Return where the line (or word, as the mark says) begins that a place lies in."""
     before = 0
     for text in texts:
         if place <= before + len(text):
-            return before + text.rfind("\n", 0, place - before) + 1
+            return before + text.rfind(mark, 0, place - before) + 1
         before += len(text)
     return before
 

@@ -32,8 +32,8 @@ NAMES = {
     "summary": "summary highlights tldr abstract headline target title output",
     "source": "source src sourcetext en english input text translation.en",
     "target": "target tgt targettext output translation de ro fr es",
-    "tokens": "tokens words token",
-    "tags": "nertags tags ner labels entities postags pos",
+    "tokens": "tokens words token form",
+    "tags": "nertags tags ner labels entities upos postags pos",
     "question": "question query sent2 ctxb",
     "context": "context passage paragraph sent1 ctxa ctx question.stem stem question premise "
     "document article startphrase goal",

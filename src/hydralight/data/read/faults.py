@@ -141,12 +141,20 @@ def conll_columns(file: str, options: Mapping[str, Any]) -> str | None:
                 continue
             columns = line.split(options.get("delimiter"))
             if len(columns) != len(names):
-                return (
+                said = (
                     f"Line {number} of {file} has {count(len(columns), 'column')} "
                     f"({', '.join(columns)[:60]}), and data.reader.column_names names "
-                    f"{', '.join(names)} (data.reader.delimiter says what is between them, "
-                    "whitespace unless said)."
+                    f"{', '.join(names)}"
                 )
+                if line.startswith("#"):
+                    how = "'data.reader={comment_prefix: \"#\"}' takes it for a comment"
+                elif len(columns) > 2:
+                    others = [f"c{place}" for place in range(1, len(columns) - 1)]
+                    own = ", ".join(["tokens", *others, "tags"])
+                    how = f"'data.reader={{column_names: [{own}]}}' takes the first and the last"
+                else:
+                    how = "data.reader.delimiter says what is between them, whitespace unless said"
+                return f"{said}: {how}."
     return None
 
 

@@ -7,6 +7,8 @@ from typing import Any
 from hydralight.errors import UserError
 from hydralight.packed import MAGIC
 
+UNIVERSAL = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
+CONLLU = {"column_names": list(UNIVERSAL), "delimiter": "\t", "comment_prefix": "#"}
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".csv": ("csv", {}),
     ".tsv": ("csv", {"sep": "\t"}),
@@ -17,6 +19,7 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".txt": ("text", {}),
     ".text": ("text", {}),
     ".conll": ("conll", {}),
+    ".conllu": ("conll", CONLLU),
 }
 DEFAULTS: dict[str, dict[str, Any]] = {
     # An empty cell is missing; "NA" and "None" are text like any other.

@@ -1,5 +1,6 @@
 """A context, and endings of which one is right."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -53,11 +54,13 @@ class MultipleChoice(Shape):
             check_is_text(rows, "question", where)
         check_list(rows, "endings", where, of_texts=True)
         sizes = [len(endings) for endings in rows["endings"][:]]
-        for row, size in enumerate(sizes):
-            if size != sizes[0]:
-                raise UserError(
-                    f"{where}, row {row + 1}: there are {size} endings, and {sizes[0]} in row 1."
-                )
+        ((usual, number),) = Counter(sizes).most_common(1)
+        if number < len(sizes):
+            row = next(row for row, size in enumerate(sizes) if size != usual)
+            raise UserError(
+                f"{where}, row {row + 1}: there are {sizes[row]} endings, and {usual} in most: "
+                f"leave out the rows that have not {usual}, {len(sizes) - number} of {len(sizes)}."
+            )
         if "ending_labels" in rows.column_names:
             check_list(rows, "ending_labels", where)
             for row, one in enumerate(rows["ending_labels"][:]):
