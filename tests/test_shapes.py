@@ -56,7 +56,7 @@ def test_an_empty_opening_is_no_word():
 
 def test_choices_refused():
     rows = {"context": ["a", "b"], "endings": [["x", "y"], ["x", "y", "z"]], "label": ["0", "2"]}
-    with pytest.raises(UserError, match="x, row 2: there are 3 endings, and 2 in row 1"):
+    with pytest.raises(UserError, match="x, row 2: there are 3 endings, and 2 in most"):
         MultipleChoice().prepare(Dataset.from_dict(rows), Where("x"))
     rows["label"] = ["2", "2"]
     with pytest.raises(UserError, match="row 1: the label '2' is no number of an ending, 0 to 1"):

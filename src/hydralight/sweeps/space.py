@@ -123,6 +123,17 @@ def grid(swept: Sequence[Override]) -> list[Point]:
     ]
 
 
+def first_of(swept: Sequence[Override]) -> Point:
+    """Return a point of the space: the first value of each list, the beginning of an interval."""
+    point: Point = {}
+    for override in swept:
+        sweep = override.value()
+        begins = sweep.start if isinstance(sweep, IntervalSweep) else None
+        listed = () if begins is not None else override.sweep_string_iterator()
+        point[override.get_key_element()] = next(iter(listed), begins)
+    return point
+
+
 def overrides_of(point: Mapping[str, Any]) -> list[str]:
     """Return a point as Hydra's overrides."""
     return [f"{key}={value}" for key, value in point.items()]

@@ -74,6 +74,8 @@ class StudySweeper(Sweeper):
         fixed, swept = space.split(arguments, params)
         own_direction = partial(direction, _root_=config)
         request = request_of(search, swept, config.optimized_metric, own_direction)
+        # a key that is not there fails here once, and not in every trial
+        self.loader.load_sweep_config(config, [*fixed, *space.overrides_of(space.first_of(swept))])
         if config.check or config.trainer.get("fast_dev_run"):
             check_all(self.launcher, config, folder, fixed, swept)
             return

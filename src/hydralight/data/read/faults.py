@@ -46,7 +46,8 @@ def bad_option(kind: str, files: Sequence[str], error: BaseException) -> str | N
             f"data.reader has no option {option!r} for {kind} files: data.reader={{format: csv, "
             f"{option}: …}} reads them as csv."
         )
-    return f"data.reader has no option {option!r} for {kind} files{did_you_mean(option, known)}"
+    near = did_you_mean(option, ["format", *known])
+    return f"data.reader has no option {option!r} for {kind} files{near}"
 
 
 def complaint(where: str, cause: BaseException) -> str:
