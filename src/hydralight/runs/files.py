@@ -4,6 +4,7 @@ What is being written has a name of its own beside its place (`<name>.<8 hexadec
 which nobody can have put there before; what a kill leaves of it goes with the next start.
 """
 
+import errno
 import os
 import re
 import secrets
@@ -79,7 +80,7 @@ def append_text(path: Path, text: str) -> None:
     Raises:
         UserError: the disk is full, or the like.
     """
-    with told(path), open(path, "ab", buffering=0, opener=_without_links) as file:
+    with told(path), open(path, "ab", buffering=0, opener=open_own) as file:
         size = file.seek(0, os.SEEK_END)
         content = text.encode()
         try:
@@ -90,8 +91,17 @@ def append_text(path: Path, text: str) -> None:
             raise
 
 
-def _without_links(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+def open_own(path: str, flags: int) -> int:
+    """Open a file that is written in place, as `open`'s opener; it is made if `flags` say so.
+
+    Raises:
+        OSError: it is a link, or has a second name by which it may be somebody's elsewhere.
+    """
+    descriptor = os.open(path, flags | os.O_NOFOLLOW, 0o666)
+    if os.fstat(descriptor).st_nlink > 1:
+        os.close(descriptor)
+        raise OSError(errno.EMLINK, "it is a hard link to another file", path)
+    return descriptor
 
 
 # ---------------------------------------------------------------- folders
@@ -163,8 +173,16 @@ def refuse_links(folder: Path) -> None:
     """Look through a directory, which may be anybody's, before something is written in it.
 
     Raises:
-        UserError: a link below it leads out of it, or something is neither a file nor a folder.
+        UserError: a link below it leads out of it, a file has another name outside of it, or
+            something is neither a file nor a folder.
     """
+    # another process may be making or moving a link of its own: what two walks see is there
+    shared = _shared(folder) and _shared(folder)
+    if shared:
+        raise UserError(
+            f"{min(shared)} is a hard link to a file outside of {folder}, which would be written "
+            "too: put a copy in its place."
+        )
     root = folder.resolve()
     for parent, folders, files in os.walk(folder):
         for name in sorted([*folders, *files]):
@@ -182,6 +200,21 @@ def refuse_links(folder: Path) -> None:
                 kind = path.stat().st_mode
                 if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
                     raise UserError(f"{path} is neither a file nor a folder: remove it.")
+
+
+def _shared(folder: Path) -> list[Path]:
+    """Return the files that have more names than lie in a folder."""
+    names: dict[tuple[int, int], list[Path]] = {}
+    links: dict[tuple[int, int], int] = {}
+    for parent, _, files in os.walk(folder):
+        for name in files:
+            with suppress(FileNotFoundError):
+                found = os.lstat(path := Path(parent, name))
+                if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
+                    file = (found.st_dev, found.st_ino)
+                    names.setdefault(file, []).append(path)
+                    links[file] = found.st_nlink
+    return [path for file, paths in names.items() if len(paths) < links[file] for path in paths]
 
 
 def _target(link: Path) -> Path:
