@@ -28,6 +28,7 @@ SPECIAL = re.compile(r"<.*>|\[[A-Z0-9_ ]+\]|\d{1,7}")  # a special token, or its
 # `key` may be that of a column too: then its value is a word, if with a number at its end.
 BARE_KEY = re.compile(r"(^|\.)key$", re.IGNORECASE)
 KEY_VALUE = re.compile(r"(?=.*[A-Za-z]\d+[A-Za-z])[A-Za-z0-9]{10,}")
+PASS_KEY = re.compile(r"(?=.*\d)[A-Za-z0-9-]{8,}")  # beside a user's name
 ACCOUNT = {"user", "username", "user_name", "login"}
 SECRET_VARIABLE = re.compile(
     r"(^|_)(\w*TOKEN|KEY|PRIVATEKEY|APIKEY|SECRET|SECRETS|PASS|PASSWD|PASSWORD|PWD|CREDENTIALS?|JWT"
@@ -64,7 +65,7 @@ USER = re.compile(
 LONE_USER = re.compile(r"(?<=://)[^\s/:@'\"]{16,}@")
 # What stands behind the name of a service in an address, and lets anybody post there.
 WEBHOOK = re.compile(
-    r"(://(?:[^\s'\"]*?[/.])?(?:(?:web)?hooks?\b[^\s/'\"]*/|(?=api\.telegram\.org/)[^/]+/bot))"
+    r"(://(?:[^\s'\"]{0,200}?[/.])?(?:(?:web)?hooks?\b[^\s/'\"]*/|(?=api\.telegram\.org/)[^/]+/bot))"
     r"[^\s'\",}\]]+",
     re.IGNORECASE,
 )
@@ -102,7 +103,7 @@ def redact(value: Any, key: str = "") -> Any:
         key = "auth.password"  # a login in parts
     if isinstance(value, dict):
         inner = key if is_secret_name(key) else ""
-        if ACCOUNT & value.keys() and value.get("key"):
+        if ACCOUNT & value.keys() and PASS_KEY.fullmatch(str(value.get("key"))):
             value = {**value, "key": REDACTED}
         keys = {k: redact_message(k) if isinstance(k, str) else k for k in value}
         return {keys[k]: redact(v, inner or str(k)) for k, v in value.items()}
@@ -141,10 +142,17 @@ def _without_user(text: str) -> str:
 def _pair(match: re.Match[str]) -> str:
     key, value = match["key"] or match["name"], match["value"]
     inner = value.startswith(("[", "{"))  # whose mappings have keys of their own
-    account = BARE_KEY.search(key) and ACCOUNT & set(NAMES.findall(match.string))
-    if account or is_secret(key, value) or (LOGIN_KEY.search(key) and inner):
+    login = (LOGIN_KEY.search(key) and inner) or _beside_account(match, key, value)
+    if login or is_secret(key, value):
         return f"{match['start']}{REDACTED}"
     return match["start"] + (PAIR.sub(_pair, value) if inner else value)
+
+
+def _beside_account(match: re.Match[str], key: str, value: str) -> bool:
+    if not (BARE_KEY.search(key) and PASS_KEY.fullmatch(value.strip("'\""))):
+        return False
+    near = match.string[max(0, match.start() - 200) : match.end() + 200]  # a text may be long
+    return bool(ACCOUNT & set(NAMES.findall(near)))
 
 
 def _line(match: re.Match[str]) -> str:
