@@ -4,7 +4,6 @@ What is being written has a name of its own beside its place (`<name>.<8 hexadec
 which nobody can have put there before; what a kill leaves of it goes with the next start.
 """
 
-import errno
 import os
 import re
 import secrets
@@ -95,13 +94,26 @@ def open_own(path: str, flags: int) -> int:
     """Open a file that is written in place, as `open`'s opener; it is made if `flags` say so.
 
     Raises:
-        OSError: it is a link, or has a second name by which it may be somebody's elsewhere.
+        OSError: it is a symbolic link, or it cannot be made the folder's own.
     """
-    descriptor = os.open(path, flags | os.O_NOFOLLOW, 0o666)
-    if os.fstat(descriptor).st_nlink > 1:
-        os.close(descriptor)
-        raise OSError(errno.EMLINK, "it is a hard link to another file", path)
-    return descriptor
+    with suppress(FileNotFoundError):
+        make_own(Path(path))
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
+def make_own(path: Path) -> None:
+    """Put a copy in the place of a file that has a second name.
+
+    By that name it may be somebody's elsewhere, or part of a backup (`cp -al`).
+
+    Raises:
+        FileNotFoundError: there is none.
+        OSError: it cannot be copied.
+    """
+    if os.lstat(path).st_nlink > 1:
+        copy = partial_of(path)
+        shutil.copyfile(path, copy, follow_symlinks=False)
+        os.replace(copy, path)
 
 
 # ---------------------------------------------------------------- folders
@@ -173,16 +185,8 @@ def refuse_links(folder: Path) -> None:
     """Look through a directory, which may be anybody's, before something is written in it.
 
     Raises:
-        UserError: a link below it leads out of it, a file has another name outside of it, or
-            something is neither a file nor a folder.
+        UserError: a link below it leads out of it, or something is neither a file nor a folder.
     """
-    # another process may be making or moving a link of its own: what two walks see is there
-    shared = _shared(folder) and _shared(folder)
-    if shared:
-        raise UserError(
-            f"{min(shared)} is a hard link to a file outside of {folder}, which would be written "
-            "too: put a copy in its place."
-        )
     root = folder.resolve()
     for parent, folders, files in os.walk(folder):
         for name in sorted([*folders, *files]):
@@ -200,21 +204,6 @@ def refuse_links(folder: Path) -> None:
                 kind = path.stat().st_mode
                 if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
                     raise UserError(f"{path} is neither a file nor a folder: remove it.")
-
-
-def _shared(folder: Path) -> list[Path]:
-    """Return the files that have more names than lie in a folder."""
-    names: dict[tuple[int, int], list[Path]] = {}
-    links: dict[tuple[int, int], int] = {}
-    for parent, _, files in os.walk(folder):
-        for name in files:
-            with suppress(FileNotFoundError):
-                found = os.lstat(path := Path(parent, name))
-                if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
-                    file = (found.st_dev, found.st_ino)
-                    names.setdefault(file, []).append(path)
-                    links[file] = found.st_nlink
-    return [path for file, paths in names.items() if len(paths) < links[file] for path in paths]
 
 
 def _target(link: Path) -> Path:
