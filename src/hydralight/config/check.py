@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hydralight.config import ranges
 from hydralight.config.ranges import Seed, Text
-from hydralight.config.whitelist import allowed, whitelist
+from hydralight.config.whitelist import allowed, may_be_called, whitelist
 from hydralight.errors import UserError, did_you_mean, first_line
 
 # What a group's keys are dealt out to, beside the class that its `_target_` names.
@@ -124,6 +124,11 @@ def named(key: str, name: str) -> Any:
     origin = f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}"
     if not (allowed(origin) or name in whitelist()):
         raise UserError(f"{key}={name} is {origin}, which is not on the whitelist.")
+    if not (may_be_called(found, origin) or name in whitelist()):
+        raise UserError(
+            f"{key}={name} is a function that is not on the whitelist: name a class, or a function "
+            "of your own."
+        )
     return found
 
 

@@ -30,6 +30,7 @@ CODE = re.compile(r"trust_remote_code|custom_generate|\w*_name_or_path|\w*_imple
 # What runs, or unpickles, what its arguments or a study's file bring: where it is defined.
 LOADS_SCRIPTS = "hydralight.metrics.evaluate."
 UNPICKLES = "optuna.samplers._cmaes."
+LOGS = ("lightning.pytorch.loggers.", "wandb.")
 # Names of arguments that say where something is written.
 PLACE = re.compile(r"(\w*_)?(dir|dirs|dirpath|path|root|folder)")
 NAME = re.compile(r"(\w*_)?(file|files|filename|filepath|name|version|prefix)")
@@ -247,11 +248,13 @@ def writes_elsewhere(leaf: Leaf, run_dir: Path) -> bool:
 
 
 def sends(leaf: Leaf) -> bool:
-    """Whether a value of a logger says where, or what, to send."""
-    if leaf.target == "wandb.Settings" or ".settings." in leaf.path:
-        if leaf.path.startswith("logger.") and leaf.key == "x_disable_meta":
+    """Whether a value of a logger, in whichever group, says where, or what, to send."""
+    logs = any(defined_in(leaf.target, package) for package in LOGS)
+    within = logs or leaf.path.startswith("logger.")
+    if within and (leaf.target == "wandb.Settings" or ".settings." in leaf.path):
+        if leaf.key == "x_disable_meta":
             return leaf.value is not True
-        return leaf.path.startswith("logger.") and leaf.key not in WANDB_SETTINGS
+        return leaf.key not in WANDB_SETTINGS
     group = leaf.path.partition(".")[0]
     parts = re.split(r"[.\[\]]+", leaf.path)
-    return group in ("logger", "tokenizer", "model") and any(map(SENDS.fullmatch, parts))
+    return (logs or group in ("logger", "tokenizer", "model")) and any(map(SENDS.fullmatch, parts))

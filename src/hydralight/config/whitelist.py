@@ -2,11 +2,15 @@
 
 from hydralight.config.project import projects
 
+# `.*` stands for the classes of a package: a function, which may write or delete what its arguments
+# name as soon as it is called, is listed by its own name.
 # A project of one's own adds to it in its pyproject.toml (`config/project.py`): a YAML file, which
 # may come with somebody's checkpoint, cannot extend it.
 WHITELIST = (
     "hydralight.callbacks.*",
     "hydralight.data.*",
+    "hydralight.data.digits.digits",
+    "hydralight.data.quickstart.newswire_splits",
     "hydralight.loggers.*",
     "hydralight.metrics.*",
     "hydralight.models.Pretrained",
@@ -14,6 +18,9 @@ WHITELIST = (
     "hydralight.optim.schedule",
     "hydralight.processors.*",
     "hydralight.tasks.*",
+    "hydralight.tasks.losses.focal_loss",
+    "hydralight.tasks.losses.label_cross_entropy",
+    "hydralight.tasks.losses.token_cross_entropy",
     "hydralight.tokenizers.Pretrained",
     "hydralight.tokenizers.Trained",
     "lightning.pytorch.callbacks.*",
@@ -42,9 +49,15 @@ def whitelist_of_hydra() -> tuple[str, ...]:
     return (*whitelist(), *LOGGING)
 
 
-def allowed(target: str) -> bool:
-    """Whether the whitelist lets a config name this dotted path."""
+def allowed(target: str, names: tuple[str, ...] | None = None) -> bool:
+    """Whether the whitelist, or these names of it, let a config name this dotted path."""
     return any(
         target.startswith(entry[:-1]) if entry.endswith(".*") else target == entry
-        for entry in whitelist()
+        for entry in (whitelist() if names is None else names)
     )
+
+
+def may_be_called(found: object, origin: str) -> bool:
+    """Whether what a config names is a class, a listed function, or code of the user's own."""
+    own = tuple(name for name in whitelist() if name not in WHITELIST)
+    return isinstance(found, type) or origin in WHITELIST or allowed(origin, own)

@@ -79,7 +79,7 @@ def append_text(path: Path, text: str) -> None:
     Raises:
         UserError: the disk is full, or the like.
     """
-    with told(path), open(path, "ab", buffering=0, opener=_without_links) as file:
+    with told(path), open(path, "ab", buffering=0, opener=open_own) as file:
         size = file.seek(0, os.SEEK_END)
         content = text.encode()
         try:
@@ -90,8 +90,30 @@ def append_text(path: Path, text: str) -> None:
             raise
 
 
-def _without_links(path: str, flags: int) -> int:
+def open_own(path: str, flags: int) -> int:
+    """Open a file that is written in place, as `open`'s opener; it is made if `flags` say so.
+
+    Raises:
+        OSError: it is a symbolic link, or it cannot be made the folder's own.
+    """
+    with suppress(FileNotFoundError):
+        make_own(Path(path))
     return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
+def make_own(path: Path) -> None:
+    """Put a copy in the place of a file that has a second name.
+
+    By that name it may be somebody's elsewhere, or part of a backup (`cp -al`).
+
+    Raises:
+        FileNotFoundError: there is none.
+        OSError: it cannot be copied.
+    """
+    if os.lstat(path).st_nlink > 1:
+        copy = partial_of(path)
+        shutil.copyfile(path, copy, follow_symlinks=False)
+        os.replace(copy, path)
 
 
 # ---------------------------------------------------------------- folders

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hydralight.errors import UserError
-from hydralight.runs.files import told
+from hydralight.runs.files import open_own, told
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +50,7 @@ def locked(folder: Path) -> Iterator[None]:
 def _locked(path: Path) -> int:
     """Return the descriptor of a lock's file, which is locked."""
     while True:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(path, flags, 0o666)
+        descriptor = open_own(str(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
         try:
             _lock(descriptor, path)
             if _is_at(descriptor, path):

@@ -1,13 +1,13 @@
 """What is logged and printed, without secrets; and a log file that is no link."""
 
 import logging
-import os
 import sys
 import traceback
 from io import TextIOWrapper
 from types import TracebackType
 from typing import Any
 
+from hydralight.runs.files import open_own
 from hydralight.runs.secrets import redact_message
 
 
@@ -15,8 +15,7 @@ class RunLog(logging.FileHandler):
     """Appends to a log file; a link that somebody has put in its place is not followed."""
 
     def _open(self) -> TextIOWrapper:
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
-        return TextIOWrapper(open(os.open(self.baseFilename, flags, 0o666), "wb"), encoding="utf-8")
+        return TextIOWrapper(open(self.baseFilename, "ab", opener=open_own), encoding="utf-8")
 
 
 def hide_secrets() -> None:

@@ -8,18 +8,28 @@ from typing import Any
 
 REDACTED = "<redacted>"  # in the place of a secret
 
-# Special tokens of a tokenizer are no secrets; all else that is called somebody's token may be one.
+# Special tokens of a tokenizer are no secrets; all else that is called somebody's token may be one,
+# unless its value says that it is none.
 SECRET_KEY = re.compile(
     r"(^|\.)token$"
     r"|(^|[._-])(?!(bos|eos|pad|unk|mask|sep|cls|sos|image|audio|video|start|end|stop|first|last"
     r"|special|sentinel|prefix|suffix|middle|fill|per|lang|language|next|new|each)[_-])"
     r"[a-z0-9]+[_-]token$"
+    r"|(^|[._-])(my|our|your|the|api|access|auth|bearer|hf|id|refresh|session)token$"
     r"|(^|[._-])((api|access|private|account|storage|shared|master|signing|encryption|ssh|auth"
-    r"|session|license|wandb|openai|aws|azure|gcp|hf)[_-]?key(_id)?"
+    r"|session|license|subscription|service|comet|kaggle|neptune|wandb|openai|aws|azure|gcp|hf)"
+    r"[_-]?key(_id)?|webhook(_ur[il])?"
     r"|[a-z0-9]*apikey|\w*secrets?(_\w+)?|passwords?|passwd|pwd|pass|pw|passphrase"
     r"|credentials?|jwt|cookie|authorization|sas|pat|connection_string)$",
     re.IGNORECASE,
 )
+TOKEN_KEY = re.compile(r"token$", re.IGNORECASE)
+SPECIAL = re.compile(r"<.*>|\[[A-Z0-9_ ]+\]|\d{1,7}")  # a special token, or its number
+# `key` may be that of a column too: then its value is a word, if with a number at its end.
+BARE_KEY = re.compile(r"(^|\.)key$", re.IGNORECASE)
+KEY_VALUE = re.compile(r"(?=.*[A-Za-z]\d+[A-Za-z])[A-Za-z0-9]{10,}")
+PASS_KEY = re.compile(r"(?=.*\d)[A-Za-z0-9-]{8,}")  # beside a user's name
+ACCOUNT = {"user", "username", "user_name", "login"}
 SECRET_VARIABLE = re.compile(
     r"(^|_)(\w*TOKEN|KEY|PRIVATEKEY|APIKEY|SECRET|SECRETS|PASS|PASSWD|PASSWORD|PWD|CREDENTIALS?|JWT"
     r"|COOKIE|DSN|PAT|SAS)($|_)",
@@ -32,7 +42,7 @@ SECRET_VALUE = re.compile(
     r"|xox[a-z]-[\w-]{10,}|AIza[\w-]{35}|dapi[0-9a-f]{32}|npm_[A-Za-z0-9]{30,}|gsk_\w{20,}"
     r"|xai-[\w-]{20,}|r8_\w{20,}|do[opr]_v1_[0-9a-f]{30,}|hv[sbr]\.[\w-]{20,}|lin_api_\w{20,}"
     r"|pul-[0-9a-f]{40}|local-[0-9a-f]{40}|\w{14}\.atlasv1\.[\w-]{40,}|AGE-SECRET-KEY-1\w{50,}"
-    r"|shp(at|ca|pa|ss)_[0-9a-fA-F]{30,}|GOCSPX-[\w-]{20,}|ya29\.[\w-]{20,})"
+    r"|eyJhcGlf[\w+/=-]{20,}|shp(at|ca|pa|ss)_[0-9a-fA-F]{30,}|GOCSPX-[\w-]{20,}|ya29\.[\w-]{20,})"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY.*?(-----END [A-Z ]*PRIVATE KEY( BLOCK)?-----|\Z)"
     r"|\bBearer\s+[\w.~+/-]{16,}=*",
     re.DOTALL,
@@ -53,6 +63,12 @@ USER = re.compile(
     r"@(?=[\w.\[-]+([:/?#,\s'\"]|$))"
 )
 LONE_USER = re.compile(r"(?<=://)[^\s/:@'\"]{16,}@")
+# What stands behind the name of a service in an address, and lets anybody post there.
+WEBHOOK = re.compile(
+    r"(://(?:[^\s'\"]{0,200}?[/.])?(?:(?:web)?hooks?\b[^\s/'\"]*/|(?=api\.telegram\.org/)[^/]+/bot))"
+    r"[^\s'\",}\]]+",
+    re.IGNORECASE,
+)
 QUERY = re.compile(
     r"([?&;#][\w.-]*(token|sig|signature|key|keyid|secret|password|passwd|pwd|pass|pw|credential"
     r"|auth|jwt|code)=)[^&\s'\"#]+",
@@ -61,8 +77,10 @@ QUERY = re.compile(
 # key=value, or "key": value within braces, anywhere in a text
 PAIR = re.compile(
     r"(?P<start>(?P<key>[\w.@/-]+)=|[{,]\s*['\"]?(?P<name>[\w.-]+)['\"]?\s*:\s*)"
-    r"(?P<value>'(\\.|[^'\\])*'|\"(\\.|[^\"\\])*\"|\[[^\]]*\]|[^\s,{}\]&;'\"]+)"
+    r"(?P<value>'(\\.|[^'\\])*'|\"(\\.|[^\"\\])*\"|\[[^\]]*\]|\{[^}]*\}"
+    r"|[^\s,{}\]&;'\"]+)"
 )
+NAMES = re.compile(r"[{,\s]['\"]?(\w+)['\"]?\s*[:=]")
 LOGIN_KEY = re.compile(r"(^|[._-])(basic_?)?auth$", re.IGNORECASE)
 LOGIN = re.compile(r"['\"]?[^\s:/]+:[^\s:].*")  # me:password
 WHOLE = re.compile(r"([+~]{0,2}(?P<key>[^=\s{}]*))=.*", re.DOTALL)  # a typed override, or like one
@@ -79,10 +97,14 @@ def redact(value: Any, key: str = "") -> Any:
     is in them: URLs with passwords or signatures, the forms of keys of common services, and the
     values of secrets that the environment or the command line has.
     """
-    if is_secret_name(key) and isinstance(value, str | int | float) and value not in ("", True):
+    if isinstance(value, str | int | float) and value not in ("", True) and is_secret(key, value):
         return REDACTED
+    if isinstance(value, dict | list | tuple) and LOGIN_KEY.search(key):
+        key = "auth.password"  # a login in parts
     if isinstance(value, dict):
         inner = key if is_secret_name(key) else ""
+        if ACCOUNT & value.keys() and PASS_KEY.fullmatch(str(value.get("key"))):
+            value = {**value, "key": REDACTED}
         keys = {k: redact_message(k) if isinstance(k, str) else k for k in value}
         return {keys[k]: redact(v, inner or str(k)) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -92,7 +114,7 @@ def redact(value: Any, key: str = "") -> Any:
     if LOGIN_KEY.search(key) and LOGIN.fullmatch(value):
         return REDACTED
     typed = WHOLE.fullmatch(value)
-    if typed is not None and is_secret_name(typed["key"]):
+    if typed is not None and is_secret(typed["key"], value[len(typed[1]) + 1 :]):
         return f"{typed[1]}={REDACTED}"
     return redact_message(value)
 
@@ -102,6 +124,7 @@ def redact_message(text: str) -> str:
     for secret in sorted({*_known, *_environment()}, key=len, reverse=True):
         text = text.replace(secret, REDACTED)
     if "=" in text or ":" in text:
+        text = WEBHOOK.sub(rf"\1{REDACTED}", text)
         text = QUERY.sub(rf"\1{REDACTED}", LONE_USER.sub(f"{REDACTED}@", _without_user(text)))
         text = LINE.sub(_line, PAIR.sub(_pair, text))
     text = SAID.sub(rf"\1{REDACTED}", FLAG.sub(_line, text))
@@ -117,15 +140,25 @@ def _without_user(text: str) -> str:
 
 
 def _pair(match: re.Match[str]) -> str:
-    if is_secret_name(match["key"] or match["name"]):
+    key, value = match["key"] or match["name"], match["value"]
+    inner = value.startswith(("[", "{"))  # whose mappings have keys of their own
+    login = (LOGIN_KEY.search(key) and inner) or _beside_account(match, key, value)
+    if login or is_secret(key, value):
         return f"{match['start']}{REDACTED}"
-    value = match["value"]  # of a list, whose mappings have keys of their own
-    return match["start"] + (PAIR.sub(_pair, value) if value.startswith("[") else value)
+    return match["start"] + (PAIR.sub(_pair, value) if inner else value)
+
+
+def _beside_account(match: re.Match[str], key: str, value: str) -> bool:
+    if not (BARE_KEY.search(key) and PASS_KEY.fullmatch(value.strip("'\""))):
+        return False
+    near = match.string[max(0, match.start() - 200) : match.end() + 200]  # a text may be long
+    return bool(ACCOUNT & set(NAMES.findall(near)))
 
 
 def _line(match: re.Match[str]) -> str:
-    secret = is_secret_name(match["key"]) and match["value"] not in ("null", "None", REDACTED)
-    login = LOGIN_KEY.search(match["key"]) and LOGIN.fullmatch(match["value"])
+    value = match["value"]
+    secret = is_secret(match["key"], value) and value not in ("null", "None", REDACTED)
+    login = LOGIN_KEY.search(match["key"]) and LOGIN.fullmatch(value)
     return f"{match[1]}{REDACTED}" if secret or login else match[0]
 
 
@@ -187,16 +220,16 @@ def remember(arguments: Iterable[str]) -> None:
     """Keep the values of secret keys that were typed, so that they are hidden wherever they go."""
     for argument in arguments:
         typed = WHOLE.fullmatch(argument)
-        if typed is not None and is_secret_name(typed["key"]):
+        if typed is not None and is_secret(typed["key"], argument.partition("=")[2]):
             _keep(argument.partition("=")[2])
         _keep_pairs(argument)
 
 
 def _keep_pairs(text: str) -> None:
     for pair in PAIR.finditer(text):
-        if is_secret_name(pair["key"] or pair["name"]):
+        if is_secret(pair["key"] or pair["name"], pair["value"]):
             _keep(pair["value"])
-        elif pair["value"].startswith("["):
+        elif pair["value"].startswith(("[", "{")):
             _keep_pairs(pair["value"])
 
 
@@ -209,6 +242,14 @@ def _keep(value: str) -> None:
 def is_secret_name(name: str) -> bool:
     """Whether a key is named like a secret."""
     return SECRET_KEY.search(HUMP.sub("_", name).replace("-", "_")) is not None
+
+
+def is_secret(key: str, value: Any) -> bool:
+    """Whether a key is named like a secret, and its value may be one."""
+    bare = str(value).strip("'\"")
+    if is_secret_name(key):
+        return not (TOKEN_KEY.search(key) and SPECIAL.fullmatch(bare))
+    return BARE_KEY.search(key) is not None and KEY_VALUE.fullmatch(bare) is not None
 
 
 def is_secret_variable(name: str) -> bool:

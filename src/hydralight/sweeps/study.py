@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ from optuna.samplers import BaseSampler, BruteForceSampler, GridSampler, QMCSamp
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from hydralight.errors import UserError, told
+from hydralight.runs.files import make_own
 from hydralight.runs.secrets import redact
 from hydralight.sweeps.request import SweepRequest, objectives_of_trial
 from hydralight.sweeps.trial import Outcome, read_outcome, write_outcome
 
 INTERRUPTED, RETRY = "interrupted", "retry_of"
+STUDY = "study.db"
 
 
 class SweepStudy:
@@ -36,6 +39,8 @@ class SweepStudy:
         self.folder = folder
         self.request = request
         storage = request.storage or storage_in(folder)
+        with suppress(FileNotFoundError):
+            make_own(folder / STUDY)
         if request.pruner is not None:
             with told("hparams_search.pruner"):  # the trials will build it
                 instantiate(request.pruner, _convert_="object")
@@ -153,7 +158,7 @@ def is_finished(trial: FrozenTrial) -> bool:
 
 def storage_in(folder: Path) -> str:
     """Return the URL of the study in a sweep's directory."""
-    return f"sqlite:///{folder.resolve() / 'study.db'}"
+    return f"sqlite:///{folder.resolve() / STUDY}"
 
 
 def study_name(folder: Path, storage: str) -> str:

@@ -18,6 +18,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from hydralight.runs.files import open_own
 from hydralight.sweeps.trial import Outcome, write_outcome
 
 PATIENCE = 30  # seconds to end an optimizer step and write a checkpoint when asked to go
@@ -161,7 +162,7 @@ def _begin(
     threading.Thread(target=_end_with_parent, args=(parent.sentinel,), daemon=True).start()
     os.environ.clear()
     os.environ.update(environment)
-    with output.open("a") as file:
+    with open(output, "a", opener=open_own) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     # the server's own; what starts ranks anew looks here for how the program was started
