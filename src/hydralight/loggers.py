@@ -148,7 +148,7 @@ def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         UserError: the file is damaged; the sentence names the line.
     """
     rows: list[dict[str, str]] = []
-    number = 1
+    columns: list[str] = []
     try:
         lines = path.read_bytes().splitlines(keepends=True)
         if lines and not lines[-1].endswith(b"\n"):  # it may be torn in its last value
@@ -156,11 +156,12 @@ def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         columns = _values(lines[0]) if lines else []
         if "step" not in columns:
             raise ValueError("it has no column 'step'" if columns else "it is empty")
-        for number, line in enumerate(lines[1:], 2):
+        for line in lines[1:]:
             row = dict(zip(columns, _values(line), strict=True))
             int(row["step"] or 0)
             rows.append(row)
     except (ValueError, csv.Error) as error:
+        number = len(rows) + (2 if "step" in columns else 1)
         raise UserError(
             f"{path} is damaged in line {number} ({first_line(error)}): {ANEW}."
         ) from error

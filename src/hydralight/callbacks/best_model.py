@@ -173,7 +173,7 @@ class BestModel(Callback):
             path = Path(self.run_dir or trainer.default_root_dir)
             update_metrics(path, best=self.exported() or None)
 
-    def exported(self) -> dict[str, float]:
+    def exported(self) -> dict[str, Any]:
         """Return step and metrics of the model in the folder; empty where it was not chosen by any.
 
         Raises:
