@@ -117,9 +117,6 @@ class BestModel(Callback):
         """Take back the best before an evaluation that ended the run, and say what is there."""
         self.take_back(trainer)
         if trainer.ckpt_path and trainer.is_global_zero:
-            if self.best_step is not None and not self.dirpath.exists():
-                log.warning("%s is gone: the next evaluation exports the model anew", self.dirpath)
-                self.best_value = self.best_step = None
             self.record(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -197,10 +194,18 @@ class BestModel(Callback):
             copy_folder(self.dirpath, self.kept())
 
     def take_back(self, trainer: Trainer) -> None:
-        """Put back what `keep` has kept, where the checkpoint speaks of it."""
-        if trainer.is_global_zero and self.best_step is not None and self.kept().exists():
-            self.record(trainer)
+        """Put back what `keep` has kept, where the checkpoint speaks of it.
+
+        Where somebody has deleted the best, it is no best any more.
+        """
+        if not trainer.is_global_zero or self.best_step is None:
+            return
+        if self.kept().exists():
             replace_folder(self.kept(), self.dirpath)
+            self.record(trainer)
+        elif not self.dirpath.exists():
+            log.warning("%s is gone: the next evaluation exports the model anew", self.dirpath)
+            self.best_value = self.best_step = None
 
     def export(
         self,

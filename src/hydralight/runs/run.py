@@ -12,7 +12,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from hydralight.errors import UserError, first_line
 from hydralight.runs.checksums import verify
-from hydralight.runs.files import restore_folder, write_text
+from hydralight.runs.files import steadily, write_text
 from hydralight.runs.reading import read_json, read_or_set_aside, read_yaml
 from hydralight.runs.sealed import sealed_json
 
@@ -128,12 +128,14 @@ def begun_at(run_dir: Path) -> float:
 
 def model_folder(run_dir: Path) -> Path:
     """Return a run's exported model, whose files have been checked, or raise a `UserError`."""
-    folder = run_dir / "model"
-    restore_folder(folder)
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{run_dir} has no model yet: it stopped before its first evaluation.")
-    verify(folder)
-    return folder
+
+    def checked(folder: Path) -> Path:
+        if not (folder / "config.json").is_file():
+            raise UserError(f"{run_dir} has no model: it had no evaluation yet, or it was deleted.")
+        verify(folder)
+        return folder
+
+    return steadily(run_dir / "model", checked)
 
 
 def own_config(run_dir: Path) -> DictConfig:
