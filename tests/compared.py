@@ -10,7 +10,9 @@ import torch
 
 # logs of what was done to a run, and not of what it came to
 LOGS = re.compile(r"train\S*\.log|resume\.json")
-EACH_TIME = dict.fromkeys(("time", "command", "git", "resumed"))  # of environment.json
+EACH_TIME = dict.fromkeys(
+    ("time", "command", "git", "resumed", "own_checksum")
+)  # of environment.json
 
 
 def differences(whole: Path, other: Path) -> Iterator[str]:
@@ -34,7 +36,7 @@ def content(folder: Path, name: str) -> Any:
         return torch.load(path, weights_only=True)
     if path.suffix == ".yaml":  # which name the run's own directory
         text = path.read_text().replace(str(folder), "RUN")
-        return re.sub(r"^resume: .*", "", text, flags=re.MULTILINE)
+        return re.sub(r"^resume: .*|^# xxh3.*", "", text, flags=re.MULTILINE)
     if name.startswith("checkpoints/"):  # a checkpoint's bytes depend on which tensors were one
         return json.loads(path.read_text()) | {"checksum": None, "own_checksum": None}
     if name == "environment.json":

@@ -227,6 +227,9 @@ def test_a_live_run_is_not_resumed(run):
 # ---------------------------------------------------------------- what is damaged
 
 
+FOUND = "is damaged|is not there|is not the text that was exported|is not among the files"
+
+
 def test_every_flipped_bit_of_a_model_is_found(run, words, tmp_path, caplog):
     folder, rng = run.path / "model", random.Random(0)
     for path in sorted(folder.iterdir()):
@@ -243,7 +246,7 @@ def test_every_flipped_bit_of_a_model_is_found(run, words, tmp_path, caplog):
                 said = str(error)
             if path.name in ("README.md", "checksums.json"):  # the card, or its checksum
                 said += caplog.text
-            assert re.search("is damaged|is not there|is not the text that was exported", said)
+            assert re.search(FOUND, said)
         path.write_bytes(content)
     verify(folder)
     weights = folder / "model.safetensors"

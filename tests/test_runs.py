@@ -275,7 +275,7 @@ def test_failed_eval_leaves_the_run_alone(bart_cnn, tmp_path):
         shutil.rmtree(run.path / path)
     for path in ("metrics.csv", "metrics.json"):
         (run.path / path).unlink()
-    with pytest.raises(UserError, match="has no model yet"):
+    with pytest.raises(UserError, match="has no model"):
         start("eval", [f"run={run.path}"])
     assert (run.path / "config.yaml").is_file()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from hydralight.errors import UserError
-from hydralight.runs.checksums import checksum
+from hydralight.runs.checksums import checksum, checksums_of
 from hydralight.runs.files import write_text
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,8 @@ def intact(path: Path) -> bool:
     All of it is read, which costs what `checksum` says.
     """
     try:
-        return path.exists() and _beside(path).read_text() == _checksums(path)
+        known = _beside(path).read_text()
+        return path.exists() and known != "" and known == _checksums(path)
     except (OSError, UnicodeError):
         return False
 
@@ -95,5 +96,4 @@ def _checksums(path: Path) -> str:
     """Return the checksum of a file, or of each file of a folder by its name."""
     if not path.is_dir():
         return checksum(path)
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    return "\n".join(f"{checksum(file)} {file.relative_to(path).as_posix()}" for file in files)
+    return "\n".join(f"{own} {name}" for name, own in checksums_of(path).items())

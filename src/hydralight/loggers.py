@@ -2,6 +2,8 @@
 
 import csv
 import io
+import json
+import logging
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
@@ -9,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import xxhash
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
@@ -17,17 +20,28 @@ from hydralight.errors import UserError, first_line
 from hydralight.runs.files import append_text, replacing
 from hydralight.runs.run import ANEW
 
+log = logging.getLogger(__name__)
+
 
 @runtime_checkable
 class ExactLog(Protocol):
     """A logger whose rows a repeated or resumed run has bit by bit; callbacks ask for no more.
 
+    A checkpoint keeps what `logged` says, and a resume from it hands that to `cut_after`.
+
     It gets nothing that differs from run to run, such as speeds, and forgets what came after the
     checkpoint that a run is resumed from.
     """
 
-    def cut_after(self, step: int) -> None:
-        """Drop what was logged after the checkpoint of an optimizer step."""
+    def logged(self) -> str:
+        """Return a text that tells whether two logs are the same until now."""
+
+    def cut_after(self, step: int, logged: str | None = None) -> None:
+        """Drop what was logged after the checkpoint of an optimizer step.
+
+        Raises:
+            UserError: what was logged before is not what the checkpoint knows.
+        """
 
 
 class CSVLogger(Logger):
@@ -41,6 +55,7 @@ class CSVLogger(Logger):
         super().__init__()
         self.path = Path(save_dir) / "metrics.csv"
         self._columns: list[str] = []
+        self._rows, self._sum = 0, xxhash.xxh3_128()  # that are in the file, and their checksum
 
     @property
     def name(self) -> str:
@@ -63,7 +78,9 @@ class CSVLogger(Logger):
         """Write a row; `step` counts optimizer steps."""
         row = {"step": step, **{name: _number(value) for name, value in metrics.items()}}
         if not self._columns and self.path.exists():
-            self._columns = list(read_rows(self.path)[0])
+            self._columns, rows = read_rows(self.path)
+            self._count(rows)
+        self._count([row])
         new = [name for name in row if name not in self._columns]
         if new:
             rows = read_rows(self.path)[1] if self.path.exists() else []
@@ -75,21 +92,47 @@ class CSVLogger(Logger):
         append_text(self.path, text.getvalue())
 
     @rank_zero_only
-    def cut_after(self, step: int) -> None:
-        """Drop what was logged after a checkpoint: later steps, and the evaluation at its own."""
-        if self.path.exists():
-            self._columns, rows = read_rows(self.path)
-            evaluations = [c for c in self._columns if c.startswith(("val/", "test/"))]
-            try:
-                kept = [
-                    row
-                    for row in rows
-                    if int(row["step"]) < step
-                    or (int(row["step"]) == step and not any(row[c] for c in evaluations))
-                ]
-            except (ValueError, KeyError) as error:
-                raise UserError(f"{self.path} is damaged: {ANEW}.") from error
-            self._write(kept)
+    def logged(self) -> str:
+        """Return how many rows there are, and the checksum of their values."""
+        return f"{self._rows}:{self._sum.hexdigest()}"
+
+    @rank_zero_only
+    def cut_after(self, step: int, logged: str | None = None) -> None:
+        """Drop what was logged after a checkpoint: its later rows.
+
+        Where an earlier version's checkpoint does not know their number, these are those of later
+        steps, and the evaluation at its own.
+        """
+        self._rows, self._sum = 0, xxhash.xxh3_128()
+        if not self.path.exists():
+            if logged not in (None, self.logged()):
+                log.warning("%s is gone: the rows up to step %d are lost", self.path, step)
+            return
+        self._columns, rows = read_rows(self.path)
+        evaluations = [c for c in self._columns if c.startswith(("val/", "test/"))]
+        if logged is not None:
+            kept = rows[: int(logged.partition(":")[0])]
+        else:
+            kept = [
+                row
+                for row in rows
+                if int(row["step"]) < step
+                or (int(row["step"]) == step and not any(row[c] for c in evaluations))
+            ]
+        self._count(kept)
+        if logged not in (None, self.logged()):
+            raise UserError(
+                f"{self.path} is damaged (in its first {len(kept) + 1} lines there is a value "
+                f"that was not logged): {ANEW}."
+            )
+        self._write(kept)
+
+    def _count(self, rows: list[dict[str, Any]]) -> None:
+        """Add rows to the checksum, without what is empty: columns may come later."""
+        for row in rows:
+            values = {c: str(v) for c, v in row.items() if v not in (None, "")}
+            self._sum.update(json.dumps(values, sort_keys=True).encode())
+        self._rows += len(rows)
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
         with replacing(self.path, newline="") as file:
@@ -102,18 +145,35 @@ def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """Return a CSV file's columns and its rows as text; a torn last line is left out.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: the file is damaged; the sentence names the line.
     """
+    rows: list[dict[str, str]] = []
+    columns: list[str] = []
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            lines = list(file)
-        whole = [line for line in lines if line.endswith("\n")]  # in its last value, it may be torn
-        reader = csv.DictReader(whole)
-        columns = list(reader.fieldnames or [])
-        rows = [row for row in reader if None not in row.values() and None not in row]
+        lines = path.read_bytes().splitlines(keepends=True)
+        if lines and not lines[-1].endswith(b"\n"):  # it may be torn in its last value
+            lines.pop()
+        columns = _values(lines[0]) if lines else []
+        if "step" not in columns:
+            raise ValueError("it has no column 'step'" if columns else "it is empty")
+        for line in lines[1:]:
+            row = dict(zip(columns, _values(line), strict=True))
+            int(row["step"] or 0)
+            rows.append(row)
     except (ValueError, csv.Error) as error:
-        raise UserError(f"{path} is damaged ({first_line(error)}): {ANEW}.") from error
+        number = len(rows) + (2 if "step" in columns else 1)
+        raise UserError(
+            f"{path} is damaged in line {number} ({first_line(error)}): {ANEW}."
+        ) from error
     return columns, rows
+
+
+def _values(line: bytes) -> list[str]:
+    text = line.decode("utf-8")
+    if "\0" in text:
+        raise ValueError("it has a NUL byte")
+    (values,) = csv.reader([text], strict=True)
+    return values
 
 
 @contextmanager

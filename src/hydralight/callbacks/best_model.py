@@ -1,6 +1,7 @@
 """The best model so far, as an ordinary Hugging Face folder."""
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from hydralight.callbacks.lightning_seams import (
 )
 from hydralight.errors import UserError, first_line
 from hydralight.models import positions_of
-from hydralight.runs.checksums import is_ours, write_checksums
+from hydralight.runs.checksums import EXPORTED, is_ours, write_checksums
 from hydralight.runs.files import (
     clear_partials,
     copy_folder,
@@ -28,8 +29,12 @@ from hydralight.runs.files import (
     restore_folder,
     write_text,
 )
+from hydralight.runs.reading import read_json
 from hydralight.runs.run import update_metrics
+from hydralight.runs.sealed import sealed_json
 from hydralight.runs.secrets import redact
+
+log = logging.getLogger(__name__)
 
 
 class BestModel(Callback):
@@ -109,8 +114,10 @@ class BestModel(Callback):
             restore_folder(self.dirpath)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take back the best before an evaluation that ended the run."""
+        """Take back the best before an evaluation that ended the run, and say what is there."""
         self.take_back(trainer)
+        if trainer.ckpt_path and trainer.is_global_zero:
+            self.record(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Do so before a resumed run's first evaluation, which may come before `on_train_start`."""
@@ -154,11 +161,28 @@ class BestModel(Callback):
         self.record(trainer)
 
     def record(self, trainer: Trainer) -> None:
-        """Write `best` to `metrics.json`; after a resume only the checkpoint may know it."""
+        """Write to `metrics.json`, as `best`, what the folder says of the model that it holds.
+
+        The checkpoint of a resumed run may tell of another: it stands before the evaluation of its
+        step, which may have exported its model before the run was interrupted.
+        """
         if trainer.is_global_zero:
-            best = {"step": self.best_step, **self.best_metrics}
             path = Path(self.run_dir or trainer.default_root_dir)
-            update_metrics(path, best=None if self.best_step is None else best)
+            update_metrics(path, best=self.exported() or None)
+
+    def exported(self) -> dict[str, Any]:
+        """Return step and metrics of the model in the folder; empty where it was not chosen by any.
+
+        Raises:
+            UserError: the folder's record of them is damaged.
+        """
+        record = self.dirpath / EXPORTED
+        if not record.is_file():  # an earlier version's, or nothing
+            known = self.best_step is not None and self.dirpath.exists()
+            return {"step": self.best_step, **self.best_metrics} if known else {}
+        advice = f"delete {self.dirpath}, and the next evaluation exports the model anew"
+        content = read_json(record, dict, advice)
+        return content if len(content) > 1 else {}
 
     def kept(self) -> Path:
         """Return where the best so far is kept while the folder holds that of the run's end."""
@@ -170,10 +194,18 @@ class BestModel(Callback):
             copy_folder(self.dirpath, self.kept())
 
     def take_back(self, trainer: Trainer) -> None:
-        """Put back what `keep` has kept, where the checkpoint speaks of it."""
-        if trainer.is_global_zero and self.best_step is not None and self.kept().exists():
-            self.record(trainer)
+        """Put back what `keep` has kept, where the checkpoint speaks of it.
+
+        Where somebody has deleted the best, it is no best any more.
+        """
+        if not trainer.is_global_zero or self.best_step is None:
+            return
+        if self.kept().exists():
             replace_folder(self.kept(), self.dirpath)
+            self.record(trainer)
+        elif not self.dirpath.exists():
+            log.warning("%s is gone: the next evaluation exports the model anew", self.dirpath)
+            self.best_value = self.best_step = None
 
     def export(
         self,
@@ -192,9 +224,10 @@ class BestModel(Callback):
                 check_replaceable(folder)
             replace_folder(partial, folder)
         except (OSError, SafetensorError) as error:
+            before = "; the one before is intact" if folder.exists() else ""
             raise UserError(
                 f"{folder} cannot be written ({first_line(error)}): make room, and resume "
-                "the run; the one before is intact."
+                f"the run{before}."
             ) from error
         finally:
             remove(partial)
@@ -219,6 +252,7 @@ class BestModel(Callback):
                 generation.stop_strings = stop_strings
         with length_of(datamodule_of(trainer).processor, positions_of(model)) as processor:
             processor.save_pretrained(folder)
+        write_text(folder / EXPORTED, sealed_json({"step": trainer.global_step, **metrics}))
         write_text(folder / "README.md", self.model_card(trainer.global_step, model, metrics))
         write_checksums(folder)
 

@@ -15,7 +15,7 @@ from hydralight.callbacks.lightning_seams import (
 )
 from hydralight.config.ranges import Positive
 from hydralight.errors import UserError, first_line
-from hydralight.runs.checkpoints import PARTIAL, Record, put_in_place, tidy
+from hydralight.runs.checkpoints import PARTIAL, Record, checkpoints_in, put_in_place, tidy
 from hydralight.runs.checksums import checksum
 
 
@@ -90,9 +90,11 @@ class LastCheckpoint(Checkpoint):
                 put_in_place(self.dirpath, record_of(partial, trainer), self.save_total_limit)
         except (OSError, RuntimeError, UserError) as error:  # torch's writer raises the latter
             partial.unlink(missing_ok=True)
+            there = checkpoints_in(self.dirpath)
+            then = "resume the run; the one before is intact" if there else "begin the run again"
             raise UserError(
                 f"the checkpoint of step {trainer.global_step} cannot be written "
-                f"({first_line(error)}); the one before is intact: make room, and resume the run."
+                f"({first_line(error)}): make room, and {then}."
             ) from error
         # a process that leaves now would have the first one killed by Lightning, in 5 seconds
         trainer.strategy.barrier("checkpoint")

@@ -47,6 +47,7 @@ class ExactResume(Callback):
         checkpoint["exact_resume"] = {
             "random_states": states,
             "evaluation_is_due": interval_ends(trainer),
+            "logged": [one.logged() for one in trainer.loggers if isinstance(one, ExactLog)],
         }
 
     def on_load_checkpoint(
@@ -65,9 +66,11 @@ class ExactResume(Callback):
             return
         restored, self._restored = self._restored, None
         set_random_states(restored["random_states"][trainer.global_rank])
-        for logger in trainer.loggers:
-            if isinstance(logger, ExactLog):
-                logger.cut_after(trainer.global_step)
+        logs = [one for one in trainer.loggers if isinstance(one, ExactLog)]
+        known = restored.get("logged", [])  # other loggers may have been chosen
+        for index, log in enumerate(logs):
+            logged = known[index] if len(known) == len(logs) else None
+            log.cut_after(trainer.global_step, logged)
         begin_the_next_epoch(trainer)
         if restored["evaluation_is_due"]:
             evaluate_now(trainer)

@@ -20,13 +20,11 @@ import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-import xxhash
 
 from hydralight.errors import UserError, first_line
 from hydralight.runs.checksums import ALGORITHM, checksum
 from hydralight.runs.files import partial_of, write_text
+from hydralight.runs.sealed import KEY, checksum_of
 
 log = logging.getLogger(__name__)
 
@@ -60,11 +58,7 @@ class Record:
     def text(self) -> str:
         """The content of its file, which has a checksum of its own."""
         values = asdict(self)
-        return json.dumps({**values, "own_checksum": _checksum_of(values)}, indent=2) + "\n"
-
-
-def _checksum_of(values: dict[str, Any]) -> str:
-    return xxhash.xxh3_128_hexdigest(json.dumps(values, sort_keys=True).encode())
+        return json.dumps({**values, KEY: checksum_of(values)}, indent=2) + "\n"
 
 
 # ---------------------------------------------------------------- writing
@@ -167,8 +161,8 @@ def read_record(path: Path) -> Record | None:
     """Return a record; None where there is none, or what is there is none."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        own = values.pop("own_checksum", None)  # which earlier versions did not write
-        if own not in (None, _checksum_of(values)):
+        own = values.pop(KEY, None)  # which earlier versions did not write
+        if own not in (None, checksum_of(values)):
             return None
         record = Record(**values)
     except (OSError, ValueError, TypeError, AttributeError):

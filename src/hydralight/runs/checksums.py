@@ -1,11 +1,11 @@
-"""Checksums of files, and of all files of an exported model."""
+"""Checksums of files and of folders, and of all files of an exported model."""
 
 import hashlib
 import json
 import logging
 import os
 import time
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import xxhash
@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 ALGORITHM = "xxh3_128"
 NAME = "checksums.json"  # of a folder
+EXPORTED = "exported.json"  # what an export says of itself
 FOR_PEOPLE = ("README.md",)  # who edit it
 
 
@@ -33,30 +34,39 @@ def checksum(path: Path) -> str:
 
 def write_checksums(folder: Path) -> None:
     """Write `checksums.json`, with the checksum of each file of a folder."""
-    sums = {str(path.relative_to(folder)): checksum(path) for path in _files(folder)}
-    write_text(folder / NAME, json.dumps(sums, indent=2) + "\n")
+    write_text(folder / NAME, json.dumps(checksums_of(folder), indent=2) + "\n")
 
 
 def verify(folder: Path) -> None:
-    """Check each file of a folder that `checksums.json` names; without that file, nothing.
+    """Check each file of a folder against `checksums.json`.
 
-    A folder that has not changed since is not read again.
+    Where an export of ours has lost that file, a warning says so; a folder that never had one is
+    fine. A folder that has not changed since is not read again.
 
     Raises:
-        UserError: a file is not, bit by bit, what was written, or not there.
+        UserError: a file is not, bit by bit, what was written, or not there, or not known.
     """
-    if (folder / NAME).is_file():
-        every = [*_files(folder), folder / NAME]
-        # the time of the last change of any kind, which nobody can set; but clocks are coarse
-        state = tuple((str(p), p.stat().st_size, p.stat().st_ctime_ns) for p in every)
-        settled = time.time_ns() - max(changed for _, _, changed in state) > 1e9
-        (_verified if settled else _verified.__wrapped__)(folder, state)
+    if not (folder / NAME).is_file():
+        if is_an_export(folder):
+            _warn(folder)
+        return
+    every = [*_files(folder), folder / NAME]
+    # the time of the last change of any kind, which nobody can set; but clocks are coarse
+    state = tuple((str(p), p.stat().st_size, p.stat().st_ctime_ns) for p in every)
+    settled = time.time_ns() - max(changed for _, _, changed in state) > 1e9
+    (_verified if settled else _verified.__wrapped__)(folder, state)
 
 
 @lru_cache(maxsize=64)
 def _verified(folder: Path, state: tuple[tuple[str, int, int], ...]) -> None:
     on_purpose = f"if that was done on purpose, delete {NAME} beside it"
-    for name, expected in read_json(folder / NAME, dict, "without it nothing is checked").items():
+    advice = "export the model again, or delete it to go without checksums"
+    known = read_json(folder / NAME, dict, advice)
+    for path in _files(folder):
+        name = path.relative_to(folder).as_posix()
+        if name not in (*known, *FOR_PEOPLE) and not any(p[0] == "." for p in name.split("/")):
+            raise UserError(f"{path} is not among the files that {NAME} knows; {on_purpose}.")
+    for name, expected in known.items():
         path = folder / name
         if not path.is_file():
             raise UserError(f"{path} is not there any more; {on_purpose}.")
@@ -70,9 +80,26 @@ def _verified(folder: Path, state: tuple[tuple[str, int, int], ...]) -> None:
             )
 
 
+@cache
+def _warn(folder: Path) -> None:
+    log.warning("%s has lost its %s: its files cannot be checked", folder, NAME)
+
+
+def checksums_of(folder: Path) -> dict[str, str]:
+    """Return the checksum of each file of a folder by its name, except that of checksums."""
+    return {path.relative_to(folder).as_posix(): checksum(path) for path in _files(folder)}
+
+
 def _files(folder: Path) -> list[Path]:
     found = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
     return sorted(path for path in found if path.name != NAME)
+
+
+def is_an_export(folder: Path) -> bool:
+    """Whether an export of ours has written a folder, also where its checksums are gone."""
+    run = [folder.parent / name for name in (".hydra/config.yaml", "metrics.json")]
+    of_a_run = folder.name == "model" and all(path.is_file() for path in run)
+    return (folder / EXPORTED).is_file() or of_a_run
 
 
 def is_ours(folder: Path) -> bool:
@@ -82,4 +109,5 @@ def is_ours(folder: Path) -> bool:
     """
     if not (folder.exists() or folder.is_symlink()):
         return True
-    return folder.is_dir() and ((folder / NAME).is_file() or not any(folder.iterdir()))
+    exported = any((folder / name).is_file() for name in (NAME, EXPORTED))
+    return folder.is_dir() and (exported or not any(folder.iterdir()))

@@ -1,6 +1,5 @@
 """What is written down about a run: its config and where it ran, without secrets."""
 
-import json
 import os
 import platform
 import re
@@ -19,6 +18,7 @@ from hydralight.config.project import CONFIG_DIR
 from hydralight.runs.files import told, write_text
 from hydralight.runs.overrides import parsed
 from hydralight.runs.reading import read_or_set_aside
+from hydralight.runs.sealed import sealed_json, sealed_yaml
 from hydralight.runs.secrets import REDACTED, redact
 
 PACKAGES: tuple[str, ...] = (
@@ -45,13 +45,13 @@ def record_start(run_dir: Path, cfg: DictConfig, composed: DictConfig) -> None:
     if not cfg.get("resume"):
         record_composed(run_dir, composed)
     resolved = redact(OmegaConf.to_container(cfg, resolve=True))
-    write_text(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(resolved)))
+    write_text(run_dir / "config.yaml", sealed_yaml(OmegaConf.to_yaml(OmegaConf.create(resolved))))
     path = run_dir / "environment.json"
     content = environment()
     first = read_or_set_aside(path, lambda known: isinstance(known.get("resumed", []), list))
     if first and cfg.get("resume"):
         content = {**first, "resumed": [*first.get("resumed", []), content]}
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    write_text(path, sealed_json(content))
 
 
 def record_composed(run_dir: Path, composed: DictConfig) -> None:
@@ -67,7 +67,7 @@ def record_composed(run_dir: Path, composed: DictConfig) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
         plain = redact(OmegaConf.to_container(content, resolve=False))
-        write_text(folder / name, OmegaConf.to_yaml(OmegaConf.create(plain)))
+        write_text(folder / name, sealed_yaml(OmegaConf.to_yaml(OmegaConf.create(plain))))
 
 
 def record_overrides(run_dir: Path) -> None:
@@ -78,7 +78,7 @@ def record_overrides(run_dir: Path) -> None:
         if typed is None or typed.key_or_group == "resume" or redact(override) != override:
             continue
         latest[typed.key_or_group] = override
-    write_text(run_dir / "resume.json", json.dumps(list(latest.values()), indent=2) + "\n")
+    write_text(run_dir / "resume.json", sealed_json(list(latest.values())))
 
 
 def redacted_keys(node: Any, path: str = "") -> Iterator[str]:

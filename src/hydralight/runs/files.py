@@ -9,13 +9,15 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from hydralight.errors import UserError, first_line
 
+TRIES = 4  # to read a folder that is being replaced
 OURS = re.compile(r"\.[0-9a-f]{8}\.partial$")
 WANDB_LOG = re.compile(r"(\d+/)?wandb/[^/]+/logs/debug-core\.log")  # of a run, or of a trial's
 
@@ -142,6 +144,31 @@ def restore_folder(path: Path) -> None:
     previous = path.with_name(f"{path.name}.previous")
     if previous.exists() and not path.exists():
         previous.rename(path)
+
+
+def steadily(path: Path, read: Callable[[Path], Any]) -> Any:
+    """Return what is read from a folder that another process may be replacing; change nothing.
+
+    What fails is read again where the folder has been replaced meanwhile. One whose replacement
+    was interrupted is read where it lies then, under the name of the previous one.
+    """
+    for left in reversed(range(TRIES)):
+        there = path if path.exists() or left else path.with_name(f"{path.name}.previous")
+        before = _identity(there)
+        try:
+            return read(there if before else path)
+        except (OSError, UserError):
+            if not left or (before and before == _identity(there)):
+                raise
+        time.sleep(0.1)
+    raise AssertionError
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    with suppress(OSError):
+        found = folder.stat()
+        return found.st_ino, found.st_ctime_ns
+    return None
 
 
 def copy_folder(path: Path, copy: Path) -> None:

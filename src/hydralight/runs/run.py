@@ -12,8 +12,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from hydralight.errors import UserError, first_line
 from hydralight.runs.checksums import verify
-from hydralight.runs.files import restore_folder, write_text
-from hydralight.runs.reading import read_or_set_aside, read_yaml
+from hydralight.runs.files import steadily, write_text
+from hydralight.runs.reading import read_json, read_or_set_aside, read_yaml
+from hydralight.runs.sealed import sealed_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,20 +120,22 @@ def latest_run(log_dir: Path) -> Path:
 def begun_at(run_dir: Path) -> float:
     """Return when a run was begun, in seconds since 1970: it says so, or else its files do."""
     try:
-        content = json.loads((run_dir / "environment.json").read_text(encoding="utf-8"))
+        content = read_json(run_dir / "environment.json", dict, "its files' time is taken")
         return datetime.fromisoformat(content["time"]).timestamp()
-    except (OSError, ValueError, TypeError, KeyError):
+    except (UserError, ValueError, TypeError, KeyError):
         return (run_dir / ".hydra" / "config.yaml").stat().st_mtime
 
 
 def model_folder(run_dir: Path) -> Path:
     """Return a run's exported model, whose files have been checked, or raise a `UserError`."""
-    folder = run_dir / "model"
-    restore_folder(folder)
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{run_dir} has no model yet: it stopped before its first evaluation.")
-    verify(folder)
-    return folder
+
+    def checked(folder: Path) -> Path:
+        if not (folder / "config.json").is_file():
+            raise UserError(f"{run_dir} has no model: it had no evaluation yet, or it was deleted.")
+        verify(folder)
+        return folder
+
+    return steadily(run_dir / "model", checked)
 
 
 def own_config(run_dir: Path) -> DictConfig:
@@ -166,8 +169,8 @@ def typed_in(run_dir: Path) -> list[str]:
 
 
 def read_metrics(run_dir: Path) -> dict[str, Any]:
-    """Return `metrics.json`, or an empty dict; one that is damaged is set aside."""
-    return read_or_set_aside(run_dir / "metrics.json", _are_metrics)
+    """Return `metrics.json`, or an empty dict; a warning tells of one that is damaged."""
+    return read_or_set_aside(run_dir / "metrics.json", _are_metrics, aside=False)
 
 
 def _are_metrics(content: dict[str, Any]) -> bool:
@@ -194,10 +197,11 @@ def read_history(run_dir: Path) -> "pd.DataFrame":
 
 
 def update_metrics(run_dir: Path, **values: Any) -> None:
-    """Set top-level entries of `metrics.json`; None removes one."""
-    content = {**read_metrics(run_dir), **values}
+    """Set top-level entries of `metrics.json`; None removes one, and a damaged file goes aside."""
+    path = run_dir / "metrics.json"
+    content = {**read_or_set_aside(path, _are_metrics), **values}
     content = {name: value for name, value in content.items() if value is not None}
-    write_text(run_dir / "metrics.json", json.dumps(content, indent=2) + "\n")
+    write_text(path, sealed_json(content))
 
 
 # What a process has written by the time it trains; the log is named by the command.

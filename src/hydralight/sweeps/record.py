@@ -1,6 +1,5 @@
 """A sweep's own files: what was asked, for `sweep=` and reports."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hydralight.runs.files import write_text
 from hydralight.runs.reading import Damaged, read_json
+from hydralight.runs.sealed import sealed_json
 from hydralight.runs.secrets import redact
 from hydralight.sweeps.request import Direction, SweepRequest
 
@@ -26,13 +26,13 @@ def write_record(
 ) -> None:
     """Write `sweep.json` (what was typed), `study.json`, and `multirun.yaml` (the config)."""
     typed = [*config.hydra.overrides.hydra, *arguments]
-    write_text(folder / "sweep.json", json.dumps(redact(typed), indent=2) + "\n")
+    write_text(folder / "sweep.json", sealed_json(redact(typed)))
     asked = {
         "objectives": request.objectives,
         "directions": request.directions,
         "swept": list(request.space),
     }
-    write_text(folder / "study.json", json.dumps(asked, indent=2) + "\n")
+    write_text(folder / "study.json", sealed_json(asked))
     content = redact(OmegaConf.to_container(config, resolve=False))
     write_text(folder / "multirun.yaml", OmegaConf.to_yaml(OmegaConf.create(content)))
 

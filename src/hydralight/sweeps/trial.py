@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from hydralight.runs.files import write_text
 from hydralight.runs.overrides import key_of, quoted
 from hydralight.runs.reading import Damaged, read_json
+from hydralight.runs.sealed import sealed_json, sealed_yaml
 from hydralight.runs.secrets import redact
 
 log = logging.getLogger(__name__)
@@ -43,8 +44,8 @@ def write_outcome(run_dir: Path, outcome: Outcome, overrides: Sequence[str] | No
     if overrides is not None:
         (run_dir / ".hydra").mkdir(exist_ok=True)
         typed = OmegaConf.to_yaml(OmegaConf.create(redact(list(overrides))))
-        write_text(run_dir / ".hydra" / "overrides.yaml", typed)
-    write_text(run_dir / "trial.json", json.dumps(redact(dict(outcome)), indent=2) + "\n")
+        write_text(run_dir / ".hydra" / "overrides.yaml", sealed_yaml(typed))
+    write_text(run_dir / "trial.json", sealed_json(redact(dict(outcome))))
 
 
 def read_outcome(run_dir: Path) -> Outcome | None:
