@@ -3,10 +3,13 @@
 import json
 import os
 import shutil
+import struct
 import sys
+import zlib
 from contextlib import nullcontext
 
 import pytest
+import torch
 import yaml
 from conftest import CONFIG_DIR, EXPERIMENTS
 from datasets import Dataset, DatasetDict
@@ -25,6 +28,7 @@ from hydralight.config.resolvers import register_resolvers
 from hydralight.config.trust import check_trust, origins
 from hydralight.config.typed import Typed
 from hydralight.data.read.files import read_local
+from hydralight.data.shapes.image_classification import open_image
 from hydralight.errors import UserError
 from hydralight.metrics.evaluate import Evaluate
 from hydralight.models import Pretrained, Scratch
@@ -33,6 +37,7 @@ from hydralight.runs.lock import locked
 from hydralight.runs.logs import RunLog
 from hydralight.runs.overrides import with_groups_off
 from hydralight.runs.secrets import redact
+from hydralight.tasks.generation import configure_generation
 
 SECRET = "n0t-for-y0ur-eyes"
 PROGRAM = "is taken only from what is typed|is not taken from a run|only supported"
@@ -618,6 +623,32 @@ def test_a_data_folder_with_a_script_or_odd_features(name, text, articles, tmp_p
     (folder / name).write_text(text)
     with pytest.raises(UserError, match=f"The folder {folder} cannot be read"):
         read_local(str(folder), {})
+
+
+def test_an_image_of_too_many_pixels(tmp_path):
+    """A file of a few bytes may say that it is one of many gigabytes, decoded."""
+
+    def part(kind, data):
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    size = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    (tmp_path / "bomb.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + part(b"IHDR", size)
+        + part(b"IDAT", zlib.compress(b"0"))
+        + part(b"IEND", b"")
+    )
+    with pytest.raises(UserError, match=r"bomb\.png cannot be read as an image: .* pixels"):
+        open_image({"path": str(tmp_path / "bomb.png"), "bytes": None})
+
+
+def test_a_checkpoint_that_would_have_more_returned_than_tokens(tiny_bart):
+    model = Pretrained(checkpoint=str(tiny_bart))(AutoModelForSeq2SeqLM)
+    model.generation_config.update(return_dict_in_generate=True, output_scores=True)
+    configure_generation(model, {"max_new_tokens": 3})
+    assert model.eval().generate(torch.tensor([[5, 6]])).shape[0] == 1
 
 
 # ---------------------------------------------------------------- what still works
