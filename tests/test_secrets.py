@@ -1,6 +1,7 @@
 """Secrets are in none of the files that a run leaves, and in no message."""
 
 import logging
+import signal
 import sys
 from contextlib import suppress
 
@@ -217,6 +218,27 @@ def test_a_command_and_a_trial_hide_secrets_from_the_start(tmp_path, monkeypatch
             start()
     logging.setLogRecordFactory(begin)
     assert before == [True, True]
+
+
+@pytest.mark.parametrize("part", ["secret_", "x.hooks.", "eyJa.eyJ", "\n  ", "a=[", "{a: ["])
+def test_a_long_text_is_looked_through_in_time(part):
+    """The time grows with a text's length, not with its square: that would be minutes."""
+    text = part * (60_000 // len(part))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(secrets, "_known", set())
+        signal.signal(signal.SIGALRM, lambda *_: pytest.fail("the time is out"))
+        signal.alarm(40)
+        try:
+            assert KEYS[0] not in redact(f"https://u:{text} {KEYS[0]}")
+            remember([f"tags=[{text}"])
+        finally:
+            signal.alarm(0)
+
+
+def test_a_key_of_many_lines_in_a_long_text():
+    lines = "\n".join(["-----BEGIN RSA PRIVATE KEY-----", *["aB3+" * 16] * 300])
+    found = redact(f"before\n{lines}\n-----END RSA PRIVATE KEY-----\nafter, password=hunter2")
+    assert found == f"before\n{REDACTED}\nafter, password={REDACTED}"
 
 
 def test_a_sweep_over_secrets_is_refused():

@@ -3,17 +3,22 @@
 import json
 import os
 import shutil
+import struct
 import sys
+import zlib
 from contextlib import nullcontext
 
 import pytest
+import torch
 import yaml
 from conftest import CONFIG_DIR, EXPERIMENTS
+from datasets import Dataset, DatasetDict
 from hydra import compose, initialize_config_dir
 from hydra._internal import hydra as hydra_module
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from optuna.samplers import CmaEsSampler
+from transformers import AutoModelForSeq2SeqLM
 
 import hydralight
 from hydralight.commands import prepare, start
@@ -22,13 +27,17 @@ from hydralight.config.composition import Loader, composing
 from hydralight.config.resolvers import register_resolvers
 from hydralight.config.trust import check_trust, origins
 from hydralight.config.typed import Typed
+from hydralight.data.read.files import read_local
+from hydralight.data.shapes.image_classification import open_image
 from hydralight.errors import UserError
 from hydralight.metrics.evaluate import Evaluate
+from hydralight.models import Pretrained, Scratch
 from hydralight.runs.files import append_text
 from hydralight.runs.lock import locked
 from hydralight.runs.logs import RunLog
 from hydralight.runs.overrides import with_groups_off
 from hydralight.runs.secrets import redact
+from hydralight.tasks.generation import configure_generation
 
 SECRET = "n0t-for-y0ur-eyes"
 PROGRAM = "is taken only from what is typed|is not taken from a run|only supported"
@@ -558,6 +567,88 @@ def test_the_code_of_a_checkpoint(bart_cnn, foreign_model, tmp_path):
     assert not (tmp_path / "ran").exists()
     hydralight.train([*theirs, "check=true", "trust=[remote_code]"])
     assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("key", ["_attn_implementation", "experts_implementation"])
+def test_kernels_that_a_checkpoint_names(key, tiny_bart, tmp_path):
+    folder = shutil.copytree(tiny_bart, tmp_path / "theirs")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, key: "evil/kernels"}))
+    for made in (
+        Pretrained(checkpoint=str(folder)),
+        Scratch(config={"checkpoint": str(folder)}),
+    ):
+        with pytest.raises(UserError, match="would run the kernels of evil/kernels"):
+            made(AutoModelForSeq2SeqLM)
+    if key == "_attn_implementation":  # what is typed takes the place of it
+        Pretrained(checkpoint=str(folder), attn_implementation="sdpa")(AutoModelForSeq2SeqLM)
+
+
+@pytest.mark.parametrize("name", ["pipeline", "AutoTokenizer", "os", "Theirs", None])
+def test_a_run_whose_model_is_of_no_known_class(name, trained, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    path = run / "model/config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "architectures": name and [name]}))
+    (run / "model/checksums.json").unlink()
+    with pytest.raises(UserError, match=f"is {name}, which is no model"):
+        hydralight.Run(run).model  # noqa: B018
+
+
+def test_a_saved_data_set_with_parts_elsewhere(tmp_path):
+    rows = Dataset.from_dict({"text": ["mine"]})
+    rows.save_to_disk(tmp_path / "mine")
+    DatasetDict(train=rows).save_to_disk(tmp_path / "theirs")
+    assert read_local(str(tmp_path / "theirs"), {})["train"]["text"] == ["mine"]
+    state = tmp_path / "theirs/train/state.json"
+    said = json.loads(state.read_text())
+    said["_data_files"][0]["filename"] = "../../mine/data-00000-of-00001.arrow"
+    state.write_text(json.dumps(said))
+    with pytest.raises(UserError, match="which is not in the folder"):
+        read_local(str(tmp_path / "theirs"), {})
+    (tmp_path / "theirs/dataset_dict.json").write_text('{"splits": ["../mine"]}')
+    with pytest.raises(UserError, match=r"names \.\./mine, which is not in the folder"):
+        read_local(str(tmp_path / "theirs"), {})
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("theirs.py", "raise SystemExit"),
+        ("README.md", "---\ndataset_info: {features: [{name: a, dtype: {_type: b}}]}\n---\n"),
+    ],
+)
+def test_a_data_folder_with_a_script_or_odd_features(name, text, articles, tmp_path):
+    folder = shutil.copytree(articles, tmp_path / "theirs")
+    (folder / name).write_text(text)
+    with pytest.raises(UserError, match=f"The folder {folder} cannot be read"):
+        read_local(str(folder), {})
+
+
+def test_an_image_of_too_many_pixels(tmp_path):
+    """A file of a few bytes may say that it is one of many gigabytes, decoded."""
+
+    def part(kind, data):
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    size = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    (tmp_path / "bomb.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + part(b"IHDR", size)
+        + part(b"IDAT", zlib.compress(b"0"))
+        + part(b"IEND", b"")
+    )
+    with pytest.raises(UserError, match=r"bomb\.png cannot be read as an image: .* pixels"):
+        open_image({"path": str(tmp_path / "bomb.png"), "bytes": None})
+
+
+def test_a_checkpoint_that_would_have_more_returned_than_tokens(tiny_bart):
+    model = Pretrained(checkpoint=str(tiny_bart))(AutoModelForSeq2SeqLM)
+    model.generation_config.update(return_dict_in_generate=True, output_scores=True)
+    configure_generation(model, {"max_new_tokens": 3})
+    assert model.eval().generate(torch.tensor([[5, 6]])).shape[0] == 1
 
 
 # ---------------------------------------------------------------- what still works

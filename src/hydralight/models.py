@@ -64,6 +64,8 @@ class Pretrained:
             UserError: the checkpoint cannot be found, reached or read, or a glob matches nothing.
         """
         config = read_config(self.checkpoint, self.revision, self.trust_remote_code)
+        if not (self.attn_implementation or self.trust_remote_code):
+            check_kernels(self.checkpoint, config)
         check_values(config, self.config or {})
         with told("model.config"):
             config.update({**head, **(self.config or {})})
@@ -131,6 +133,8 @@ class Scratch:
         values = {k: v for k, v in self.config.items() if k not in ("model_type", "checkpoint")}
         if "checkpoint" in self.config:
             config = read_config(self.config["checkpoint"])
+            if not self.attn_implementation:
+                check_kernels(self.config["checkpoint"], config)
         else:
             config = default_config(self.config.get("model_type", ""))
         check_values(config, values)
@@ -207,6 +211,25 @@ def read_config(
             f"checkpoint={checkpoint} is neither a folder here nor a model on the hub: "
             f"{first_line(error)}."
         ) from error
+
+
+def check_kernels(checkpoint: str, config: PretrainedConfig) -> None:
+    """Refuse a config that names kernels of the hub, which are code of whoever put them there.
+
+    Raises:
+        UserError: it does, or the config of a part of it does.
+    """
+    parts = [config, *(getattr(config, name, None) for name in config.sub_configs)]
+    for part in parts:
+        for name, value in vars(part).items() if part is not None else ():
+            if name.endswith(("_implementation", "_implementation_internal")):
+                for kernels in value.values() if isinstance(value, dict) else (value,):
+                    if "/" in str(kernels):
+                        raise UserError(
+                            f"checkpoint={checkpoint} would run the kernels of {kernels}, which "
+                            "its config names: type model.attn_implementation=sdpa, or that name "
+                            "if you trust it."
+                        )
 
 
 def check_values(config: PretrainedConfig, values: Mapping[str, Any]) -> None:

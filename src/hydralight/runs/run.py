@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from hydralight.errors import UserError, first_line
+from hydralight.errors import UserError, first_line, told
 from hydralight.runs.checksums import verify
 from hydralight.runs.files import steadily, write_text
 from hydralight.runs.reading import read_json, read_or_set_aside, read_yaml
@@ -58,8 +58,20 @@ class Run:
         """The best model, in evaluation mode, of the class it was saved from."""
         import transformers
 
-        config = transformers.AutoConfig.from_pretrained(self.model_dir, trust_remote_code=False)
-        return getattr(transformers, config.architectures[0]).from_pretrained(self.model_dir)
+        from hydralight.models import check_kernels, read_config
+
+        folder = str(self.model_dir)
+        config = read_config(folder)
+        check_kernels(folder, config)
+        name = next(iter(config.architectures or ()), None)
+        kind = getattr(transformers, str(name), None)
+        if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
+            raise UserError(
+                f"{folder}: architectures in config.json is {name}, which is no model of "
+                "transformers: load it with your own class from that folder."
+            )
+        with told(f"{folder} cannot be loaded"):
+            return kind.from_pretrained(folder, config=config, trust_remote_code=False)
 
     @cached_property
     def tokenizer(self) -> "PreTrainedTokenizerBase":

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 REDACTED = "<redacted>"  # in the place of a secret
@@ -55,12 +55,14 @@ SAID = re.compile(
 )
 FLAG = re.compile(r"((?<![\w-])--(?P<key>[\w-]+)\s+)(?P<value>'[^']*'|\"[^\"]*\"|(?!-)\S+)")
 # A line of YAML or a header: the text may go on after a word.
-LINE = re.compile(r"(^\s*(-\s+)?['\"]?(?P<key>[\w.-]+)['\"]?:[ \t]+)(?P<value>\S.*)$", re.MULTILINE)
+LINE = re.compile(
+    r"(^[ \t]*(-[ \t]+)?['\"]?(?P<key>[\w.-]+)['\"]?:[ \t]+)(?P<value>\S.*)$", re.MULTILINE
+)
 # user:password@ of a URL, up to the last @ before its host; not host:port/…@ of a host that
 # has a dot, or is this one
 USER = re.compile(
-    r"(?<=://)(?!(localhost|[\w-]+\.[\w.-]+):\d+(/|$))[^\s/:'\"]*:[^\s'\"]*"
-    r"@(?=[\w.\[-]+([:/?#,\s'\"]|$))"
+    r"(?<=://)(?!(localhost|[\w-]{1,255}\.[\w.-]{1,255}):\d{1,5}(/|$))[^\s/:'\"]{0,500}:"
+    r"[^\s'\"]{0,500}@(?=[\w.\[-]{1,255}([:/?#,\s'\"]|$))"
 )
 LONE_USER = re.compile(r"(?<=://)[^\s/:@'\"]{16,}@")
 # What stands behind the name of a service in an address, and lets anybody post there.
@@ -76,7 +78,7 @@ QUERY = re.compile(
 )
 # key=value, or "key": value within braces, anywhere in a text
 PAIR = re.compile(
-    r"(?P<start>(?P<key>[\w.@/-]+)=|[{,]\s*['\"]?(?P<name>[\w.-]+)['\"]?\s*:\s*)"
+    r"(?P<start>(?<![\w.@/-])(?P<key>[\w.@/-]+)=|[{,]\s*['\"]?(?P<name>[\w.-]+)['\"]?\s*:\s*)"
     r"(?P<value>'(\\.|[^'\\])*'|\"(\\.|[^\"\\])*\"|\[[^\]]*\]|\{[^}]*\}"
     r"|[^\s,{}\]&;'\"]+)"
 )
@@ -86,6 +88,9 @@ LOGIN = re.compile(r"['\"]?[^\s:/]+:[^\s:].*")  # me:password
 WHOLE = re.compile(r"([+~]{0,2}(?P<key>[^=\s{}]*))=.*", re.DOTALL)  # a typed override, or like one
 HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")  # where a word begins in camelCase
 LONG = re.compile(r"[\w.+/=:-]{16}|BEGIN ")  # no form of a key is shorter
+# What is looked at as one: the time for some patterns grows with the square of a text's length.
+PIECE = re.compile(r".{1,4000}(?:\n|\Z)|.{1,4000}(?:\s|\Z)|.{1,4000}", re.DOTALL)
+DEEPEST = 20  # lists within lists in a text
 
 _known: set[str] = set()  # values that were typed or set as secrets
 
@@ -123,13 +128,18 @@ def redact_message(text: str) -> str:
     """Hide secrets in a sentence, a log line or a traceback."""
     for secret in sorted({*_known, *_environment()}, key=len, reverse=True):
         text = text.replace(secret, REDACTED)
+    if LONG.search(text):
+        text = SECRET_VALUE.sub(REDACTED, text)  # of which some go over many lines
+    return "".join(map(_redact_piece, PIECE.findall(text)))
+
+
+def _redact_piece(text: str) -> str:
     if "=" in text or ":" in text:
         text = WEBHOOK.sub(rf"\1{REDACTED}", text)
         text = QUERY.sub(rf"\1{REDACTED}", LONE_USER.sub(f"{REDACTED}@", _without_user(text)))
         text = LINE.sub(_line, PAIR.sub(_pair, text))
     text = SAID.sub(rf"\1{REDACTED}", FLAG.sub(_line, text))
     if LONG.search(text):
-        text = SECRET_VALUE.sub(REDACTED, text)
         for pattern in _patterns():
             text = pattern.sub(REDACTED, text)
     return text
@@ -139,13 +149,13 @@ def _without_user(text: str) -> str:
     return USER.sub(f"{REDACTED}@", text)
 
 
-def _pair(match: re.Match[str]) -> str:
+def _pair(match: re.Match[str], depth: int = 0) -> str:
     key, value = match["key"] or match["name"], match["value"]
     inner = value.startswith(("[", "{"))  # whose mappings have keys of their own
     login = (LOGIN_KEY.search(key) and inner) or _beside_account(match, key, value)
-    if login or is_secret(key, value):
+    if login or is_secret(key, value) or depth > DEEPEST:
         return f"{match['start']}{REDACTED}"
-    return match["start"] + (PAIR.sub(_pair, value) if inner else value)
+    return match["start"] + (PAIR.sub(partial(_pair, depth=depth + 1), value) if inner else value)
 
 
 def _beside_account(match: re.Match[str], key: str, value: str) -> bool:
@@ -225,12 +235,12 @@ def remember(arguments: Iterable[str]) -> None:
         _keep_pairs(argument)
 
 
-def _keep_pairs(text: str) -> None:
+def _keep_pairs(text: str, depth: int = 0) -> None:
     for pair in PAIR.finditer(text):
         if is_secret(pair["key"] or pair["name"], pair["value"]):
             _keep(pair["value"])
-        elif pair["value"].startswith(("[", "{")):
-            _keep_pairs(pair["value"])
+        elif pair["value"].startswith(("[", "{")) and depth < DEEPEST:
+            _keep_pairs(pair["value"], depth + 1)
 
 
 def _keep(value: str) -> None:

@@ -13,6 +13,8 @@ from hydralight.config import ranges
 from hydralight.config.ranges import Fraction, NotNegative, Positive, Text
 from hydralight.errors import UserError, did_you_mean, told
 
+# what a generation returns beside the tokens, and as an object with names
+RETURNED = [name for name in vars(GenerationConfig()) if name.startswith(("output_", "return_"))]
 # what transformers finds out in the middle of a generation, or not at all
 RANGES: dict[str, Any] = {
     "max_new_tokens": Positive,
@@ -80,6 +82,8 @@ def configure_generation(model: PreTrainedModel, values: Mapping[str, Any]) -> N
     """
     config = model.generation_config
     config._from_model_config = False  # it is its own from here on
+    for name in RETURNED:  # here only tokens are read
+        setattr(config, name, None)
     values = dict(values)
     if "max_new_tokens" in values:
         config.max_length = None

@@ -1,6 +1,7 @@
 """Local files and folders as `datasets.Dataset`s by split."""
 
 import glob
+import json
 import logging
 import os
 import re
@@ -135,6 +136,7 @@ def files_of(path: str) -> list[str]:
 def _read_folder(folder: Path, reader: Mapping[str, Any]) -> dict[str, Dataset]:
     absolute = str(folder.absolute())
     if (folder / "state.json").exists() or (folder / "dataset_dict.json").exists():
+        _refuse_saved_elsewhere(folder)
         try:
             loaded = datasets.load_from_disk(absolute)
         except Exception as error:
@@ -150,7 +152,7 @@ def _read_folder(folder: Path, reader: Mapping[str, Any]) -> dict[str, Dataset]:
             f"The folder {folder} holds no data files; known are {', '.join(FORMATS)} and what "
             "`datasets` reads from a folder."
         ) from error
-    except ValueError as error:
+    except Exception as error:
         raise UserError(f"The folder {folder} cannot be read: {first_line(error)}.") from error
     if "format" in reader:
         raise UserError(f"data.reader.format is for files: name those in {folder} by a glob.")
@@ -180,12 +182,35 @@ def _refuse_named_elsewhere(folder: Path) -> None:
             raise UserError(f"{path} cannot be read: {first_line(error)}.") from error
         configs = said.get("configs") if isinstance(said, dict) else None
         named = [c for c in configs or () if isinstance(c, dict)]
-        for place in _texts([c.get(key) for c in named for key in ("data_files", "data_dir")]):
-            if "://" in place or place.startswith(("/", "~")) or ".." in Path(place).parts:
-                raise UserError(
-                    f"{path} names {place}, which is not in the folder: take it out, or give it "
-                    "as data.path if you mean it."
-                )
+        _refuse_elsewhere(path, [c.get(key) for c in named for key in ("data_files", "data_dir")])
+
+
+def _refuse_saved_elsewhere(folder: Path) -> None:
+    """Refuse a saved data set whose parts lie outside of its folder.
+
+    Raises:
+        UserError: they do.
+    """
+    for path in (
+        folder / "dataset_dict.json",
+        *folder.glob("state.json"),
+        *folder.glob("*/state.json"),
+    ):
+        try:
+            said = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue  # reading says more
+        if isinstance(said, dict):
+            _refuse_elsewhere(path, [said.get("splits"), said.get("_data_files")])
+
+
+def _refuse_elsewhere(path: Path, named: Any) -> None:
+    for place in _texts(named):
+        if "://" in place or place.startswith(("/", "~")) or ".." in Path(place).parts:
+            raise UserError(
+                f"{path} names {place}, which is not in the folder: take it out, or give it "
+                "as data.path if you mean it."
+            )
 
 
 def _texts(node: Any) -> Iterator[str]:
