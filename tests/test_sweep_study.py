@@ -1,6 +1,8 @@
 """The study of a sweep: what is tried next, also after a kill."""
 
 import json
+import sqlite3
+from contextlib import closing
 from itertools import product
 
 import pytest
@@ -12,7 +14,7 @@ from sweeping import complete
 from hydralight.config.whitelist import WHITELIST
 from hydralight.errors import UserError
 from hydralight.sweeps.request import SweepRequest
-from hydralight.sweeps.study import SweepStudy
+from hydralight.sweeps.study import SweepStudy, stored_study
 
 SPACE = {"optimizer.lr": FloatDistribution(1e-5, 1e-2, log=True), "seed": IntDistribution(1, 40)}
 GRID = [{"seed": seed, "data.fold": fold} for seed, fold in product((1, 2), (0, 1))]
@@ -133,3 +135,23 @@ def test_a_grid_misses_no_point_whenever_it_is_killed(tmp_path):
         asked(study, 1)
     done = [trial.params for trial in study.finished]
     assert sorted(done, key=points.index) == points
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "update trial_params set distribution_json = 'torn'",
+        'update trial_params set distribution_json = \'{"name": "Odd", "attributes": {}}\'',
+        "update trial_system_attributes set value_json = '{'",
+    ],
+)
+def test_a_study_that_somebody_changed_is_told(change, tmp_path):
+    asked(search_in(tmp_path), 2)
+    with closing(sqlite3.connect(tmp_path / "study.db")) as file, file:
+        file.execute(
+            "insert into trial_system_attributes (trial_id, key, value_json) values (1, 'a', '1')"
+        )
+        file.execute(change)
+    for opened in (search_in, stored_study):
+        with pytest.raises(UserError, match=r"study\.db cannot be read as a study"):
+            opened(tmp_path)

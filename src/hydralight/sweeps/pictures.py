@@ -10,8 +10,9 @@ import pandas as pd
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
+from hydralight.errors import UserError
 from hydralight.sweeps.request import Direction
-from hydralight.sweeps.study import storage_in, study_name
+from hydralight.sweeps.study import stored_study
 
 log = logging.getLogger(__name__)
 
@@ -77,9 +78,11 @@ def study_of(
     folder: Path, table: pd.DataFrame, swept: list[str], objectives: list[tuple[str, Direction]]
 ) -> optuna.Study | None:
     """Return the sweep's study, or one made from its table; None where there is nothing to draw."""
-    url = storage_in(folder)
     if (folder / "study.db").is_file():
-        return optuna.load_study(study_name=study_name(folder, url), storage=url)
+        try:
+            return stored_study(folder)
+        except UserError as error:
+            log.warning("%s The pictures are drawn from the table.", error)
     if not objectives or not swept:
         return None
     study = optuna.create_study(directions=[direction for _, direction in objectives])

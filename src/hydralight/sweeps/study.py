@@ -1,8 +1,8 @@
 """The study of a sweep: which trials there were, and what is to be tried next."""
 
 import math
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from optuna.samplers import BaseSampler, BruteForceSampler, GridSampler, QMCSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from hydralight.errors import UserError, told
+from hydralight.errors import UserError, first_line, told
 from hydralight.runs.files import make_own
 from hydralight.runs.secrets import redact
 from hydralight.sweeps.request import SweepRequest, objectives_of_trial
@@ -51,6 +51,9 @@ class SweepStudy:
                 directions=list(request.directions),
                 load_if_exists=True,
             )
+        if request.storage is None:
+            with _readable(folder / STUDY):
+                self.study.get_trials(deepcopy=False)
         self._check_it_is_the_same()
         self._recover()
         self.study.sampler = self._sampler()
@@ -159,6 +162,30 @@ def is_finished(trial: FrozenTrial) -> bool:
 def storage_in(folder: Path) -> str:
     """Return the URL of the study in a sweep's directory."""
     return f"sqlite:///{folder.resolve() / STUDY}"
+
+
+def stored_study(folder: Path) -> optuna.Study:
+    """Load the study in a sweep's directory, with all its trials.
+
+    Raises:
+        UserError: what is there is none, or it is damaged.
+    """
+    url = storage_in(folder)
+    with _readable(folder / STUDY):
+        study = optuna.load_study(study_name=study_name(folder, url), storage=url)
+        study.get_trials(deepcopy=False)
+        return study
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Tell in a sentence whatever SQLite, JSON and Optuna find wrong in a file."""
+    try:
+        yield
+    except Exception as error:
+        raise UserError(
+            f"{path} cannot be read as a study ({type(error).__name__}: {first_line(error)})."
+        ) from error
 
 
 def study_name(folder: Path, storage: str) -> str:
