@@ -299,3 +299,18 @@ def test_training_without_validation_takes_all_rows(bart_cnn, articles):
     run = hydralight.train([*overrides, "trainer.max_epochs=1"])
     assert run.metrics["last"]["step"] == 4
     assert run.model.num_parameters() > 0
+
+
+def test_keys_of_the_user_are_recorded_as_they_were_typed(recipe):
+    """They need no plus sign, which a record would hand on."""
+    typed = ["data.columns={text: sentence2, text_pair: sentence1}", "data.reader.encoding=utf-8"]
+    run = hydralight.train([*recipe("bert_mrpc"), *typed, "trainer.max_epochs=1"])
+    recorded = (run.path / ".hydra" / "overrides.yaml").read_text()
+    assert "+" not in recorded
+    assert "- data.reader.encoding=utf-8" in recorded
+    assert run.config.data.columns.text == "sentence2"
+    again = hydralight.train(
+        [f"resume={run.path}", "trainer.max_epochs=2", "data.reader.chunksize=1000000"]
+    )
+    assert "data.reader.chunksize=1000000" in json.loads((run.path / "resume.json").read_text())
+    assert again.config.data.reader.chunksize == 1000000

@@ -24,7 +24,7 @@ from hydralight.config.trust import check_trust, origins
 from hydralight.config.typed import Typed
 from hydralight.errors import UserError
 from hydralight.metrics.evaluate import Evaluate
-from hydralight.runs.files import append_text, refuse_links
+from hydralight.runs.files import append_text
 from hydralight.runs.lock import locked
 from hydralight.runs.logs import RunLog
 from hydralight.runs.overrides import with_groups_off
