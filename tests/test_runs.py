@@ -188,12 +188,28 @@ def test_redaction_spares_what_is_no_secret(bart_cnn):
 def test_preflight_builds_everything_and_leaves_nothing(bart_cnn, tmp_path, capsys):
     assert hydralight.train([*bart_cnn, "check=true"]) is None
     printed = capsys.readouterr().out
-    assert "13 (0 were too long)" in printed
+    assert "13 (0 were too long; 13 looked at)" in printed
     assert "val/rougeL" in printed
     for wrong in ("scheduler.name=lineer", "optimizer.lr=-1"):
         with pytest.raises(UserError, match=wrong.partition(".")[0]):
             hydralight.train([*bart_cnn, "check=true", wrong])
     assert not [path for path in (tmp_path / "logs").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("damage", ["cut", "no image"])
+def test_damaged_image(damage, recipe, tmp_path):
+    """In the training and the test split, whose batches a preflight would not come to."""
+    overrides, folder = recipe("vit_cxr14"), tmp_path / "data"
+    image, other = folder / "train" / "5.png", folder / "test" / "2.png"
+    whole = image.read_bytes()
+    image.write_bytes(whole[:-60] if damage == "cut" else b"<html>404</html>")
+    for more in (["check=true"], ["trainer.max_epochs=1"]):
+        with pytest.raises(UserError, match=f"^{image} cannot be read as an image: .*\\.$"):
+            hydralight.train([*overrides, *more])
+    image.write_bytes(whole)
+    other.write_bytes(b"")
+    with pytest.raises(UserError, match=f"^{other} cannot be read as an image"):
+        hydralight.train([*overrides, "check=true", "test=true"])
 
 
 def test_missing_test_split_is_told_before_training(bart_cnn, articles):

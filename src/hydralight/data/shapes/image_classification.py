@@ -117,6 +117,6 @@ def open_image(image: Mapping[str, Any], white: float | None = None) -> Image.Im
             values = (values * (255 / (white or usual))).clip(0, 255)
             decoded = Image.fromarray(values.round().astype(np.uint8))
         return decoded.convert("RGB")
-    except (OSError, ValueError, SyntaxError) as error:
+    except Exception as error:  # whatever it is that a decoder stumbles over
         name = image["path"] or "an image of the data"
         raise UserError(f"{name} cannot be read as an image: {first_line(error)}.") from error
