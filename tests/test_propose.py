@@ -316,6 +316,36 @@ def test_a_header_is_a_header(names):
     assert not headless(rows)
 
 
+@pytest.mark.parametrize("key", ["extra_eval", "mix"])
+def test_a_further_set(key, recipe, tmp_path):
+    """Its line is of its own columns; a set that is a path alone keeps that."""
+    rows = [{"review": text(i), "other": text(i + 1), "stars": i % 2} for i in range(30)]
+    path = write_jsonl(tmp_path / "other.jsonl", rows)
+    one = path if key == "extra_eval" else f"{{path: {path}, weight: 0.5}}"
+    typed = [*recipe("bert_mrpc"), f"data.{key}={{more: {one}}}", "trainer.max_steps=1"]
+    with pytest.raises(UserError) as caught:
+        hydralight.train(typed)
+    line = f"'data.{key}.more.columns={{text: review, text_pair: other, label: stars}}'"
+    line = f"'data.{key}.more={{path: \"{path}\"}}' {line}" if key == "extra_eval" else line
+    assert str(caught.value).endswith(f": try {line}")
+    run = hydralight.train([*typed, *shlex.split(line)])
+    assert (key == "mix") != ("val/more/f1" in run.metrics["last"])
+
+
+def test_a_table_of_metadata(tmp_path):
+    """Its column of file names is the one that names the images."""
+    folder = images(tmp_path / "images", 8)
+    (folder / "metadata.jsonl").unlink()
+    rows = [{"Kind": ["a", "b|a"][i % 2], "File": f"{i}.png", "n": i} for i in range(8)]
+    table = str(write_jsonl(tmp_path / "table.jsonl", rows))
+    one = partial(read, "vit_cxr14", path=str(folder), metadata=table)
+    message = refused(one)
+    line = "'data.columns={image: File, label: Kind}' 'data.label_delimiter=\"|\"'"
+    assert message.endswith(f": try {line} data.labels=null")
+    found = one([*shlex.split(line), "data.labels=null"]).splits["train"]
+    assert found["label"][:2] == [["a"], ["b", "a"]]
+
+
 PASTED = {  # a recipe, a file's name, and its rows
     "one text": ("bert_mrpc", "a.csv", lambda i: {"review": text(i), "mood": ["ok", "bad"][i % 2]}),
     "pairs": ("bert_mrpc", "a.jsonl", lambda i: {"q1": text(i), "q2": text(i + 1), "same": i % 2}),
