@@ -140,7 +140,6 @@ TABLES = [
     (["text,text,label", *["a b,c d,0"] * 9], None, "has the column 'text' 2 times: give all"),
     (["text,label", *["a b,0"] * 9], ["text", "label"], r"\(text, label\) is a header"),
     (["review,stars", *["a b,0"] * 9], ["text", "label"], "is a header, and data.reader.column"),
-    (["a,b", *["u v w,good", "w v u,bad"] * 9], ["text", "label"], "is a header"),
     (["u v w,awful", *["u v w,good", "w v u,bad"] * 9], ["text", "label"], None),
     (["x,good", *["u v w,good", "w v u,bad"] * 9], ["text", "label"], None),
 ]
@@ -157,6 +156,23 @@ def test_headers(lines, names, sentence, tmp_path):
         return
     with pytest.raises(UserError, match=sentence):
         read_rows(source, Splits(), Mix(), TextClassification())
+
+
+def test_a_header_that_is_likely_is_a_warning(recipe, tmp_path, caplog):
+    """And one that is certain can be said to be data."""
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(["a,b", *["u v w,good", "w v u,bad"] * 9]))
+    named = ["data.reader.column_names=[text,label]", "data.columns={text_pair: null}"]
+    named += [f"data.path={path}", "trainer.max_steps=1", "data.validation_fraction=0.2"]
+    named += ["data.columns.text=text", "optimized_metric=val/loss"]
+    assert hydralight.train([*recipe("bert_mrpc"), *named]).metrics["last"]["step"] == 1
+    assert caplog.text.count(f"The first row of {path} (a, b) looks like a header") == 1
+    path.write_text("\n".join(["text,7", *["a b,0"] * 9]))
+    source = {"path": str(path), "reader": {"column_names": ["text", "label"]}}
+    with pytest.raises(UserError, match="header=null"):
+        Source(**source).read()
+    source["reader"]["header"] = None
+    assert len(Source(**source).read()["train"]) == 10
 
 
 @pytest.mark.parametrize(("experiment", "settings", "sentence"), SETTINGS)

@@ -146,10 +146,11 @@ ELSEWHERE = {  # where a change is seen that a tiny run on stand-ins does not sh
     "test_sources": "data.name data.revision data.splits data.path data.source data.reader "
     "data.columns.text data.columns.summary data.image_dir",
     "test_bad_input": "data.metadata",
-    "test_gradient": "task.non_finite",
+    "test_interruptions": "task.non_finite",
     "the test below": "model.gradient_checkpointing",
     "test_features": "task.torch_compile data.pad_to_multiple_of",
-    "test_labels": "data.label_delimiter task.problem_type",
+    "test_propose": "data.label_delimiter",
+    "test_metrics": "task.problem_type",
     "test_shapes": "data.white",
     "test_module, which compares them and finds no difference": "data.num_workers",
     "test_question_answering": "task.null_score_diff_threshold",

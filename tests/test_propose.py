@@ -1,6 +1,6 @@
 """A mapping of columns that does not fit is answered with one that does."""
 
-import json
+import csv
 import shlex
 from functools import partial
 
@@ -316,14 +316,75 @@ def test_a_header_is_a_header(names):
     assert not headless(rows)
 
 
-def test_the_line_is_pasted(recipe, tmp_path):
-    """By the command itself, with the columns that a recipe names already."""
-    overrides = recipe("bert_mrpc")
-    for split in ("train", "validation", "test"):
-        path = tmp_path / "data" / f"{split}.jsonl"
-        rows = map(json.loads, path.read_text().splitlines())
-        write_jsonl(path, [{"review": row["sentence1"], "stars": row["label"]} for row in rows])
+@pytest.mark.parametrize("key", ["extra_eval", "mix"])
+def test_a_further_set(key, recipe, tmp_path):
+    """Its line is of its own columns; a set that is a path alone keeps that."""
+    rows = [{"review": text(i), "other": text(i + 1), "stars": i % 2} for i in range(30)]
+    path = write_jsonl(tmp_path / "other.jsonl", rows)
+    one = path if key == "extra_eval" else f"{{path: {path}, weight: 0.5}}"
+    typed = [*recipe("bert_mrpc"), f"data.{key}={{more: {one}}}", "trainer.max_steps=1"]
     with pytest.raises(UserError) as caught:
-        hydralight.train(overrides)
-    line = str(caught.value).partition(": try ")[2]
-    hydralight.train([*overrides, *shlex.split(line), "trainer.max_epochs=1"])
+        hydralight.train(typed)
+    line = f"'data.{key}.more.columns={{text: review, text_pair: other, label: stars}}'"
+    line = f"'data.{key}.more={{path: \"{path}\"}}' {line}" if key == "extra_eval" else line
+    assert str(caught.value).endswith(f": try {line}")
+    run = hydralight.train([*typed, *shlex.split(line)])
+    assert (key == "mix") != ("val/more/f1" in run.metrics["last"])
+
+
+def test_a_table_of_metadata(tmp_path):
+    """Its column of file names is the one that names the images."""
+    folder = images(tmp_path / "images", 8)
+    (folder / "metadata.jsonl").unlink()
+    rows = [{"Kind": ["a", "b|a"][i % 2], "File": f"{i}.png", "n": i} for i in range(8)]
+    table = str(write_jsonl(tmp_path / "table.jsonl", rows))
+    one = partial(read, "vit_cxr14", path=str(folder), metadata=table)
+    message = refused(one)
+    line = "'data.columns={image: File, label: Kind}' 'data.label_delimiter=\"|\"'"
+    assert message.endswith(f": try {line} data.labels=null")
+    found = one([*shlex.split(line), "data.labels=null"]).splits["train"]
+    assert found["label"][:2] == [["a"], ["b", "a"]]
+
+
+PASTED = {  # a recipe, a file's name, and its rows
+    "one text": ("bert_mrpc", "a.csv", lambda i: {"review": text(i), "mood": ["ok", "bad"][i % 2]}),
+    "pairs": ("bert_mrpc", "a.jsonl", lambda i: {"q1": text(i), "q2": text(i + 1), "same": i % 2}),
+    "three classes": ("bert_mrpc", "a.csv", FITTING["mnli"][1]),
+    "tags": (
+        *("bert_ner_conll2003", "a.jsonl"),
+        lambda i: {"words": text(i).split(), "ner": ["O", "B-LOC", "I-LOC", *["O"] * 5]},
+    ),
+    "squad": ("bert_squad", "a.jsonl", squad),
+    "letters": ("bert_swag", "a.jsonl", csqa),
+    "summaries": ("bart_cnn", "a.csv", lambda i: {"dialogue": text(i, 20), "tl_dr": text(i, 4)}),
+    "no header": ("distilbert_emotion", "a.csv", lambda i: dict(enumerate(cells(i)[::-1]))),
+}
+
+
+@pytest.fixture
+def unmapped(tmp_path):
+    """A function from a name of `PASTED` to a file whose columns no recipe names."""
+
+    def written(name):
+        _, file, row = PASTED[name]
+        rows, path = [row(i) for i in range(30)], tmp_path / file
+        if path.suffix == ".jsonl":
+            return write_jsonl(path, rows)
+        lines = [] if name == "no header" else [list(rows[0])]
+        lines += [list(one.values()) for one in rows]
+        with path.open("w", newline="") as stream:
+            csv.writer(stream).writerows(lines)
+        return path
+
+    return written
+
+
+@pytest.mark.parametrize("name", PASTED)
+def test_the_line_is_pasted(name, recipe, unmapped):
+    """By the command itself, once; then a step is trained."""
+    typed = [*recipe(PASTED[name][0]), f"data.path={unmapped(name)}", "trainer.max_steps=1"]
+    typed.append("callbacks.samples=null")
+    with pytest.raises(UserError, match=": try '") as caught:
+        hydralight.train(typed)
+    run = hydralight.train([*typed, *shlex.split(str(caught.value).partition(": try ")[2])])
+    assert run.metrics["last"]["step"] == 1

@@ -188,12 +188,28 @@ def test_redaction_spares_what_is_no_secret(bart_cnn):
 def test_preflight_builds_everything_and_leaves_nothing(bart_cnn, tmp_path, capsys):
     assert hydralight.train([*bart_cnn, "check=true"]) is None
     printed = capsys.readouterr().out
-    assert "13 (0 were too long)" in printed
+    assert "13 (0 were too long; 13 looked at)" in printed
     assert "val/rougeL" in printed
     for wrong in ("scheduler.name=lineer", "optimizer.lr=-1"):
         with pytest.raises(UserError, match=wrong.partition(".")[0]):
             hydralight.train([*bart_cnn, "check=true", wrong])
     assert not [path for path in (tmp_path / "logs").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("damage", ["cut", "no image"])
+def test_damaged_image(damage, recipe, tmp_path):
+    """In the training and the test split, whose batches a preflight would not come to."""
+    overrides, folder = recipe("vit_cxr14"), tmp_path / "data"
+    image, other = folder / "train" / "5.png", folder / "test" / "2.png"
+    whole = image.read_bytes()
+    image.write_bytes(whole[:-60] if damage == "cut" else b"<html>404</html>")
+    for more in (["check=true"], ["trainer.max_epochs=1"]):
+        with pytest.raises(UserError, match=f"^{image} cannot be read as an image: .*\\.$"):
+            hydralight.train([*overrides, *more])
+    image.write_bytes(whole)
+    other.write_bytes(b"")
+    with pytest.raises(UserError, match=f"^{other} cannot be read as an image"):
+        hydralight.train([*overrides, "check=true", "test=true"])
 
 
 def test_missing_test_split_is_told_before_training(bart_cnn, articles):
@@ -299,3 +315,18 @@ def test_training_without_validation_takes_all_rows(bart_cnn, articles):
     run = hydralight.train([*overrides, "trainer.max_epochs=1"])
     assert run.metrics["last"]["step"] == 4
     assert run.model.num_parameters() > 0
+
+
+def test_keys_of_the_user_are_recorded_as_they_were_typed(recipe):
+    """They need no plus sign, which a record would hand on."""
+    typed = ["data.columns={text: sentence2, text_pair: sentence1}", "data.reader.encoding=utf-8"]
+    run = hydralight.train([*recipe("bert_mrpc"), *typed, "trainer.max_epochs=1"])
+    recorded = (run.path / ".hydra" / "overrides.yaml").read_text()
+    assert "+" not in recorded
+    assert "- data.reader.encoding=utf-8" in recorded
+    assert run.config.data.columns.text == "sentence2"
+    again = hydralight.train(
+        [f"resume={run.path}", "trainer.max_epochs=2", "data.reader.chunksize=1000000"]
+    )
+    assert "data.reader.chunksize=1000000" in json.loads((run.path / "resume.json").read_text())
+    assert again.config.data.reader.chunksize == 1000000

@@ -397,3 +397,15 @@ def test_a_source_may_name_image_files(tmp_path):
 def test_settings_that_are_no_mappings_are_refused(name):
     with pytest.raises(UserError, match=rf"data\.{name}=\['a'\] should be a mapping"):
         Source(path="a.csv", **{name: ["a"]})
+
+
+def test_conll_u(tmp_path):
+    """Its ten columns have names, its comments are none, and `-` and `_` are words."""
+    path = tmp_path / "a.conllu"
+    lines = ["# sent_id = 1", "1\tDogs\tdog\tNOUN\tNNS\t_\t2\tnsubj\t_\t_"]
+    lines += ["2\tbark #1\tbark\tVERB\tVBP\t_\t0\troot\t_\t_", "", "# sent_id = 2"]
+    lines += ["1\tNo\tno\tINTJ\tUH\t_\t0\troot\t_\t_", ""]
+    path.write_text("\n".join(lines))
+    rows = Source(path=str(path)).read()["train"]
+    assert rows["form"][:] == [["Dogs", "bark #1"], ["No"]]
+    assert rows["upos"][:] == [["NOUN", "VERB"], ["INTJ"]]

@@ -9,6 +9,7 @@ import pytest
 from datasets import ClassLabel, Dataset
 from test_sources import numbers, write
 
+from hydralight.data.position import carve_by_position
 from hydralight.data.splits import carve, fold
 from hydralight.errors import UserError
 
@@ -165,3 +166,14 @@ def test_folds_refused(arguments, sentence):
     with pytest.raises(UserError) as caught:
         fold({"train": ROWS}, **{"num_folds": 4, "seed": 0, **arguments})
     assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("mark", [" ", "\n"])
+def test_a_book_in_one_line_is_cut_between_words(mark):
+    words = [f"word{number}" for number in range(100)]
+    train = Dataset.from_dict({"text": [mark.join(words)]})
+    parts = carve_by_position(train, {"validation": 0.2, "test": 0.1})
+    texts = ["".join(part["text"][:]) for part in parts.values()]
+    assert "".join(texts) == mark.join(words)
+    assert [word for one in texts for word in one.split()] == words
+    assert [round(len(one.split()), -1) for one in texts] == [70, 20, 10]

@@ -61,7 +61,7 @@ def prepare(command: str, argv: list[str]) -> tuple[str, Typed]:
     if searches and not any(argument.startswith(flags) for argument in argv[1:]):
         raise UserError(f"hparams_search is for sweeps: python {command}.py -m …")
     run_dir = None if sweep_dir is not None else typed.named_run(command, argv)
-    argv[1:] = typed.with_open_mappings(typed.with_groups_off(argv[1:], run_dir))
+    argv[1:] = typed.with_groups_off(argv[1:], run_dir)
     if run_dir is None:
         argv[1:] = typed.with_own_configs(argv[1:])
         argv[1:] = [typed.quoted_input(a) if command == "predict" else a for a in argv[1:]]

@@ -1,7 +1,9 @@
 """The preflight: build everything that a run needs, evaluate one batch, train nothing."""
 
 import math
+from collections.abc import Mapping
 
+import numpy as np
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 from rich.console import Console
@@ -10,13 +12,18 @@ from transformers import PreTrainedTokenizerBase
 
 from hydralight.building import build_all, build_data, build_task, build_trainer
 from hydralight.config.limits import ends
+from hydralight.data.collate import EpochRows
 from hydralight.data.module import DataModule
 from hydralight.tasks.evaluation import check_monitors
 from hydralight.tasks.task import Task
 
+LOOKED_AT = 256  # rows of a split, from all over it
+
 
 def preflight(cfg: DictConfig) -> None:
     """Read and encode the data, build the model, evaluate a batch, and print what there is.
+
+    Of each split, rows are made to batches as training does it, with their images.
 
     Raises:
         UserError: what training would have stumbled over.
@@ -27,16 +34,31 @@ def preflight(cfg: DictConfig) -> None:
     trainer = build_trainer(limited, [], logger=False)
     trainer.validate(task, datamodule=data, verbose=False)
     check_monitors(callbacks, task)
-    data.encoded("train")
-    if cfg.test:
-        data.encoded("test")
+    splits = ["train", *data.validation_sets, *(["test"] if cfg.test else [])]
+    looked_at = {split: look_at(data, split) for split in splits}
     task.configure_optimizers(num_training_steps=1)
     if trainer.is_global_zero:
-        print_summary(cfg, task, data, trainer)
+        print_summary(cfg, task, data, trainer, looked_at)
 
 
-def print_summary(cfg: DictConfig, task: Task, data: DataModule, trainer: Trainer) -> None:
-    """Print model, data and steps as a table."""
+def look_at(data: DataModule, split: str) -> int:
+    """Make batches of rows from all over a split, and return of how many.
+
+    Raises:
+        UserError: a row cannot be taken, such as one with a damaged image.
+    """
+    rows = EpochRows(data.encoded(split))
+    picked = np.unique(np.linspace(0, len(rows) - 1, LOOKED_AT).astype(int)).tolist()
+    for start in range(0, len(picked), 16):
+        some = rows.__getitems__([(0, index) for index in picked[start : start + 16]])
+        data.collate(some, "train" if split == "train" else "evaluate")
+    return len(picked)
+
+
+def print_summary(
+    cfg: DictConfig, task: Task, data: DataModule, trainer: Trainer, looked_at: Mapping[str, int]
+) -> None:
+    """Print model, data and steps as a table; `looked_at` is a number of rows by split."""
     assert task.model is not None
     parameters = list(task.model.parameters())
     trainable = sum(p.numel() for p in parameters if p.requires_grad)
@@ -50,10 +72,11 @@ def print_summary(cfg: DictConfig, task: Task, data: DataModule, trainer: Traine
         table.add_row("vocabulary", f"{len(data.processor):,}")
     if data.label_names:
         table.add_row("labels", ", ".join(data.label_names))
-    for split in ("train", *data.validation_sets):
+    for split, looked in looked_at.items():
         too_long = data.too_long_counts.get(split, 0)
         table.add_row(
-            f"{split} examples", f"{len(data.encoded(split)):,} ({too_long:,} were too long)"
+            f"{split} examples",
+            f"{len(data.encoded(split)):,} ({too_long:,} were too long; {looked:,} looked at)",
         )
     table.add_row("optimizer steps an epoch", f"{steps:,}")
     ended = [said for said, _, _ in ends(cfg.trainer, 0, 0, batches)]

@@ -16,7 +16,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.plugins.config_source import ConfigSource
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -40,6 +40,8 @@ OWN_KEYS += ("input", "output")
 TYPED_SOURCES = ("command-line", "hydra.searchpath")
 # What Hydra writes down of a composition, and the mode, which it checks itself.
 RECORDS = ("hydra.overrides", "hydra.runtime.choices", "hydra.mode")
+# Their keys are the user's, or too many for YAML: what is not there is added without a plus sign.
+OPEN = ("data.reader", "data.columns", "data.splits", "data.extra_eval", "data.mix")
 
 
 class Loader(ConfigLoaderImpl):
@@ -109,7 +111,17 @@ class Loader(ConfigLoaderImpl):
         repo: CachingConfigRepository,
     ) -> None:
         super()._process_config_searchpath(config_name, parsed_overrides, repo)
+        _open(parsed_overrides)  # all that Hydra applies has come this way; its record has not
         _refuse_our_names(repo.get_sources())
+
+
+def _open(overrides: list[Override]) -> None:
+    """Let `data.reader.format=csv` add a key."""
+    for override in overrides:
+        key, plain = override.key_or_group, override.type is OverrideType.CHANGE
+        inside = any(_within(key, mapping) for mapping in OPEN)
+        if plain and inside and (key not in OPEN or isinstance(override.value(), dict)):
+            override.type = OverrideType.FORCE_ADD
 
 
 def _refuse_our_names(sources: list[ConfigSource]) -> None:

@@ -99,9 +99,22 @@ def _composition_error(error: ConfigCompositionException) -> str:
             if key not in known:
                 at = f" in '{parent._get_full_key(None)}'" if parent._get_full_key(None) else ""
                 near = did_you_mean(key, known)
-                return f"there is no key '{key}'{at}{near} (to add one, write +{cause.full_key}=…)"
+                return f"there is no key '{key}'{at}{near} ({_where_it_is(cause.full_key)})"
         return f"{where}: {_line(str(cause))}"
     return " ".join(str(error).split())
+
+
+def _where_it_is(key: str) -> str:
+    """Say which recipes to choose from, where another choice of the group has a key."""
+    group, _, name = key.partition(".")
+    files = [path for folder in config_dirs() for path in (folder / group).glob("*.yaml")]
+    of_a_recipe = group in ("data", "task")
+    if of_a_recipe and any(
+        re.search(rf"^{re.escape(name)}:", path.read_text(), re.MULTILINE) for path in files
+    ):
+        recipes = sorted({path.stem for f in config_dirs() for path in f.glob("experiment/*.yaml")})
+        return f"other recipes have it: choose one by experiment=…, of {', '.join(recipes)}"
+    return f"to add one, write +{key}=…"
 
 
 def _raised_in(error: BaseException) -> str:

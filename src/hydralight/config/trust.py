@@ -23,9 +23,10 @@ from omegaconf.errors import OmegaConfBaseException
 from hydralight.config.project import config_dirs
 from hydralight.config.typed import Typed
 from hydralight.config.whitelist import allowed
-from hydralight.errors import UserError
+from hydralight.errors import UserError, did_you_mean
 
 # Names of arguments by which libraries load code, wherever they stand.
+WORDS = ("remote_code", "environment")  # that may be trusted
 CODE = re.compile(r"trust_remote_code|custom_generate|\w*_name_or_path|\w*_implementation")
 # What runs, or unpickles, what its arguments or a study's file bring: where it is defined.
 LOADS_SCRIPTS = "hydralight.metrics.evaluate."
@@ -100,6 +101,11 @@ def check_trust(
     Raises:
         UserError: naming the key, and what to type where it is meant.
     """
+    said = cfg.get("trust") or []
+    for word in [said] if isinstance(said, str) else said:
+        if word not in WORDS:
+            known = f"{did_you_mean(str(word), WORDS)} (there are: {', '.join(WORDS)})"
+            raise UserError(f"trust=[{word}]: there is no such trust{known}")
     local = local_values()
     parts = [key for key in map(str, cfg) if groups is None or key in groups]
     for leaf in leaves_of(cfg, only=parts):

@@ -64,6 +64,7 @@ def proposed(
     by: Sequence[str],
     folder: str,
     only_columns: bool = False,
+    of: str = "data",
 ) -> str:
     """Return what to add to a command so that rows fit a shape; nothing where nothing does.
 
@@ -71,10 +72,11 @@ def proposed(
         rows: Source rows.
         shape: With the recipe's settings.
         recipe: The columns that the recipe names, or sets to null: what is typed is merged with
-            them, and a further role takes a plus sign.
+            them.
         by: Columns that stay as they are, beside the roles.
         folder: Where the image files are that rows name.
         only_columns: Whether the shape stays as it is.
+        of: The key that has the columns, such as `data.extra_eval.other`.
     """
     picked = np.unique(np.linspace(0, len(rows) - 1, SAMPLE).astype(int))
     some = rows.with_format(None).select(picked)
@@ -92,10 +94,9 @@ def proposed(
             if (accepted := _accepted(sample, one, mapping, by, folder)) is not None:
                 order = [role for role in one.roles if role in mapping]
                 written = ", ".join(f"{role}: {as_typed(mapping[role])}" for role in order)
-                sign = "+" if recipe and not mapping.keys() <= recipe.keys() else ""
                 if not changes and not only_columns:
                     changes = _metric(accepted)
-                return " ".join([shlex.quote(f"{sign}data.columns={{{written}}}"), *changes])
+                return " ".join([shlex.quote(f"{of}.columns={{{written}}}"), *changes])
     return ""
 
 

@@ -112,26 +112,28 @@ def with_proposal(
     split: str,
     by: Sequence[str] = (),
     only_columns: bool = False,
+    of: str = "data",
+    lead: Sequence[str] = (),
 ) -> str:
-    """Return the sentence on a column that is not there, and a line to paste if one would do."""
-    folder, first = source.folder(split), dict[str, Any]()
+    """Return the sentence on a column that is not there, and a line to paste if one would do.
+
+    The line is of the keys of `of`, and begins with `lead`.
+    """
+    folder, first = source.folder(split), list[str]()
     for reader, read in readings(source, split, rows):
-        line = proposed(read, shape, source.columns or {}, by, folder, only_columns)
-        first = first or reader
+        line = proposed(read, shape, source.columns or {}, by, folder, only_columns, of)
+        other = [shlex.quote(f"{of}.reader={_mapping(reader)}")] if reader else []
+        first = first or other
         if line:
-            return f"{error.what}: try {' '.join([*_reader(reader, source), line])}"
+            return f"{error.what}: try {' '.join([*lead, *other, line])}"
     if first:
-        return f"{error.what}: try {' '.join(_reader(first, source))}"
+        return f"{error.what}: try {' '.join([*lead, *first])}"
     return str(error)
 
 
-def _reader(reader: Mapping[str, Any], source: Source) -> list[str]:
-    """Return what to type for other options of the reader, beside those that are there."""
-    if not reader:
-        return []
-    sign = "+" if source.reader and not reader.keys() <= source.reader.keys() else ""
-    written = ", ".join(f"{key}: {as_typed(value)}" for key, value in reader.items())
-    return [shlex.quote(f"{sign}data.reader={{{written}}}")]
+def _mapping(values: Mapping[str, Any]) -> str:
+    """Return a mapping as it is typed."""
+    return f"{{{', '.join(f'{key}: {as_typed(value)}' for key, value in values.items())}}}"
 
 
 def read_set(
@@ -149,5 +151,14 @@ def read_set(
     if split not in found:
         raise UserError(f"{argument}.{name} has no split '{split}': {', '.join(found)}.")
     where = Where(f"{argument}.{name} ({one['path']})", read.columns or {})
-    rows = rename_roles(found[split], shape.roles, where, shape.optional_roles)
+    try:
+        rows = rename_roles(found[split], shape.roles, where, shape.optional_roles)
+    except NoColumn as error:
+        of = f"{argument}.{name}"
+        alone = isinstance(one["path"], str) and one.keys() == {"path"}
+        lead = (
+            [shlex.quote(f"{of}={_mapping({'path': one['path']})}")] if alone else []
+        )  # so that it is a mapping
+        said = with_proposal(error, found[split], shape, read, split, (), True, of, lead)
+        raise UserError(said) from error
     return shape.prepare(rows, where)

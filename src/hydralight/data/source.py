@@ -17,7 +17,7 @@ from hydralight.data.read.files import (
 )
 from hydralight.data.read.formats import builder_of
 from hydralight.data.read.hub import load_hub
-from hydralight.data.read.images import folder_of, image_files, joined_to_table, located
+from hydralight.data.read.images import folder_of, image_files, joined_to_table, located, naming
 from hydralight.data.read.inputs import looks_like_a_file, read_input
 from hydralight.data.roles import ColumnNames, Where, switched_off
 from hydralight.data.shape import Shape
@@ -148,6 +148,8 @@ class Source:
         name = str((self.columns or {}).get(role) or role)
         if self.metadata is not None:
             (table,) = replace(self, path=self.metadata, metadata=None).read().values()
+            if name not in table.column_names:  # which is told with all roles, where one fits
+                name = naming(found.values(), table) or name
             return {
                 s: joined_to_table(rows, table, name, self.metadata) for s, rows in found.items()
             }

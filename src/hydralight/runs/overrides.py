@@ -19,8 +19,6 @@ from hydralight.runs.run import existing_run, experiment_of, latest_run, own_con
 
 # Their values are paths or texts as they were typed, which need not be an override's.
 FREE_TEXT = re.compile(r"\+{0,2}(resume|run|sweep|input)=(.*)", re.DOTALL)
-# Their keys are the user's, or too many for YAML: what is not there is added without a plus sign.
-OPEN = ("data.reader", "data.columns", "data.splits", "data.extra_eval", "data.mix")
 EVALUATING = ("run", "split", "input", "output")  # keys that a training config does not have
 
 
@@ -153,19 +151,6 @@ def _group_switched_off(argument: str) -> str | None:
         return None
     group = override.key_or_group
     return group if any((folder / group).is_dir() for folder in config_dirs()) else None
-
-
-def with_open_mappings(arguments: Sequence[str]) -> list[str]:
-    """Let `data.reader.format=csv` add a key that the mapping does not have."""
-    changed = []
-    for argument in arguments:
-        override = parsed(argument)
-        key = "" if override is None else override.key_or_group
-        dotted = any(key.startswith(f"{mapping}.") for mapping in OPEN)
-        whole = key in OPEN and override is not None and isinstance(override.value(), dict)
-        plain = override is not None and override.type is OverrideType.CHANGE
-        changed.append(f"++{argument}" if plain and (dotted or whole) else argument)
-    return changed
 
 
 def log_dir(arguments: Sequence[str]) -> str:

@@ -104,7 +104,8 @@ def bad_csv_row(file: str, options: Mapping[str, Any], rows: int | None = None) 
     names = options.get("column_names")
     sep = options.get("delimiter") or options.get("sep", ",")
     known = _DIALECT | _CSV_DEFAULTS | {"sep", "delimiter", "column_names"}
-    if set(options) - known or len(sep) != 1:
+    said = {key for key in options if (key, options[key]) != ("header", None)}
+    if said - known or len(sep) != 1:
         return None  # the other options change what a row is
     csv.field_size_limit(sys.maxsize)
     dialect = {key: options[key] for key in _DIALECT & set(options)}

@@ -24,7 +24,7 @@ from hydralight.data.read.faults import (
     refuse,
 )
 from hydralight.data.read.formats import DEFAULTS, FORMATS, builder_of, suffix
-from hydralight.data.read.headers import hidden_header
+from hydralight.data.read.headers import check_header
 from hydralight.data.read.whole import check_whole
 from hydralight.errors import UserError, count, did_you_mean, first_line, told
 
@@ -233,7 +233,8 @@ def _read(
         if kind == "csv":
             # A first row that is too long makes pandas take its first field for an index.
             refuse(bad_csv_row(file, options, rows=2) for file in files)
-            refuse(hidden_header(file, options) for file in local)
+            for file in local:
+                check_header(file, options)
         if kind == "conll":
             refuse(conll_columns(file, options) for file in files)
         found = dict(datasets.load_dataset(source, **kwargs, **options))

@@ -2,22 +2,32 @@
 
 import csv
 import io
+import logging
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+from hydralight.errors import UserError
 from hydralight.packed import opened
+
+log = logging.getLogger(__name__)
 
 SAMPLE = 200  # rows
 DIALECT = ("quoting", "quotechar", "escapechar", "doublequote", "skipinitialspace")
 
 
-def hidden_header(file: str, options: Mapping[str, Any]) -> str | None:
-    """Say that the first row is a header, where names of columns are given that make it data."""
+def check_header(file: str, options: Mapping[str, Any]) -> None:
+    """Tell a first row that is a header, where names of columns are given that make it data.
+
+    One that only looks like a header gets a warning. `header: null` says that there is none.
+
+    Raises:
+        UserError: it has a name that is given, or a word above numbers.
+    """
     names = options.get("column_names")
-    if not names or options.get("skiprows") or options.get("header") is not None:
-        return None
+    if not names or options.get("skiprows") or "header" in options:
+        return
     first, *others = _rows(file, options, SAMPLE) or [[]]
     columns = list(zip(*others, strict=False))
     called = [name for name, cell in zip(names, first, strict=False) if _same(name, cell)]
@@ -26,13 +36,17 @@ def hidden_header(file: str, options: Mapping[str, Any]) -> str | None:
         for cell, values in zip(first, columns, strict=False)
         if cell and not _is_number(cell) and all(map(_is_number, values))
     ]
-    if not others or not (called or numbers or _are_names(first, columns)):
-        return None
-    return (
-        f"The first row of {file} ({', '.join(first)[:60]}) is a header, and "
-        "data.reader.column_names makes data of it: leave that out, or the row with "
-        "'+data.reader={skiprows: 1}'."
-    )
+    row = f"The first row of {file} ({', '.join(first)[:60]})"
+    leave_out = "leave data.reader.column_names out, or the row with 'data.reader.skiprows=1'"
+    if others and (called or numbers):
+        raise UserError(
+            f"{row} is a header, and data.reader.column_names makes data of it: {leave_out}; where "
+            "it is data, say 'data.reader.header=null'."
+        )
+    if others and _are_names(first, columns):
+        log.warning(
+            "%s looks like a header and is taken for data: if it is one, %s", row, leave_out
+        )
 
 
 def repeated_name(file: str, options: Mapping[str, Any], names: Collection[str]) -> str | None:

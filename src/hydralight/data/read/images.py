@@ -1,7 +1,7 @@
 """Images that a table names by their files, and images that are to be predicted."""
 
 import glob
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -61,6 +61,18 @@ def joined_to_table(images: Dataset, table: Dataset, column: str, where: str) ->
         chosen[row] = path
     rows = table.select(list(chosen)).remove_columns(column)
     return datasets.concatenate_datasets([images.rename_column("image", column), rows], axis=1)
+
+
+def naming(images: Iterable[Dataset], table: Dataset) -> str | None:
+    """Return the column of a table that names images by their files; None where none does."""
+    for column in table.column_names:
+        try:
+            for one in images:
+                joined_to_table(one, table, column, "")
+        except UserError:
+            continue
+        return column
+    return None
 
 
 def folder_of(path: Any, split: str) -> str:
