@@ -27,7 +27,7 @@ test: $(READY) ## Run the tests; make test ARGS="-k resume" for some of them
 thorough: $(READY) ## Try every key of every group, each by a run of its own (takes minutes)
 	@$(BIN)/python -m pytest -n auto --maxprocesses 8 -m thorough $(ARGS)
 
-soak: $(READY) ## Kill runs 200 times and searches 10 times, and compare what they come to (takes long)
+soak: $(READY) ## Kill runs 200 times and searches 10 times, and flip 200 bits of what they leave (takes long)
 	@$(BIN)/python -m pytest -m soak -n 2 --dist worksteal -rP $(ARGS)
 
 trajectories: $(READY) ## Record the losses that tests compare with; only where they are meant to change

@@ -13,7 +13,8 @@ from hydralight.commands import start
 from hydralight.errors import UserError
 from hydralight.loggers import CSVLogger
 from hydralight.runs.checksums import verify
-from hydralight.runs.run import Run, model_folder
+from hydralight.runs.lock import locked
+from hydralight.runs.run import Run, model_folder, update_metrics
 from hydralight.runs.sealed import sealed_json, sealed_yaml, unsealed_json, unsealed_yaml
 
 
@@ -143,6 +144,40 @@ def test_a_reader_waits_between_two_renames_and_changes_nothing(run, monkeypatch
     assert names() == before
     monkeypatch.setattr("time.sleep", lambda seconds: previous.exists() and previous.rename(folder))
     assert model_folder(run.path) == folder
+
+
+def test_an_evaluation_leaves_the_metrics_to_a_training_that_is_at_work(run, caplog):
+    path = run.path / "metrics.json"
+    before = path.read_bytes()
+    with locked(run.path):
+        found = hydralight.evaluate([f"run={run.path}", "split=test"])
+    assert path.read_bytes() == before
+    assert "these metrics are not kept" in caplog.text
+    assert hydralight.evaluate([f"run={run.path}", "split=test"]) == found == run.metrics["test"]
+
+
+def test_best_is_what_the_model_comes_to_also_on_other_validation_data(run):
+    other = run.config.data.path.test
+    hydralight.train(
+        [f"resume={run.path}", "trainer.max_epochs=2", f"data.path.validation={other}"]
+    )
+    best = {k: v for k, v in run.metrics["best"].items() if k != "step"}
+    assert hydralight.evaluate([f"run={run.path}"]) == pytest.approx(best)
+
+
+def test_a_row_that_is_being_written_is_left_out(run):
+    path, whole = run.path / "metrics.csv", run.history
+    update_metrics(run.path, logged=None)  # as in a run that is on
+    path.write_bytes(path.read_bytes()[:-3])
+    assert run.history["train/loss"].tolist() == whole["train/loss"].tolist()[:-1]
+
+
+@pytest.mark.parametrize("off", ["callbacks.last_checkpoint=null", "logger=null"])
+def test_a_resume_that_would_leave_holes_is_refused(run, off):
+    before = {p.name: p.read_bytes() for p in run.path.glob("metrics.*")}
+    with pytest.raises(UserError, match="resume it"):
+        hydralight.train([f"resume={run.path}", "trainer.max_epochs=2", off])
+    assert {p.name: p.read_bytes() for p in run.path.glob("metrics.*")} == before
 
 
 def log_of(path, steps=6):

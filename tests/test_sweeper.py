@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import signal
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -98,20 +99,22 @@ def of_lr(job):
     return complete(float(job["optimizer.lr"]))
 
 
-@pytest.mark.parametrize("n_jobs", [1, 2])
-def test_a_search_goes_on_to_the_same_total(n_jobs, sweep, tmp_path):
+@pytest.mark.parametrize(("n_jobs", "end"), [(1, signal.SIGINT), (2, signal.SIGTERM)])
+def test_a_search_goes_on_to_the_same_total(n_jobs, end, sweep, tmp_path):
     numbers = iter(range(9))
 
     def interrupted(job):
         if next(numbers) == 3:  # when it has trained, but not said so
             run = {"status": "finished", "best": {"val/f1": 1.0, "step": 1}}
             (tmp_path / "sweep/3/metrics.json").write_text(json.dumps(run))
-            raise KeyboardInterrupt
+            if end == signal.SIGINT:
+                raise KeyboardInterrupt
+            signal.raise_signal(end)
         return of_lr(job)
 
     search = ["hparams_search=default", "hparams_search.n_trials=6"]
     search.append(f"hparams_search.n_jobs={n_jobs}")
-    assert sweep(interrupted, *search).exit_code == 130
+    assert sweep(interrupted, *search).exit_code == 128 + end
     groups = sweep(of_lr, *search).launched
     assert {len(group) for group in groups[:-1]} == {n_jobs}
     study = study_of(tmp_path / "sweep")

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,11 @@ from hydralight.callbacks.predictions import Predictions
 from hydralight.data.module import DataModule
 from hydralight.runs.begin import check_no_training_is_here
 from hydralight.runs.environment import record_start
+from hydralight.runs.lock import InUse, locked
 from hydralight.runs.run import Run, update_metrics
 from hydralight.tasks.task import Task
+
+log = logging.getLogger(__name__)
 
 
 def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
@@ -57,9 +61,18 @@ def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
         if not own_run:
             record_start(run_dir, cfg, composed)
         if name == "test" or not own_run:
-            update_metrics(run_dir, **{split: metrics})
+            keep(run_dir, split, metrics)
         print(json.dumps(metrics, indent=2))
     return metrics
+
+
+def keep(run_dir: Path, split: str, metrics: dict[str, float]) -> None:
+    """Write metrics to `metrics.json`, unless a training is at work, which writes it too."""
+    try:
+        with locked(run_dir):
+            update_metrics(run_dir, **{split: metrics})
+    except InUse as error:
+        log.warning("%s Its metrics.json is left as it is; these metrics are not kept.", error)
 
 
 def run_trainer(trainer: Trainer, task: Task, data: DataModule, split: str) -> dict[str, float]:

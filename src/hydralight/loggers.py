@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import logging
 import sys
 from argparse import Namespace
@@ -11,14 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import xxhash
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
-from hydralight.errors import UserError, first_line
+from hydralight.errors import UserError
 from hydralight.runs.files import append_text, replacing
-from hydralight.runs.run import ANEW
+from hydralight.runs.rows import ANEW, Count, read_rows
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +53,7 @@ class CSVLogger(Logger):
         super().__init__()
         self.path = Path(save_dir) / "metrics.csv"
         self._columns: list[str] = []
-        self._rows, self._sum = 0, xxhash.xxh3_128()  # that are in the file, and their checksum
+        self._rows = Count()  # that are in the file
 
     @property
     def name(self) -> str:
@@ -79,8 +77,8 @@ class CSVLogger(Logger):
         row = {"step": step, **{name: _number(value) for name, value in metrics.items()}}
         if not self._columns and self.path.exists():
             self._columns, rows = read_rows(self.path)
-            self._count(rows)
-        self._count([row])
+            self._rows.add(rows)
+        self._rows.add([row])
         new = [name for name in row if name not in self._columns]
         if new:
             rows = read_rows(self.path)[1] if self.path.exists() else []
@@ -94,7 +92,7 @@ class CSVLogger(Logger):
     @rank_zero_only
     def logged(self) -> str:
         """Return how many rows there are, and the checksum of their values."""
-        return f"{self._rows}:{self._sum.hexdigest()}"
+        return str(self._rows)
 
     @rank_zero_only
     def cut_after(self, step: int, logged: str | None = None) -> None:
@@ -103,7 +101,7 @@ class CSVLogger(Logger):
         Where an earlier version's checkpoint does not know their number, these are those of later
         steps, and the evaluation at its own.
         """
-        self._rows, self._sum = 0, xxhash.xxh3_128()
+        self._rows = Count()
         if not self.path.exists():
             if logged not in (None, self.logged()):
                 log.warning("%s is gone: the rows up to step %d are lost", self.path, step)
@@ -119,7 +117,7 @@ class CSVLogger(Logger):
                 if int(row["step"]) < step
                 or (int(row["step"]) == step and not any(row[c] for c in evaluations))
             ]
-        self._count(kept)
+        self._rows.add(kept)
         if logged not in (None, self.logged()):
             raise UserError(
                 f"{self.path} is damaged (in its first {len(kept) + 1} lines there is a value "
@@ -127,53 +125,11 @@ class CSVLogger(Logger):
             )
         self._write(kept)
 
-    def _count(self, rows: list[dict[str, Any]]) -> None:
-        """Add rows to the checksum, without what is empty: columns may come later."""
-        for row in rows:
-            values = {c: str(v) for c, v in row.items() if v not in (None, "")}
-            self._sum.update(json.dumps(values, sort_keys=True).encode())
-        self._rows += len(rows)
-
     def _write(self, rows: list[dict[str, Any]]) -> None:
         with replacing(self.path, newline="") as file:
             writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
             writer.writerows(rows)
-
-
-def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Return a CSV file's columns and its rows as text; a torn last line is left out.
-
-    Raises:
-        UserError: the file is damaged; the sentence names the line.
-    """
-    rows: list[dict[str, str]] = []
-    columns: list[str] = []
-    try:
-        lines = path.read_bytes().splitlines(keepends=True)
-        if lines and not lines[-1].endswith(b"\n"):  # it may be torn in its last value
-            lines.pop()
-        columns = _values(lines[0]) if lines else []
-        if "step" not in columns:
-            raise ValueError("it has no column 'step'" if columns else "it is empty")
-        for line in lines[1:]:
-            row = dict(zip(columns, _values(line), strict=True))
-            int(row["step"] or 0)
-            rows.append(row)
-    except (ValueError, csv.Error) as error:
-        number = len(rows) + (2 if "step" in columns else 1)
-        raise UserError(
-            f"{path} is damaged in line {number} ({first_line(error)}): {ANEW}."
-        ) from error
-    return columns, rows
-
-
-def _values(line: bytes) -> list[str]:
-    text = line.decode("utf-8")
-    if "\0" in text:
-        raise ValueError("it has a NUL byte")
-    (values,) = csv.reader([text], strict=True)
-    return values
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from hydralight.config.limits import MAX_EPOCHS, MAX_STEPS, ends, settle_end
 from hydralight.data.module import DataModule
 from hydralight.errors import UserError
 from hydralight.evaluation import test_best
-from hydralight.loggers import wandb_run_ends
+from hydralight.loggers import CSVLogger, wandb_run_ends
 from hydralight.models import read_config
 from hydralight.preflight import preflight
 from hydralight.runs.begin import begin, clear, clear_strays, has_come_to_something
@@ -64,7 +64,10 @@ def train(cfg: DictConfig, run_dir: Path) -> float | None:
         if writes and first:
             start_or_go_on(cfg, run_dir, composed, checkpoint)
             if cfg.resume:  # once it goes on: a refused change is not to be made again
-                begun = LambdaCallback(on_train_start=lambda *_: record_overrides(run_dir))
+                begun = LambdaCallback(
+                    on_fit_start=lambda *_: update_metrics(run_dir, logged=None),
+                    on_train_start=lambda *_: record_overrides(run_dir),
+                )
                 add_callback(trainer, begun)
         with wandb_run_ends():
             return fit(cfg, run_dir, task, data, trainer, checkpoint)
@@ -118,7 +121,8 @@ def fit(
     if cfg.test:
         test_best(trainer, task, data, run_dir)
     if trainer.is_global_zero:
-        update_metrics(run_dir, status="finished")
+        logged = [one.logged() for one in trainer.loggers if isinstance(one, CSVLogger)]
+        update_metrics(run_dir, status="finished", logged=logged[0] if logged else None)
         for said in summary(cfg, data, run_dir):
             log.info("%s", said)
     return best_value(cfg, trainer, run_dir)

@@ -47,6 +47,10 @@ class LastCheckpoint(Checkpoint):
         self.save_total_limit = save_total_limit
         self._step = 0  # the last one whose end was seen
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return something: a resume without a callback that has a state is refused."""
+        return {"step": self._step}
+
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:

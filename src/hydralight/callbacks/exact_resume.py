@@ -57,6 +57,13 @@ class ExactResume(Callback):
         if "exact_resume" not in checkpoint:
             raise UserError("the checkpoint has no exact_resume: nothing can go on from it.")
         self._restored = checkpoint["exact_resume"]
+        if self._restored.get("logged") and not any(
+            isinstance(one, ExactLog) for one in trainer.loggers
+        ):
+            raise UserError(
+                "the run keeps metrics.csv, and no logger does now: it would lack rows; resume it "
+                "with its logger=csv."
+            )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore the random states; or, in a fresh run, give each rank its own stream."""

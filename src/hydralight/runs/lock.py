@@ -18,6 +18,10 @@ NAME = ".lock"
 _here: set[Path] = set()  # where this process is at work; the system would let it in again
 
 
+class InUse(UserError):
+    """Another process, or another part of this one, is at work in a directory."""
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keep others out of a directory, which is made if it is not there.
@@ -26,11 +30,12 @@ def locked(folder: Path) -> Iterator[None]:
     that happens, and processes that are forked from it do not hold it.
 
     Raises:
-        UserError: another process is at work in it; or nothing can be written there.
+        InUse: another process is at work in it.
+        UserError: nothing can be written there.
     """
     path = folder.resolve() / NAME
     if path in _here:
-        raise UserError(f"{folder} is in use by this very process: wait for its end.")
+        raise InUse(f"{folder} is in use by this very process: wait for its end.")
     with told(folder):
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = _locked(path)
@@ -67,7 +72,7 @@ def _lock(descriptor: int, path: Path) -> None:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError) as error:
         owner = os.pread(descriptor, 200, 0).decode(errors="replace") or "another process"
-        raise UserError(f"{path.parent} is in use by {owner}: wait for its end.") from error
+        raise InUse(f"{path.parent} is in use by {owner}: wait for its end.") from error
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
             raise

@@ -1,6 +1,9 @@
 """A run directory: how it is found, what it holds, and its metrics."""
 
+import csv
+import io
 import json
+import logging
 import re
 import shutil
 from datetime import datetime
@@ -14,14 +17,14 @@ from hydralight.errors import UserError, first_line, told
 from hydralight.runs.checksums import verify
 from hydralight.runs.files import steadily, write_text
 from hydralight.runs.reading import read_json, read_or_set_aside, read_yaml
+from hydralight.runs.rows import ANEW, Count, read_rows
 from hydralight.runs.sealed import sealed_json
 
 if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-
-ANEW = "restore it from a copy, or delete it"  # what can be done with a damaged file
+log = logging.getLogger(__name__)
 
 
 class Run:
@@ -131,10 +134,13 @@ def latest_run(log_dir: Path) -> Path:
 
 def begun_at(run_dir: Path) -> float:
     """Return when a run was begun, in seconds since 1970: it says so, or else its files do."""
+    path = run_dir / "environment.json"
     try:
-        content = read_json(run_dir / "environment.json", dict, "its files' time is taken")
+        content = read_json(path, dict, "its files' time is taken") if path.is_file() else {}
         return datetime.fromisoformat(content["time"]).timestamp()
-    except (UserError, ValueError, TypeError, KeyError):
+    except (UserError, ValueError, TypeError, KeyError) as error:
+        if isinstance(error, UserError):
+            log.warning("%s", error)
         return (run_dir / ".hydra" / "config.yaml").stat().st_mtime
 
 
@@ -186,26 +192,34 @@ def read_metrics(run_dir: Path) -> dict[str, Any]:
 
 
 def _are_metrics(content: dict[str, Any]) -> bool:
-    return all(isinstance(value, dict) for key, value in content.items() if key != "status")
+    return all(isinstance(v, dict) for k, v in content.items() if k not in ("status", "logged"))
 
 
 def read_history(run_dir: Path) -> "pd.DataFrame":
-    """Return the rows of `metrics.csv`.
+    """Return the rows of `metrics.csv`; a last one that is being written is left out.
 
     Raises:
-        UserError: there are none, or the file is damaged.
+        UserError: there are none, or the file is damaged. What a value was is known of a run that
+            has finished.
     """
     import pandas as pd
 
     path = run_dir / "metrics.csv"
     if not path.is_file():
         raise UserError(f"{path} does not exist: nothing has been logged.")
+    columns, rows = read_rows(path)
+    known = read_metrics(run_dir).get("logged")
+    if known is not None and known != str(Count(rows)):
+        raise UserError(f"{path} is damaged (it holds a value that was not logged): {ANEW}.")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows(rows)
+    text.seek(0)
     try:
-        table = pd.read_csv(path)
-        table["step"].astype(float)
-    except (ValueError, KeyError) as error:  # pandas' own are of these kinds
+        return pd.read_csv(text)
+    except ValueError as error:  # pandas' own are of this kind
         raise UserError(f"{path} is damaged ({first_line(error)}): {ANEW}.") from error
-    return table
 
 
 def update_metrics(run_dir: Path, **values: Any) -> None:

@@ -1,10 +1,14 @@
 """Hydra's `--multirun`: a grid of what was typed, or a search as `hparams_search` says."""
 
 import logging
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.plugins import Plugins
@@ -32,6 +36,28 @@ if TYPE_CHECKING:
     from hydralight.sweeps.study import SweepStudy
 
 log = logging.getLogger(__name__)
+
+
+class Terminated(BaseException):
+    """SIGTERM has come: as by Ctrl-C, trials are asked to end, and the sweep can go on."""
+
+
+@contextmanager
+def told_to_end() -> Iterator[None]:
+    """Raise `Terminated` where SIGTERM comes, in the main thread of a process; once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def raise_it(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would end its tidying up
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, raise_it)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class StudySweeper(Sweeper):
@@ -94,12 +120,12 @@ class StudySweeper(Sweeper):
         study = SweepStudy(folder, request)
         number = together(request, self.shared.hydra.launcher)
         try:
-            with Announcer(study) as announcer:
+            with told_to_end(), Announcer(study) as announcer:
                 while (left := request.total - len(study.finished)) > 0:
                     self.run_some(study, fixed, min(number, left), announcer)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Terminated) as error:
             log.warning("to go on: %s", line("train", "-m", f"sweep={near(folder)}"))
-            sys.exit(130)
+            sys.exit(143 if isinstance(error, Terminated) else 130)
         self.finish(study, news=len(study.finished) > announcer.before)
 
     def run_some(
