@@ -328,5 +328,6 @@ def test_keys_of_the_user_are_recorded_as_they_were_typed(recipe):
     again = hydralight.train(
         [f"resume={run.path}", "trainer.max_epochs=2", "data.reader.chunksize=1000000"]
     )
-    assert "data.reader.chunksize=1000000" in json.loads((run.path / "resume.json").read_text())
+    resumed = json.loads((run.path / "resume.json").read_text())["values"]
+    assert "data.reader.chunksize=1000000" in resumed
     assert again.config.data.reader.chunksize == 1000000
