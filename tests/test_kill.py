@@ -65,9 +65,10 @@ def killed_at(moment, overrides) -> None:
             *("roberta_mlm_wikitext", 2, 1, False),
             [("validation", 3), ("between epochs", 3), ("checkpoint's record", 5)],
         ),
-        (
+        pytest.param(
             *("bert_ner_conll2003", 0, 2, True),
             [("export", 1), ("checkpoint's name", 4), ("old checkpoints", 2)],
+            marks=pytest.mark.soak,
         ),
     ],
     ids=["pairs", "masks, 2 workers", "words, 2 processes"],
