@@ -25,13 +25,13 @@ from hydralight.config.typed import Typed
 from hydralight.config.whitelist import allowed
 from hydralight.errors import UserError, did_you_mean
 
-# Names of arguments by which libraries load code, wherever they stand.
 WORDS = ("remote_code", "environment")  # that may be trusted
+# Names of arguments by which libraries load code, wherever they stand.
 CODE = re.compile(r"trust_remote_code|custom_generate|\w*_name_or_path|\w*_implementation")
 # What runs, or unpickles, what its arguments or a study's file bring: where it is defined.
 LOADS_SCRIPTS = "hydralight.metrics.evaluate."
 UNPICKLES = "optuna.samplers._cmaes."
-LOGS = ("lightning.pytorch.loggers.", "wandb.")
+LOGS = ("lightning.pytorch.loggers.", "wandb.")  # what sends, in whichever group it stands
 # Names of arguments that say where something is written.
 PLACE = re.compile(r"(\w*_)?(dir|dirs|dirpath|path|root|folder)")
 NAME = re.compile(r"(\w*_)?(file|files|filename|filepath|name|version|prefix)")

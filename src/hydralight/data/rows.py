@@ -156,9 +156,8 @@ def read_set(
     except NoColumn as error:
         of = f"{argument}.{name}"
         alone = isinstance(one["path"], str) and one.keys() == {"path"}
-        lead = (
-            [shlex.quote(f"{of}={_mapping({'path': one['path']})}")] if alone else []
-        )  # so that it is a mapping
+        # a path alone becomes a mapping, which further keys can be added to
+        lead = [shlex.quote(f"{of}={_mapping({'path': one['path']})}")] if alone else []
         said = with_proposal(error, found[split], shape, read, split, (), True, of, lead)
         raise UserError(said) from error
     return shape.prepare(rows, where)
