@@ -13,6 +13,7 @@ from hydralight.commands import start
 from hydralight.errors import UserError
 from hydralight.loggers import CSVLogger
 from hydralight.runs.checksums import verify
+from hydralight.runs.files import replace_folder, steadily
 from hydralight.runs.lock import locked
 from hydralight.runs.run import Run, model_folder, update_metrics
 from hydralight.runs.sealed import sealed_json, sealed_yaml, unsealed_json, unsealed_yaml
@@ -144,6 +145,23 @@ def test_a_reader_waits_between_two_renames_and_changes_nothing(run, monkeypatch
     assert names() == before
     monkeypatch.setattr("time.sleep", lambda seconds: previous.exists() and previous.rename(folder))
     assert model_folder(run.path) == folder
+
+
+def test_what_is_read_while_it_is_replaced_is_read_again(tmp_path):
+    """Else a config of one export would go with the weights of the next."""
+    folder, new = tmp_path / "model", tmp_path / "new"
+    for path, text in ((folder, "old"), (new, "new")):
+        path.mkdir()
+        for name in ("config", "weights"):
+            (path / name).write_text(text)
+
+    def read(there):
+        config = (there / "config").read_text()
+        if new.exists():
+            replace_folder(new, folder)
+        return config, (there / "weights").read_text()
+
+    assert steadily(folder, read) == ("new", "new")
 
 
 def test_an_evaluation_leaves_the_metrics_to_a_training_that_is_at_work(run, caplog):

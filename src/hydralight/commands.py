@@ -38,17 +38,21 @@ def prepare(command: str, argv: list[str]) -> tuple[str, Typed]:
     (behind the program's name) are then replaced by those that merge onto it.
     """
     projects()  # which also lets their packages be imported
-    for argument in argv[1:]:
-        key, value = typed.key_of(argument) or "", argument.partition("=")[2]
+    keys = [typed.key_of(argument) or "" for argument in argv[1:]]
+    for argument, key in zip(argv[1:], keys, strict=True):
+        value = argument.partition("=")[2]
         named = key in ROOT_KEYS or key.startswith("paths.")
         if named and "=" in argument and value in ("", "''", '""'):
             raise UserError(f"{key} has no value: give one as {key}=…, or leave it out.")
+        if key in ("run", "resume", "sweep", "input") and keys.count(key) > 1:
+            raise UserError(f"{key}= is given more than once: leave all of them out except one.")
     if typed.is_sweep(argv):
         for key in ("resume", "run"):
             if typed.free_text(key, argv[1:]) is not None:
                 raise UserError(f"{key}= names one run, and -m is for several: leave out -m.")
         if command != "train":
             raise UserError(f"-m is for training: python {command}.py takes one run at a time.")
+    typed.refuse_read_space(argv[1:])
     users = set(argv[1:])
     remember(users)
     sweep_dir = typed.named_sweep(argv) if command == "train" else None
@@ -58,16 +62,18 @@ def prepare(command: str, argv: list[str]) -> tuple[str, Typed]:
         argv[1:] = typed.arguments_in_sweep(sweep_dir, kept, argv[1:])
     searches = any(typed.key_of(argument) == "hparams_search" for argument in argv[1:])
     flags = ("-m", "--multirun", "-c", "--cfg", "--help", "hydra.mode=")
-    if searches and not any(argument.startswith(flags) for argument in argv[1:]):
-        raise UserError(f"hparams_search is for sweeps: python {command}.py -m …")
+    if searches and command == "train" and not any(a.startswith(flags) for a in argv[1:]):
+        raise UserError("hparams_search is for sweeps: python train.py -m …")
     run_dir = None if sweep_dir is not None else typed.named_run(command, argv)
+    before = earlier_overrides(run_dir) if run_dir is not None else []
+    # a relaunched rank has them all
+    typed.refuse_keys_of_others(command, [a for a in argv[1:] if a not in before])
     argv[1:] = typed.with_groups_off(argv[1:], run_dir)
     if run_dir is None:
         argv[1:] = typed.with_own_configs(argv[1:])
         argv[1:] = [typed.quoted_input(a) if command == "predict" else a for a in argv[1:]]
         read = {a for a in kept if not (typed.key_of(a) or "").startswith("hydra")} - users
         return command, Typed(tuple(a for a in argv[1:] if a not in read))
-    before = earlier_overrides(run_dir)
     argv[1:] = typed.arguments_in_run(command, run_dir, before, argv[1:])
     ConfigStore.instance().store(OF_A_RUN, config_of(run_dir), replace=True)
     read = set(before) - users

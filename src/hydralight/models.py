@@ -21,6 +21,7 @@ from hydralight.config.ranges import Positive
 from hydralight.errors import UserError, did_you_mean, first_line, told
 from hydralight.hub import only_cached
 from hydralight.runs.checksums import verify
+from hydralight.runs.files import steadily
 
 DType = Literal["float32", "float64", "bfloat16", "float16"]
 
@@ -63,23 +64,14 @@ class Pretrained:
         Raises:
             UserError: the checkpoint cannot be found, reached or read, or a glob matches nothing.
         """
-        config = read_config(self.checkpoint, self.revision, self.trust_remote_code)
-        if not (self.attn_implementation or self.trust_remote_code):
-            check_kernels(self.checkpoint, config)
-        check_values(config, self.config or {})
-        with told("model.config"):
-            config.update({**head, **(self.config or {})})
-        with told(self.described()):
-            model = auto_class.from_pretrained(  # type: ignore[attr-defined]
-                self.checkpoint,
-                config=config,
-                revision=self.revision,
-                dtype=getattr(torch, self.dtype),
-                trust_remote_code=self.trust_remote_code,
-                local_files_only=only_cached(self.checkpoint),
-                ignore_mismatched_sizes="num_labels" in head,
-                **attention(self.attn_implementation),
-            )
+        folder = Path(self.checkpoint).expanduser()
+
+        def load(there: Path) -> PreTrainedModel:
+            name = self.checkpoint if there == folder else str(there)
+            return self._load(name, auto_class, head)
+
+        # perhaps of a run that is at work, and replaces it
+        model = steadily(folder, load) if folder.is_dir() else load(folder)
         if isinstance(processor, PreTrainedTokenizerBase):
             if len(processor) > model.get_input_embeddings().num_embeddings:
                 model.resize_token_embeddings(len(processor))
@@ -87,6 +79,26 @@ class Pretrained:
                 if one is not None and getattr(one, "pad_token_id", None) is None:
                     one.pad_token_id = processor.pad_token_id
         return finish(model, self.gradient_checkpointing, self.freeze)
+
+    def _load(self, checkpoint: str, auto_class: type, head: Mapping[str, Any]) -> PreTrainedModel:
+        """Load the checkpoint, which is perhaps called by another name, as it is."""
+        config = read_config(checkpoint, self.revision, self.trust_remote_code)
+        if not (self.attn_implementation or self.trust_remote_code):
+            check_kernels(checkpoint, config)
+        check_values(config, self.config or {})
+        with told("model.config"):
+            config.update({**head, **(self.config or {})})
+        with told(self.described()):
+            return auto_class.from_pretrained(  # type: ignore[attr-defined]
+                checkpoint,
+                config=config,
+                revision=self.revision,
+                dtype=getattr(torch, self.dtype),
+                trust_remote_code=self.trust_remote_code,
+                local_files_only=only_cached(checkpoint),
+                ignore_mismatched_sizes="num_labels" in head,
+                **attention(self.attn_implementation),
+            )
 
     def described(self) -> str:
         """Return what a message calls the model that cannot be loaded."""

@@ -81,9 +81,7 @@ def _composition_error(error: ConfigCompositionException) -> str:
             return _line(str(error))
         near = did_you_mean(choice, options)
         return f"there is no '{choice}' in configs/{group}{near} (there are: {', '.join(options)})"
-    unmatched = re.match(
-        r"Could not override '([^'@]+)'.*\nNo match in the defaults list", str(error)
-    )
+    unmatched = re.match(r"Could not override '([^'@]+)'\.\s+No match", str(error))
     if unmatched:
         group = unmatched[1]
         return (

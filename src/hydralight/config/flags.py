@@ -8,8 +8,7 @@ from hydra._internal.utils import get_args_parser
 from hydralight.config.check import ROOT_KEYS
 from hydralight.config.project import config_dirs
 from hydralight.errors import UserError, did_you_mean
-
-OF_OTHER_COMMANDS = ("run", "split", "input", "output")
+from hydralight.runs.overrides import EVALUATING
 
 
 def check_flags(arguments: Sequence[str]) -> None:
@@ -35,7 +34,7 @@ def _unknown(argument: str, known: Sequence[str]) -> str:
     option, equals, value = argument.partition("=")
     key = option.lstrip("-")
     groups = {path.name for folder in config_dirs() for path in folder.glob("*") if path.is_dir()}
-    if key.partition(".")[0] in {*ROOT_KEYS, *OF_OTHER_COMMANDS, *groups}:
+    if key.partition(".")[0] in {*ROOT_KEYS, *EVALUATING, *groups}:
         written = f"{key}={value if equals else '…'}"
         return f"there is no option {option}: keys are written without dashes, {written}"
     near = did_you_mean(option, known)

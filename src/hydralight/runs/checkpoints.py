@@ -14,7 +14,6 @@ each moment at least one checkpoint that fits a record, wherever the process is 
 A reader therefore looks a checkpoint's checksum up in all the records of the folder.
 """
 
-import json
 import logging
 import os
 import shutil
@@ -24,7 +23,7 @@ from pathlib import Path
 from hydralight.errors import UserError, first_line
 from hydralight.runs.checksums import ALGORITHM, checksum
 from hydralight.runs.files import partial_of, write_text
-from hydralight.runs.sealed import KEY, checksum_of
+from hydralight.runs.sealed import sealed_json, unsealed_json
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +56,7 @@ class Record:
     @property
     def text(self) -> str:
         """The content of its file, which has a checksum of its own."""
-        values = asdict(self)
-        return json.dumps({**values, KEY: checksum_of(values)}, indent=2) + "\n"
+        return sealed_json(asdict(self))
 
 
 # ---------------------------------------------------------------- writing
@@ -160,12 +158,8 @@ def checkpoints_in(folder: Path) -> list[Path]:
 def read_record(path: Path) -> Record | None:
     """Return a record; None where there is none, or what is there is none."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        own = values.pop(KEY, None)  # which earlier versions did not write
-        if own not in (None, checksum_of(values)):
-            return None
-        record = Record(**values)
-    except (OSError, ValueError, TypeError, AttributeError):
+        record = Record(**unsealed_json(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
         return None
     known = isinstance(record.checksum, str) and record.checksum.startswith(f"{ALGORITHM}:")
     numbers = [record.step, record.epoch, record.consumed, record.batches_per_epoch]

@@ -149,14 +149,16 @@ def restore_folder(path: Path) -> None:
 def steadily(path: Path, read: Callable[[Path], Any]) -> Any:
     """Return what is read from a folder that another process may be replacing; change nothing.
 
-    What fails is read again where the folder has been replaced meanwhile. One whose replacement
-    was interrupted is read where it lies then, under the name of the previous one.
+    All of it is of one folder: where that has been replaced meanwhile, it is read again. One whose
+    replacement was interrupted is read where it lies then, under the name of the previous one.
     """
     for left in reversed(range(TRIES)):
         there = path if path.exists() or left else path.with_name(f"{path.name}.previous")
         before = _identity(there)
         try:
-            return read(there if before else path)
+            value = read(there if before else path)
+            if not left or before == _identity(there):
+                return value
         except (OSError, UserError):
             if not left or (before and before == _identity(there)):
                 raise

@@ -7,7 +7,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.override_parser.types import Override, OverrideType, Sweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
@@ -20,6 +20,13 @@ from hydralight.runs.run import existing_run, experiment_of, latest_run, own_con
 # Their values are paths or texts as they were typed, which need not be an override's.
 FREE_TEXT = re.compile(r"\+{0,2}(resume|run|sweep|input)=(.*)", re.DOTALL)
 EVALUATING = ("run", "split", "input", "output")  # keys that a training config does not have
+TAKEN_BY = {  # keys that not every command takes
+    "run": ("eval", "predict"),
+    "split": ("eval",),
+    "input": ("predict",),
+    "output": ("predict",),
+    **dict.fromkeys(("resume", "sweep", "hparams_search", "check", "test", "debug"), ("train",)),
+}
 
 
 def parsed(argument: str) -> Override | None:
@@ -39,6 +46,36 @@ def key_of(argument: str) -> str | None:
     if free is not None or override is None:
         return None if free is None else free[1]
     return override.key_or_group
+
+
+def refuse_read_space(arguments: Sequence[str]) -> None:
+    """Refuse a typed space whose texts Hydra has read already, as it cannot put that in a config.
+
+    Raises:
+        UserError: there is one.
+    """
+    space = value_of("hparams_search.params", arguments)
+    for key, value in space.items() if isinstance(space, dict) else ():
+        if isinstance(value, Sweep):
+            raise UserError(
+                f"hparams_search.params.{key} should be a text: put it in double quotes, or type "
+                f"'{key}=…' with what is to be searched instead."
+            )
+
+
+def refuse_keys_of_others(command: str, arguments: Sequence[str]) -> None:
+    """Refuse a key that another command takes, which would do nothing here.
+
+    Raises:
+        UserError: there is one.
+    """
+    for argument in arguments:
+        key = key_of(argument) or ""
+        takers = TAKEN_BY.get(key, (command,))
+        if command not in takers:
+            instead = ": say split=test" if (command, key) == ("eval", "test") else ""
+            names = " and ".join(f"{name}.py" for name in takers)
+            raise UserError(f"{command}.py takes no {key}=…, which is for {names}{instead}.")
 
 
 def value_of(key: str, arguments: Sequence[str]) -> Any:

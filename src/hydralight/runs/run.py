@@ -59,22 +59,7 @@ class Run:
     @cached_property
     def model(self) -> "PreTrainedModel":
         """The best model, in evaluation mode, of the class it was saved from."""
-        import transformers
-
-        from hydralight.models import check_kernels, read_config
-
-        folder = str(self.model_dir)
-        config = read_config(folder)
-        check_kernels(folder, config)
-        name = next(iter(config.architectures or ()), None)
-        kind = getattr(transformers, str(name), None)
-        if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
-            raise UserError(
-                f"{folder}: architectures in config.json is {name}, which is no model of "
-                "transformers: load it with your own class from that folder."
-            )
-        with told(f"{folder} cannot be loaded"):
-            return kind.from_pretrained(folder, config=config, trust_remote_code=False)
+        return steadily(self.model_dir, _load)
 
     @cached_property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
@@ -142,6 +127,25 @@ def begun_at(run_dir: Path) -> float:
         if isinstance(error, UserError):
             log.warning("%s", error)
         return (run_dir / ".hydra" / "config.yaml").stat().st_mtime
+
+
+def _load(folder: Path) -> "PreTrainedModel":
+    """Load a model of the class that it was saved from."""
+    import transformers
+
+    from hydralight.models import check_kernels, read_config
+
+    config = read_config(str(folder))
+    check_kernels(str(folder), config)
+    name = next(iter(config.architectures or ()), None)
+    kind = getattr(transformers, str(name), None)
+    if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
+        raise UserError(
+            f"{folder}: architectures in config.json is {name}, which is no model of "
+            "transformers: load it with your own class from that folder."
+        )
+    with told(f"{folder} cannot be loaded"):
+        return kind.from_pretrained(folder, config=config, trust_remote_code=False)
 
 
 def model_folder(run_dir: Path) -> Path:

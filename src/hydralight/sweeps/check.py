@@ -1,4 +1,7 @@
-"""A sweep with `check=true` or `debug=fdr`: every combination is built, and nothing is trained."""
+"""A sweep with `check=true` or `debug=fdr`: trials are built, and nothing is trained.
+
+Of a grid that is every combination; of a search, whose space may have no end, its first and last.
+"""
 
 import logging
 import shutil
@@ -6,7 +9,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from hydra.core.override_parser.types import Override
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, read_write
 
@@ -23,16 +25,16 @@ def check_all(
     config: DictConfig,
     folder: Path,
     fixed: Sequence[str],
-    swept: Sequence[Override],
+    points: Sequence[space.Point],
 ) -> None:
-    """Launch every combination of a trial that trains nothing; only what failed is left.
+    """Launch a trial that trains nothing at each point; only what failed is left.
 
     Args:
         launcher: Where they run; it reads their directory from the config.
         config: The config of all trials.
         folder: The sweep's directory, which may hold a finished sweep.
         fixed: The overrides of every trial.
-        swept: The lists.
+        points: All of a grid; of a search, its two ends.
 
     Raises:
         UserError: not all of them are fine.
@@ -42,7 +44,7 @@ def check_all(
     with read_write(config.hydra):
         config.hydra.sweep.dir = str(scratch)
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(scratch)}")
-    combinations = [space.overrides_of(point) for point in space.grid(swept)]
+    combinations = [space.overrides_of(point) for point in points]
     jobs = [[*fixed, *combination] for combination in combinations]
     outcomes = [outcome_of(job) for job in launcher.launch(jobs, initial_job_idx=0)]
     for number, (combination, outcome) in enumerate(zip(combinations, outcomes, strict=True)):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
@@ -12,7 +13,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from hydralight.config.explain import explain
-from hydralight.errors import first_line
+from hydralight.errors import UserError, first_line
 from hydralight.sweeps.request import SweepRequest
 from hydralight.sweeps.trial import Outcome, read_outcome, write_outcome
 
@@ -56,6 +57,7 @@ def launch(
 
     Raises:
         HydraException: all of them make a config, so it is something else.
+        UserError: the launcher refuses its options, or what it hands them to is not there.
     """
     try:
         returned = launcher.launch(jobs, initial_job_idx=first)
@@ -65,6 +67,10 @@ def launch(
             raise
         numbered = enumerate(zip(jobs, faults, strict=True), first)
         return [_settled(folder / str(number), *pair) for number, pair in numbered]
+    except Exception as error:
+        if isinstance(launcher, BasicLauncher):  # a bug of ours
+            raise
+        raise UserError(f"hydra.launcher: {first_line(error)}") from error
     return [outcome_of(job) for job in returned]
 
 

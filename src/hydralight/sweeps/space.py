@@ -123,15 +123,18 @@ def grid(swept: Sequence[Override]) -> list[Point]:
     ]
 
 
-def first_of(swept: Sequence[Override]) -> Point:
-    """Return a point of the space: the first value of each list, the beginning of an interval."""
-    point: Point = {}
+def ends_of(swept: Sequence[Override]) -> list[Point]:
+    """Return two points of the space: all that comes first, and all that comes last."""
+    ends: list[Point] = [{}, {}]
     for override in swept:
         sweep = override.value()
-        begins = sweep.start if isinstance(sweep, IntervalSweep) else None
-        listed = () if begins is not None else override.sweep_string_iterator()
-        point[override.get_key_element()] = next(iter(listed), begins)
-    return point
+        if isinstance(sweep, IntervalSweep):
+            values = [sweep.start, sweep.end]
+        else:
+            values = list(override.sweep_string_iterator())
+        for point, value in zip(ends, (values[0], values[-1]), strict=True):
+            point[override.get_key_element()] = value
+    return ends
 
 
 def overrides_of(point: Mapping[str, Any]) -> list[str]:

@@ -24,6 +24,7 @@ from hydralight.config.typed import Typed
 from hydralight.errors import UserError
 from hydralight.runs.files import refuse_links
 from hydralight.runs.lock import locked
+from hydralight.runs.overrides import quoted
 from hydralight.shell import line, near
 from hydralight.sweeps import space, worker
 from hydralight.sweeps.announce import Announcer, announce_end
@@ -101,9 +102,13 @@ class StudySweeper(Sweeper):
         own_direction = partial(direction, _root_=config)
         request = request_of(search, swept, config.optimized_metric, own_direction)
         # a key that is not there fails here once, and not in every trial
-        self.loader.load_sweep_config(config, [*fixed, *space.overrides_of(space.first_of(swept))])
+        ends = space.ends_of(swept)
+        self.loader.load_sweep_config(config, [*fixed, *space.overrides_of(ends[0])])
         if config.check or config.trainer.get("fast_dev_run"):
-            check_all(self.launcher, config, folder, fixed, swept)
+            scratch = f"hydra.sweep.dir={quoted(folder / 'check')}"
+            self.loader.typed = Typed((*typed.arguments, scratch))  # trials have a place of ours
+            points = ends if request.points is None else list(request.points)
+            check_all(self.launcher, config, folder, fixed, points)
             return
         refuse_links(folder)
         with locked(folder):
