@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from hydralight.commands import COMMAND, start
@@ -35,7 +36,7 @@ def trial(cfg: DictConfig, run_dir: Path, preload: str, typed: Typed) -> Outcome
     """
     record_composed(run_dir, cfg)  # also of a trial that fails before it begins
     return run_trial(
-        partial(train_trial, typed=typed),
+        partial(train_trial, typed=typed, place=HydraConfig.get().runtime.cwd),
         arguments_of(cfg, run_dir),
         run_dir,
         environment=variables_of(cfg),
@@ -44,8 +45,17 @@ def trial(cfg: DictConfig, run_dir: Path, preload: str, typed: Typed) -> Outcome
     )
 
 
-def train_trial(run_dir: Path, arguments: Sequence[str], *, typed: Typed) -> Outcome:
-    """Train in this process, and return an outcome whatever happens."""
+def train_trial(run_dir: Path, arguments: Sequence[str], *, typed: Typed, place: str) -> Outcome:
+    """Train in this process, and return an outcome whatever happens.
+
+    Args:
+        run_dir: The trial's directory.
+        arguments: Its own overrides.
+        typed: What was typed for the sweep.
+        place: The working directory of the sweep, where a project and files of data are looked for;
+            with `hydra.job.chdir=true` a launcher's process is elsewhere by now.
+    """
+    os.chdir(place)
     sys.argv = [script(), *arguments]  # DDP starts its other ranks by them
     hide_secrets()
     take_one_gpu()

@@ -91,12 +91,9 @@ class Loader(ConfigLoaderImpl):
     def _without_recipe(
         self, config_name: str, typed: tuple[str, ...], run_mode: RunMode
     ) -> DictConfig:
-        chosen = [*typed]
-        if "experiment" in str(self.repository.load_config(config_name).config.get("defaults")):  # type: ignore[union-attr]
-            chosen.append("experiment=null")
         return super()._load_configuration(
             config_name,
-            chosen,
+            [*typed],
             run_mode,
             from_shell=False,
             validate_sweep_overrides=False,

@@ -78,7 +78,7 @@ def _sentences(
         name = objectives[0][0]
         lines.append(
             f"The best is trial {best['trial']}, with {name} {best[name]:.4g}; `best.yaml` re-runs "
-            "it: copy it to configs/experiment/, and choose it as experiment=best."
+            "it: copy it beside your recipes, and choose it as experiment=best."
         )
         if len(objectives) > 1:
             front = ", ".join(map(str, front_of(table, objectives)))

@@ -29,6 +29,7 @@ from hydralight.sweeps import space, worker
 from hydralight.sweeps.announce import Announcer, announce_end
 from hydralight.sweeps.check import check_all
 from hydralight.sweeps.launch import launch, runs_here, together
+from hydralight.sweeps.recipe import again_of
 from hydralight.sweeps.record import write_record
 from hydralight.sweeps.request import SweepRequest, request_of
 
@@ -124,7 +125,8 @@ class StudySweeper(Sweeper):
                 while (left := request.total - len(study.finished)) > 0:
                     self.run_some(study, fixed, min(number, left), announcer)
         except (KeyboardInterrupt, Terminated) as error:
-            log.warning("to go on: %s", line("train", "-m", f"sweep={near(folder)}"))
+            again = line("train", "-m", *again_of(folder), f"sweep={near(folder)}")
+            log.warning("to go on: %s", again)
             sys.exit(143 if isinstance(error, Terminated) else 130)
         self.finish(study, news=len(study.finished) > announcer.before)
 

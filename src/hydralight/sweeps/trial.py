@@ -62,8 +62,10 @@ def read_outcome(run_dir: Path) -> Outcome | None:
 
 def arguments_of(cfg: DictConfig, run_dir: Path) -> list[str]:
     """Return a job's own overrides, as those of a single run in its directory."""
-    typed = HydraConfig.get().overrides
+    typed, primary = HydraConfig.get().overrides, HydraConfig.get().job.config_name
     arguments = [argument for argument in typed.hydra if not places_trials(argument)]
+    if primary != "train":
+        arguments.append(f"--config-name={primary}")
     arguments += [*typed.task, f"hydra.run.dir={quoted(run_dir)}", "hydra.mode=RUN"]
     if cfg.test:
         log.warning("test=true is left to the best trial: a sweep does not look at the test split")
