@@ -11,10 +11,11 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from hydralight.commands import COMMAND, start
+from hydralight.commands import COMMAND, call
 from hydralight.config.explain import explain
 from hydralight.config.project import CONFIG_DIR
 from hydralight.config.typed import Typed
+from hydralight.disk import Footprint
 from hydralight.errors import first_line
 from hydralight.runs.environment import record_composed
 from hydralight.runs.logs import hide_secrets
@@ -62,7 +63,9 @@ def train_trial(run_dir: Path, arguments: Sequence[str], *, typed: Typed, place:
     started = time.monotonic()
     outcome: Outcome = {"state": "complete"}
     try:
-        start("train", arguments, typed_for_trial(typed, arguments))
+        _, returned = call("train", arguments, typed_for_trial(typed, arguments))
+        if isinstance(returned, Footprint):  # it was a preflight
+            outcome["disk"] = returned.total
     except Exception as error:
         print(redact_message(traceback.format_exc()), file=sys.stderr)
         if type(error).__name__ == "TrialPruned":

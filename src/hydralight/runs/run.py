@@ -19,6 +19,7 @@ from hydralight.runs.files import steadily, write_text
 from hydralight.runs.reading import read_json, read_or_set_aside, read_yaml
 from hydralight.runs.rows import ANEW, Count, read_rows
 from hydralight.runs.sealed import sealed_json
+from hydralight.runs.weights import check_weights_are_there
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -149,6 +150,7 @@ def model_folder(run_dir: Path) -> Path:
 
     def checked(folder: Path) -> Path:
         if not (folder / "config.json").is_file():
+            check_weights_are_there(run_dir)
             raise UserError(f"{run_dir} has no model: it had no evaluation yet, or it was deleted.")
         verify(folder)
         return folder

@@ -10,10 +10,12 @@ from hydra.core.override_parser.types import Override
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, read_write
 
+from hydralight.disk import readable
 from hydralight.errors import UserError
 from hydralight.runs.overrides import quoted
 from hydralight.sweeps import space
-from hydralight.sweeps.launch import outcome_of
+from hydralight.sweeps.launch import outcome_of, together
+from hydralight.sweeps.request import SweepRequest
 
 log = logging.getLogger(__name__)
 
@@ -24,15 +26,19 @@ def check_all(
     folder: Path,
     fixed: Sequence[str],
     swept: Sequence[Override],
+    request: SweepRequest,
 ) -> None:
     """Launch every combination of a trial that trains nothing; only what failed is left.
+
+    Of a search, which may have no end of combinations, it is the first one.
 
     Args:
         launcher: Where they run; it reads their directory from the config.
         config: The config of all trials.
         folder: The sweep's directory, which may hold a finished sweep.
         fixed: The overrides of every trial.
-        swept: The lists.
+        swept: The lists, or the space of a search.
+        request: What is asked of the sweep.
 
     Raises:
         UserError: not all of them are fine.
@@ -42,7 +48,8 @@ def check_all(
     with read_write(config.hydra):
         config.hydra.sweep.dir = str(scratch)
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(scratch)}")
-    combinations = [space.overrides_of(point) for point in space.grid(swept)]
+    points = [space.first_of(swept)] if request.points is None else space.grid(swept)
+    combinations = [space.overrides_of(point) for point in points]
     jobs = [[*fixed, *combination] for combination in combinations]
     outcomes = [outcome_of(job) for job in launcher.launch(jobs, initial_job_idx=0)]
     for number, (combination, outcome) in enumerate(zip(combinations, outcomes, strict=True)):
@@ -52,5 +59,25 @@ def check_all(
     if any(outcome["state"] == "failed" for outcome in outcomes):
         raise UserError(f"not all of them are fine: {scratch} has what they said.")
     shutil.rmtree(scratch)
+    size = max((outcome.get("disk", 0) for outcome in outcomes), default=0)
+    if size:
+        log.info("%s", on_disk(request, together(request, config.hydra.launcher), size))
     with suppress(OSError):  # it holds a sweep
         folder.rmdir()
+
+
+def on_disk(request: SweepRequest, at_work: int, size: int) -> str:
+    """Return what a sweep takes on disk, in one line.
+
+    Args:
+        request: What is asked of it.
+        at_work: How many of its trials are at work together.
+        size: What the largest trial leaves, in bytes.
+    """
+    total = request.total
+    if request.keep is None or request.keep + at_work >= total:
+        number, whose = total, f"{total} trials"
+    else:
+        number, whose = request.keep + at_work, f"the best {request.keep}, and {at_work} at work"
+    about = f"{total} trials take about {readable(number * size)} on disk"
+    return f"{about}: weights of {whose}, {readable(size)} each (hparams_search.keep)"

@@ -54,7 +54,8 @@ def write_recipe(folder: Path, trial: Path) -> None:
     header = [
         "# @package _global_",
         f"# python train.py {shlex.join([*place, 'experiment=best'])}",
-        f"# Trial {trial.name} of the sweep {folder.name}; copy this file to {configs}/experiment/.",
+        f"# Trial {trial.name} of the sweep {folder.name}; "
+        f"copy this file to {configs}/experiment/.",
     ]
     body = OmegaConf.to_yaml(OmegaConf.create({"defaults": defaults}))
     rest = OmegaConf.to_yaml(values) if len(values) else ""

@@ -59,6 +59,7 @@ def _shown(
     first = [name for name, _ in objectives if name in metrics]
     others = [name for name in metrics if name not in first]
     columns = ["trial", *swept, "state", *first, *others, "seconds", "step", "reason"]
+    columns += ["weights"] if table["weights"].nunique() > 1 else []  # whose they are
     return table[[column for column in columns if not table[column].isna().all()]]
 
 

@@ -104,7 +104,7 @@ class StudySweeper(Sweeper):
         # a key that is not there fails here once, and not in every trial
         self.loader.load_sweep_config(config, [*fixed, *space.overrides_of(space.first_of(swept))])
         if config.check or config.trainer.get("fast_dev_run"):
-            check_all(self.launcher, config, folder, fixed, swept)
+            check_all(self.launcher, config, folder, fixed, swept, request)
             return
         refuse_links(folder)
         with locked(folder):
@@ -115,19 +115,25 @@ class StudySweeper(Sweeper):
 
     def run_all(self, folder: Path, request: SweepRequest, fixed: Sequence[str]) -> None:
         """Run trials until there are as many finished ones as were asked for."""
+        from hydralight.sweeps.keep import Keeper
         from hydralight.sweeps.study import SweepStudy
 
         quiet_launcher_and_optuna()
         study = SweepStudy(folder, request)
         number = together(request, self.shared.hydra.launcher)
+        keeper = Keeper(study)
         try:
             with told_to_end(), Announcer(study) as announcer:
+                keeper.tidy()
                 while (left := request.total - len(study.finished)) > 0:
                     self.run_some(study, fixed, min(number, left), announcer)
+                    keeper.tidy()
         except (KeyboardInterrupt, Terminated) as error:
+            keeper.say()
             again = line("train", "-m", *again_of(folder), f"sweep={near(folder)}")
             log.warning("to go on: %s", again)
             sys.exit(143 if isinstance(error, Terminated) else 130)
+        keeper.say()
         self.finish(study, news=len(study.finished) > announcer.before)
 
     def run_some(

@@ -27,7 +27,8 @@ class Outcome(TypedDict, total=False):
     """How a trial ended.
 
     `metrics` are those of its best evaluation; `step` is where a pruned one was left, `reason` what
-    a failed one says of itself; `seconds` are those of the whole trial.
+    a failed one says of itself; `seconds` are those of the whole trial. `disk` is how many bytes a
+    trial would leave that was only checked.
     """
 
     state: Literal["complete", "pruned", "failed"]
@@ -35,6 +36,7 @@ class Outcome(TypedDict, total=False):
     optimized_metric: str
     seconds: float
     step: int
+    disk: int
     reason: str
 
 
