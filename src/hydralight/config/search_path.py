@@ -5,6 +5,7 @@ They are typed as `--config-dir=…` or in `hydra.searchpath=[…]`. Here they b
 (trials of a sweep, launchers, further ranks) composes from the folders that it was typed with.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def with_search_path(arguments: Sequence[str]) -> list[str]:
         )
     paths = []
     for folder in folders:
-        path = Path(folder).expanduser().absolute()
+        path = Path(os.path.abspath(Path(folder).expanduser()))
         if not path.is_dir():
             raise UserError(f"--config-dir={folder}: there is no such folder.")
         paths.append(f"{FILE}{path}")
@@ -50,7 +51,7 @@ def _full(path: str) -> str:
     scheme, found, folder = path.rpartition("://")
     if (found and f"{scheme}://" != FILE) or folder.startswith("$"):
         return path
-    return f"{FILE}{Path(folder).expanduser().absolute()}"
+    return f"{FILE}{os.path.abspath(Path(folder).expanduser())}"
 
 
 def taken_out(arguments: Sequence[str], names: tuple[str, str]) -> tuple[list[str], list[str]]:
