@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from hydralight.config.project import config_dirs
+from hydralight.config.project import CONFIG_DIR, config_dirs
 from hydralight.errors import UserError
 from hydralight.runs.overrides import key_of, parsed, quoted, value_of
 from hydralight.shell import near
@@ -80,17 +80,16 @@ def taken_out(arguments: Sequence[str], names: tuple[str, str]) -> tuple[list[st
 def primary_config(command: str, arguments: Sequence[str]) -> str:
     """Return the name of the config that all others are composed into: `--config-name`, or ours.
 
-    It may say what only the user may, so that it is read from the template's folder or from that of
-    the user's project.
+    It may say what only the user may, so that it is read from the folder of the template alone.
 
     Raises:
-        UserError: it is in neither.
+        UserError: it is not there.
     """
     names, _ = taken_out(arguments, NAME)
     name = names[-1].removesuffix(".yaml") if names else command
-    if not any((folder / f"{name}.yaml").is_file() for folder in config_dirs()):
+    if not (CONFIG_DIR / f"{name}.yaml").is_file():
         raise UserError(
-            f"--config-name={name}: there is no {name}.yaml in {config_dirs()[-1]}: a recipe is "
+            f"--config-name={name}: there is no {name}.yaml in {CONFIG_DIR}: a recipe is "
             "chosen by experiment=…"
         )
     return name
