@@ -13,7 +13,7 @@ from hydralight.config.project import PACKAGE
 from hydralight.data.module import DataModule
 
 GROUND = {"config", "runs", "metrics", "optim", "models", "tokenizers", "processors"}
-GROUND |= {"loggers", "curves", "hub", "progress", "shell", "cached", "packed"}
+GROUND |= {"loggers", "curves", "hub", "progress", "shell", "cached", "packed", "disk"}
 PART = {"data", "tasks", "callbacks", "sweeps"}
 COMMANDS = {"building", "training", "evaluation", "prediction", "preflight", "summary"}
 ENTRY = {"commands", "cli", "help", "completion", "trials", "preloaded", "manners"}

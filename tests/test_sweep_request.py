@@ -127,6 +127,7 @@ KEYS = {  # of `hparams_search`: another value changes what is asked
     "sampler.seed": 7,
     "pruner._target_": "optuna.pruners.MedianPruner",
     "storage": "sqlite:///other.db",
+    "keep": 5,
 }
 
 

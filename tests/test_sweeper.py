@@ -197,6 +197,53 @@ def test_a_preflight_leaves_nothing_and_a_finished_sweep_alone(trial, sweep, tmp
     assert after == before
 
 
+def test_a_sweep_keeps_the_weights_of_its_best_while_it_goes_on(sweep, tmp_path, caplog):
+    """There are never more than those and the one of the trial at work; its report says whose."""
+    caplog.set_level("INFO", logger="hydralight")
+    folder, there = tmp_path / "sweep", []
+
+    def trained(job):
+        number = len(list(folder.glob("*/.hydra"))) - 1
+        weights = folder / str(number) / "model/model.safetensors"
+        weights.parent.mkdir()
+        weights.write_bytes(b"x" * 1000)
+        there.append(sorted(int(path.parent.parent.name) for path in folder.glob("*/model/*")))
+        return of_lr(job)
+
+    typed = ["optimizer.lr=0.1,0.5,0.2,0.4,0.3", "optimized_metric=val/f1"]
+    sweep(trained, *typed, "+hparams_search.keep=2")
+    assert there == [[0], [0, 1], [0, 1, 2], [1, 2, 3], [1, 3, 4]]
+    deleted = [said for said in caplog.messages if said.startswith("deleted")]
+    assert len(deleted) == 1
+    assert deleted[0].startswith("deleted the weights of 3 trials, 3.0 KB: ")
+    assert list(pd.read_csv(folder / "sweep.csv")["weights"]) == ["no", "yes", "no", "yes", "no"]
+    head, _, *rows = (folder / "sweep.md").read_text().splitlines()[-7:]
+    assert head.split("|")[-2].strip() == "weights"
+    assert [row.split("|")[-2].strip() for row in rows] == ["no", "yes", "no", "yes", "no"]
+    sweep(trained, *typed, "+hparams_search.keep=1")  # nothing is left to be run
+    assert [path.parent.name for path in folder.glob("[0-9]*/model")] == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "number", "said"),
+    [
+        ([LRS, "seed=1,2"], 6, "6 trials take about 4.0 MB on disk: weights of the best 3, and"),
+        ([LRS, "+hparams_search.keep=null"], 3, "3 trials take about 3.0 MB on disk: weights of 3"),
+        (["hparams_search=default"], 1, "20 trials take about 4.0 MB on disk: weights of the best"),
+    ],
+)
+def test_a_preflight_says_what_a_sweep_takes(typed, number, said, sweep, caplog):
+    """Of a search the first point is looked at: its space may have no end."""
+    caplog.set_level("INFO", logger="hydralight")
+
+    def checked(job):
+        return {"state": "complete", "metrics": {}, "disk": 1_000_000}
+
+    (launched,) = sweep(checked, *typed, "check=true").launched
+    assert len(launched) == number
+    assert caplog.messages[-1].startswith(said)
+
+
 def test_one_sweep_at_a_time_is_at_work_in_a_directory(sweep):
     def outcome(job):
         with pytest.raises(UserError, match="is in use by"):

@@ -17,6 +17,7 @@ from hydralight.config.composition import composing
 from hydralight.config.explain import explain
 from hydralight.config.project import CONFIG_DIR, projects
 from hydralight.config.resolvers import register_resolvers
+from hydralight.config.search_path import NAME, primary_config, taken_out, with_search_path
 from hydralight.config.trust import check_trust
 from hydralight.config.typed import Typed
 from hydralight.config.whitelist import whitelist_of_hydra
@@ -38,6 +39,8 @@ def prepare(command: str, argv: list[str]) -> tuple[str, Typed]:
     (behind the program's name) are then replaced by those that merge onto it.
     """
     projects()  # which also lets their packages be imported
+    argv[1:] = with_search_path(argv[1:])
+    primary = primary_config(command, argv[1:])
     keys = [typed.key_of(argument) or "" for argument in argv[1:]]
     for argument, key in zip(argv[1:], keys, strict=True):
         value = argument.partition("=")[2]
@@ -73,7 +76,9 @@ def prepare(command: str, argv: list[str]) -> tuple[str, Typed]:
         argv[1:] = typed.with_own_configs(argv[1:])
         argv[1:] = [typed.quoted_input(a) if command == "predict" else a for a in argv[1:]]
         read = {a for a in kept if not (typed.key_of(a) or "").startswith("hydra")} - users
-        return command, Typed(tuple(a for a in argv[1:] if a not in read))
+        return primary, Typed(tuple(a for a in argv[1:] if a not in read))
+    if primary != command:
+        raise UserError(f"--config-name={primary}: {run_dir} has its own config: leave it out.")
     argv[1:] = typed.arguments_in_run(command, run_dir, before, argv[1:])
     ConfigStore.instance().store(OF_A_RUN, config_of(run_dir), replace=True)
     read = set(before) - users
@@ -100,6 +105,10 @@ def call(
     """Do the same, and return what the command's function returns beside the directory."""
     argv = [command, *overrides]
     config_name, was_typed = prepare(command, argv)
+    _, argv = taken_out(argv, NAME)
+    for flag in argv[1:]:
+        if flag.startswith("-"):
+            raise UserError(f"{flag} is an option of the command line: leave it out.")
     was_typed = typed_before or was_typed
     register_resolvers(was_typed)
     run_dirs, raised, returned = [], [], []

@@ -1,27 +1,34 @@
 """The preflight: build everything that a run needs, evaluate one batch, train nothing."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
 from hydralight.building import build_all, build_data, build_task, build_trainer
+from hydralight.callbacks.best_model import BestModel
+from hydralight.callbacks.checkpoint import LastCheckpoint
 from hydralight.config.limits import ends
 from hydralight.data.collate import EpochRows
 from hydralight.data.module import DataModule
+from hydralight.disk import Footprint, states_of, tokenizer_of, weights_of
+from hydralight.optim import parameter_groups
 from hydralight.tasks.evaluation import check_monitors
 from hydralight.tasks.task import Task
 
 LOOKED_AT = 256  # rows of a split, from all over it
 
 
-def preflight(cfg: DictConfig) -> None:
+def preflight(cfg: DictConfig) -> Footprint:
     """Read and encode the data, build the model, evaluate a batch, and print what there is.
+
+    What a run would take on disk is printed and returned.
 
     Of each split, rows are made to batches as training does it, with their images.
 
@@ -37,8 +44,26 @@ def preflight(cfg: DictConfig) -> None:
     splits = ["train", *data.validation_sets, *(["test"] if cfg.test else [])]
     looked_at = {split: look_at(data, split) for split in splits}
     task.configure_optimizers(num_training_steps=1)
+    footprint = footprint_of(task, data, callbacks)
     if trainer.is_global_zero:
-        print_summary(cfg, task, data, trainer, looked_at)
+        print_summary(cfg, task, data, trainer, looked_at, footprint)
+    return footprint
+
+
+def footprint_of(task: Task, data: DataModule, callbacks: Sequence[Callback]) -> Footprint:
+    """Return what a run would leave on disk, by what is built and the callbacks that write."""
+    assert task.model is not None
+    weights = weights_of(task.model)
+    exports = next((one for one in callbacks if isinstance(one, BestModel)), None)
+    saves = next((one for one in callbacks if isinstance(one, LastCheckpoint)), None)
+    averages = any(isinstance(one, WeightAveraging) for one in callbacks)  # kept beside the weights
+    return Footprint(
+        model=weights + tokenizer_of(data.processor),
+        checkpoint=weights * (1 + averages)
+        + states_of(task.optimizer, parameter_groups(task.model)),
+        models=0 if exports is None else 1 + exports.save_last,
+        checkpoints=0 if saves is None else saves.save_total_limit,
+    )
 
 
 def look_at(data: DataModule, split: str) -> int:
@@ -56,9 +81,14 @@ def look_at(data: DataModule, split: str) -> int:
 
 
 def print_summary(
-    cfg: DictConfig, task: Task, data: DataModule, trainer: Trainer, looked_at: Mapping[str, int]
+    cfg: DictConfig,
+    task: Task,
+    data: DataModule,
+    trainer: Trainer,
+    looked_at: Mapping[str, int],
+    footprint: Footprint,
 ) -> None:
-    """Print model, data and steps as a table; `looked_at` is a number of rows by split."""
+    """Print model, data, steps and disk as a table; `looked_at` is a number of rows by split."""
     assert task.model is not None
     parameters = list(task.model.parameters())
     trainable = sum(p.numel() for p in parameters if p.requires_grad)
@@ -83,5 +113,6 @@ def print_summary(
     table.add_row("the run ends at", " or ".join(ended) or "no step: it has no end")
     table.add_row("devices", f"{trainer.world_size} by {type(trainer.accelerator).__name__}")
     table.add_row("precision", str(trainer.precision))
+    table.add_row("a run on disk", str(footprint))
     table.add_row("metrics", ", ".join(sorted(trainer.callback_metrics)))
     Console().print(table)

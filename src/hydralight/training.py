@@ -16,6 +16,7 @@ from hydralight.callbacks.lightning_seams import add_callback, is_dev_run
 from hydralight.callbacks.preemption import EXIT_CODE
 from hydralight.config.limits import MAX_EPOCHS, MAX_STEPS, ends, settle_end
 from hydralight.data.module import DataModule
+from hydralight.disk import Footprint
 from hydralight.errors import UserError
 from hydralight.evaluation import test_best
 from hydralight.loggers import CSVLogger, wandb_run_ends
@@ -29,6 +30,7 @@ from hydralight.runs.lock import locked
 from hydralight.runs.overrides import typed_keys
 from hydralight.runs.run import is_unused, read_metrics, update_metrics
 from hydralight.runs.secrets import redact
+from hydralight.runs.weights import check_weights_are_there
 from hydralight.shell import line, near
 from hydralight.summary import summary
 from hydralight.tasks.task import Task
@@ -36,8 +38,10 @@ from hydralight.tasks.task import Task
 log = logging.getLogger(__name__)
 
 
-def train(cfg: DictConfig, run_dir: Path) -> float | None:
+def train(cfg: DictConfig, run_dir: Path) -> float | Footprint | None:
     """Train what the config says, and return the best value of its `optimized_metric`.
+
+    With `check` nothing is trained; what a run would take on disk is returned.
 
     Args:
         cfg: The composed config; with `resume`, that of the run itself.
@@ -57,8 +61,7 @@ def train(cfg: DictConfig, run_dir: Path) -> float | None:
         checkpoint = resume_checkpoint(cfg, run_dir) if cfg.resume else None
         check_checkpoint_is_read(cfg)
         if cfg.check:
-            preflight(cfg)
-            return None
+            return preflight(cfg)
         task, data, trainer = build(cfg)
         data.later_splits = ("test",) if cfg.test else ()
         if writes and first:
@@ -145,6 +148,7 @@ def resume_checkpoint(cfg: DictConfig, run_dir: Path) -> Path | None:
         UserError: its checkpoints are gone or damaged, or the run has nothing left to do.
     """
     folder = run_dir / "checkpoints"
+    check_weights_are_there(run_dir)
     if not checkpoints_in(folder):
         if not has_come_to_something(run_dir):
             return None

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from hydralight.commands import COMMAND, start
+from hydralight.commands import COMMAND, call
 from hydralight.config.explain import explain
 from hydralight.config.project import CONFIG_DIR
 from hydralight.config.typed import Typed
+from hydralight.disk import Footprint
 from hydralight.errors import first_line
 from hydralight.runs.environment import record_composed
 from hydralight.runs.logs import hide_secrets
@@ -35,7 +37,7 @@ def trial(cfg: DictConfig, run_dir: Path, preload: str, typed: Typed) -> Outcome
     """
     record_composed(run_dir, cfg)  # also of a trial that fails before it begins
     return run_trial(
-        partial(train_trial, typed=typed),
+        partial(train_trial, typed=typed, place=HydraConfig.get().runtime.cwd),
         arguments_of(cfg, run_dir),
         run_dir,
         environment=variables_of(cfg),
@@ -44,15 +46,26 @@ def trial(cfg: DictConfig, run_dir: Path, preload: str, typed: Typed) -> Outcome
     )
 
 
-def train_trial(run_dir: Path, arguments: Sequence[str], *, typed: Typed) -> Outcome:
-    """Train in this process, and return an outcome whatever happens."""
+def train_trial(run_dir: Path, arguments: Sequence[str], *, typed: Typed, place: str) -> Outcome:
+    """Train in this process, and return an outcome whatever happens.
+
+    Args:
+        run_dir: The trial's directory.
+        arguments: Its own overrides.
+        typed: What was typed for the sweep.
+        place: The working directory of the sweep, where a project and files of data are looked for;
+            with `hydra.job.chdir=true` a launcher's process is elsewhere by now.
+    """
+    os.chdir(place)
     sys.argv = [script(), *arguments]  # DDP starts its other ranks by them
     hide_secrets()
     take_one_gpu()
     started = time.monotonic()
     outcome: Outcome = {"state": "complete"}
     try:
-        start("train", arguments, typed_for_trial(typed, arguments))
+        _, returned = call("train", arguments, typed_for_trial(typed, arguments))
+        if isinstance(returned, Footprint):  # it was a preflight
+            outcome["disk"] = returned.total
     except Exception as error:
         print(redact_message(traceback.format_exc()), file=sys.stderr)
         if type(error).__name__ == "TrialPruned":

@@ -6,6 +6,7 @@ the check sits where Hydra composes, behind its private `ConfigLoaderImpl._load_
 through which all of its commands and launchers go; `tests/test_trust.py` fails where that changes.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ from hydra.plugins.config_source import ConfigSource
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from hydralight.config.project import config_dirs
+from hydralight.config.project import config_dirs, look_from
 from hydralight.config.typed import Typed
 from hydralight.errors import UserError
 
@@ -48,7 +49,8 @@ class Loader(ConfigLoaderImpl):
     """Hydra's loader of configs, which refuses what a recipe says of the program itself.
 
     The keys of `OWN_KEYS` have to be what they are without any recipe: as the primary config,
-    `local` and what was typed say. It is pickled with what was typed: launchers compose elsewhere.
+    `local` and what was typed say. It is pickled with what was typed, and where: launchers compose
+    in other processes, which may have another working directory.
     """
 
     typed = Typed()
@@ -56,12 +58,18 @@ class Loader(ConfigLoaderImpl):
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
         self.typed = type(self).typed  # of the instance, as pickles leave out what the class has
+        self.place = os.getcwd()
         self._trusted: dict[tuple[str, ...], dict[str, Any]] = {}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        look_from(Path(self.place))
 
     def _load_configuration(  # type: ignore[override]
         self, config_name: str | None, overrides: list[str], run_mode: RunMode, **options: Any
     ) -> DictConfig:
         composed = super()._load_configuration(config_name, overrides, run_mode, **options)
+        composed.hydra.runtime.cwd = self.place
         if config_name is not None:  # else it is `--hydra-help`
             kept = tuple(o.input_line or "" for o in self._typed_of_the_program(overrides))
             if kept not in self._trusted:
@@ -91,18 +99,17 @@ class Loader(ConfigLoaderImpl):
     def _without_recipe(
         self, config_name: str, typed: tuple[str, ...], run_mode: RunMode
     ) -> DictConfig:
-        chosen = [*typed]
-        if "experiment" in str(self.repository.load_config(config_name).config.get("defaults")):  # type: ignore[union-attr]
-            chosen.append("experiment=null")
-        return super()._load_configuration(
+        trusted = super()._load_configuration(
             config_name,
-            chosen,
+            [*typed],
             run_mode,
             from_shell=False,
             validate_sweep_overrides=False,
             skip_missing_defaults=True,
             activate_config_repository=False,
         )
+        trusted.hydra.runtime.cwd = self.place
+        return trusted
 
     def _process_config_searchpath(
         self,

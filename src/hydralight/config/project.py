@@ -24,6 +24,7 @@ CONFIG_DIR = next(
     PACKAGE / "configs",
 )
 KEYS = ("whitelist", "configs")
+_looked_from: list[Path] = []  # in the place of the working directory
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,13 @@ def projects() -> tuple[Project, ...]:
     return (*_of_checkout(), *_installed())
 
 
+def look_from(folder: Path) -> None:
+    """Find projects from a folder on, where the command was typed that this process works for."""
+    if folder != Path.cwd():
+        _looked_from[:] = [folder]
+        projects.cache_clear()
+
+
 def config_dirs() -> list[Path]:
     """Return all folders of configs, the template's first."""
     return [CONFIG_DIR, *(one.configs for one in projects() if one.configs is not None)]
@@ -56,7 +64,7 @@ def config_dirs() -> list[Path]:
 
 def _of_checkout() -> Iterator[Project]:
     """Read the nearest `[tool.hydralight]` of the user's at or above the working directory."""
-    here = Path.cwd()
+    here = next(iter(_looked_from), Path.cwd())
     for folder in (here, *here.parents):
         path = folder / "pyproject.toml"
         if not path.is_file() or path.stat().st_uid not in (os.getuid(), 0):

@@ -129,6 +129,7 @@ def with_own_configs(arguments: Sequence[str]) -> list[str]:
     for folder in config_dirs()[1:]:
         _refuse_the_templates_names(folder)
     typed = value_of("hydra.searchpath", arguments) or []
+    typed = [typed] if isinstance(typed, str) else typed
     missing = [path for path in own if path not in typed]
     if not missing:
         return list(arguments)
@@ -248,7 +249,7 @@ def arguments_in_run(
         "hydra/job_logging=hydralight",
         f"+hydra.runtime.choices.experiment={quoted(experiment_of(run_dir))}",
     ]
-    own += [a for a in with_own_configs([]) if a not in arguments]
+    arguments = with_own_configs(arguments)
     added = [key_of(a) in EVALUATING and not a.startswith("+") for a in arguments]
     typed = [f"++{quoted_input(a)}" if add else a for a, add in zip(arguments, added, strict=True)]
     if command != "train":

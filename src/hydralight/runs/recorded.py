@@ -74,6 +74,11 @@ def _is_an_experiments(argument: str, path: Path) -> bool:
         return False
     if override.key_or_group == "hydra.searchpath" and argument in with_own_configs([]):
         return False
+    if override.key_or_group == "hydra.searchpath":
+        raise UserError(
+            f"{path}: it was begun with further folders of configs, which are taken only from what "
+            f"is typed: type --config-dir=…, or {argument}"
+        )
     if _root(key) == "hydra" and override.package is None and _chooses_launcher(override):
         return True
     roots = {_root(key), _root(override.package or "")}

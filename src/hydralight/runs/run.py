@@ -19,6 +19,7 @@ from hydralight.runs.files import steadily, write_text
 from hydralight.runs.reading import read_json, read_or_set_aside, read_yaml
 from hydralight.runs.rows import ANEW, Count, read_rows
 from hydralight.runs.sealed import sealed_json
+from hydralight.runs.weights import check_weights_are_there
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -153,6 +154,7 @@ def model_folder(run_dir: Path) -> Path:
 
     def checked(folder: Path) -> Path:
         if not (folder / "config.json").is_file():
+            check_weights_are_there(run_dir)
             raise UserError(f"{run_dir} has no model: it had no evaluation yet, or it was deleted.")
         verify(folder)
         return folder
@@ -166,20 +168,28 @@ def own_config(run_dir: Path) -> DictConfig:
     return read_yaml(run_dir / ".hydra" / "config.yaml", DictConfig, advice)
 
 
+def choices_of(run_dir: Path) -> dict[str, Any]:
+    """Return what a run was composed from: the choice of each group, as it stands, unresolved."""
+    path = run_dir / ".hydra" / "hydra.yaml"
+    advice = "restore it from a copy, or delete it (only the names of choices are read from it)"
+    own = read_yaml(path, DictConfig, advice) if path.is_file() else OmegaConf.create()
+    node = own.get("hydra") if isinstance(own, DictConfig) else None
+    for key in ("runtime", "choices"):
+        node = node._get_node(key) if isinstance(node, DictConfig) else None
+    if not isinstance(node, DictConfig) or node._is_none():
+        return {}
+    return {str(key): getattr(node._get_node(key), "_value", lambda: None)() for key in node}
+
+
 def experiment_of(run_dir: Path) -> str:
     """Return the name of the recipe that a run was composed from, or "null".
 
     Raises:
         UserError: it is no plain name.
     """
-    path = run_dir / ".hydra" / "hydra.yaml"
-    advice = "restore it from a copy, or delete it (only the recipe's name is read from it)"
-    own = read_yaml(path, DictConfig, advice) if path.is_file() else OmegaConf.create()
-    node = own.get("hydra") if isinstance(own, DictConfig) else None
-    for key in ("runtime", "choices", "experiment"):
-        node = node._get_node(key) if isinstance(node, DictConfig) else None
-    name = getattr(node, "_value", lambda: None)() or "null"  # as it stands, unresolved
+    name = choices_of(run_dir).get("experiment") or "null"
     if not re.fullmatch(r"\w[\w.+-]*(/\w[\w.+-]*)*", str(name)):
+        path = run_dir / ".hydra" / "hydra.yaml"
         raise UserError(f"{path}: hydra.runtime.choices.experiment is no name of a recipe.")
     return str(name)
 

@@ -12,10 +12,12 @@ from pathlib import Path
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, read_write
 
+from hydralight.disk import readable
 from hydralight.errors import UserError
 from hydralight.runs.overrides import quoted
 from hydralight.sweeps import space
-from hydralight.sweeps.launch import outcome_of
+from hydralight.sweeps.launch import outcome_of, together
+from hydralight.sweeps.request import SweepRequest
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +28,7 @@ def check_all(
     folder: Path,
     fixed: Sequence[str],
     points: Sequence[space.Point],
+    request: SweepRequest,
 ) -> None:
     """Launch a trial that trains nothing at each point; only what failed is left.
 
@@ -35,6 +38,7 @@ def check_all(
         folder: The sweep's directory, which may hold a finished sweep.
         fixed: The overrides of every trial.
         points: All of a grid; of a search, its two ends.
+        request: What is asked of the sweep.
 
     Raises:
         UserError: not all of them are fine.
@@ -54,5 +58,25 @@ def check_all(
     if any(outcome["state"] == "failed" for outcome in outcomes):
         raise UserError(f"not all of them are fine: {scratch} has what they said.")
     shutil.rmtree(scratch)
+    size = max((outcome.get("disk", 0) for outcome in outcomes), default=0)
+    if size:
+        log.info("%s", on_disk(request, together(request, config.hydra.launcher), size))
     with suppress(OSError):  # it holds a sweep
         folder.rmdir()
+
+
+def on_disk(request: SweepRequest, at_work: int, size: int) -> str:
+    """Return what a sweep takes on disk, in one line.
+
+    Args:
+        request: What is asked of it.
+        at_work: How many of its trials are at work together.
+        size: What the largest trial leaves, in bytes.
+    """
+    total = request.total
+    if request.keep is None or request.keep + at_work >= total:
+        number, whose = total, f"{total} trials"
+    else:
+        number, whose = request.keep + at_work, f"the best {request.keep}, and {at_work} at work"
+    about = f"{total} trials take about {readable(number * size)} on disk"
+    return f"{about}: weights of {whose}, {readable(size)} each (hparams_search.keep)"

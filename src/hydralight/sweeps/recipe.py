@@ -1,6 +1,7 @@
 """A trial as an experiment of its own, to be run again by its name."""
 
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
 from hydralight.config.project import config_dirs
+from hydralight.config.search_path import typed_again
 from hydralight.runs.files import write_text
 from hydralight.runs.overrides import parsed
 from hydralight.runs.recorded import recorded
-from hydralight.runs.run import experiment_of, typed_in
+from hydralight.runs.run import choices_of, experiment_of, typed_in
 from hydralight.runs.secrets import REDACTED
 from hydralight.sweeps.record import read_record
 
@@ -29,30 +31,42 @@ def write_recipe(folder: Path, trial: Path) -> None:
         folder: The sweep's directory.
         trial: The trial's.
     """
+    # another program's choices are told by our folders: they may be none of ours
+    chosen = choices_of(trial) if read_record(folder) is not None else {}
     experiment = experiment_of(trial)
     groups: list[Any] = []
     values = OmegaConf.create()
     for override in _kept(folder, trial):
         group = override.key_or_group
+        named = group if override.package is None else f"{group}@{override.package}"
         if override.is_delete():
             if _is_group(group):
                 groups.append({f"override /{group}": None})  # nothing else can be said in YAML
-        elif not _is_group(group):
+        elif named not in chosen and not _is_group(group):
             OmegaConf.update(values, group, override.value(), force_add=True)
-        elif _has_choice(group, override.value()):
-            package = "" if override.package is None else f"@{override.package}"
+        elif named in chosen or _has_choice(group, override.value()):
             prefix = "" if override.is_add() else "override "
-            groups.append({f"{prefix}/{group}{package}": override.value()})
-    ours = _has_choice("experiment", experiment)
-    defaults = [*([experiment] if ours else []), *groups, "_self_"]
+            groups.append({f"{prefix}/{named}": override.value()})
+    ours = "experiment" in chosen or _has_choice("experiment", experiment)
+    defaults = [*([experiment] if ours and experiment != "null" else []), *groups, "_self_"]
+    place = again_of(folder)
+    configs = place[0].partition("=")[2] if place else "configs"
     header = [
         "# @package _global_",
-        "# python train.py experiment=best",
-        f"# Trial {trial.name} of the sweep {folder.name}; copy this file to configs/experiment/.",
+        f"# python train.py {shlex.join([*place, 'experiment=best'])}",
+        f"# Trial {trial.name} of the sweep {folder.name}; "
+        f"copy this file to {configs}/experiment/.",
     ]
     body = OmegaConf.to_yaml(OmegaConf.create({"defaults": defaults}))
     rest = OmegaConf.to_yaml(values) if len(values) else ""
-    write_text(folder / "best.yaml", "\n".join([*header, body + rest]))
+    text = [" ".join(said.split()) for said in header]  # a path may have any signs in it
+    write_text(folder / "best.yaml", "\n".join([*text, body + rest]))
+
+
+def again_of(folder: Path) -> list[str]:
+    """Return what has to be typed again for the folders of configs that a sweep was begun with."""
+    begun = folder / "sweep.json"
+    return typed_again(recorded(begun)) if begun.is_file() else []
 
 
 def typed_for(folder: Path, trial: Path) -> list[str]:
@@ -62,7 +76,8 @@ def typed_for(folder: Path, trial: Path) -> list[str]:
         folder: The sweep's directory.
         trial: The trial's.
     """
-    return [text for text, override in _overrides(folder, trial) if _root(override) not in SEARCH]
+    own = [text for text, override in _overrides(folder, trial) if _root(override) not in SEARCH]
+    return [*again_of(folder), *own]
 
 
 def _kept(folder: Path, trial: Path) -> Iterator[Override]:

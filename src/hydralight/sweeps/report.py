@@ -59,6 +59,7 @@ def _shown(
     first = [name for name, _ in objectives if name in metrics]
     others = [name for name in metrics if name not in first]
     columns = ["trial", *swept, "state", *first, *others, "seconds", "step", "reason"]
+    columns += ["weights"] if table["weights"].nunique() > 1 else []  # whose they are
     return table[[column for column in columns if not table[column].isna().all()]]
 
 
@@ -78,7 +79,7 @@ def _sentences(
         name = objectives[0][0]
         lines.append(
             f"The best is trial {best['trial']}, with {name} {best[name]:.4g}; `best.yaml` re-runs "
-            "it: copy it to configs/experiment/, and choose it as experiment=best."
+            "it: copy it beside your recipes, and choose it as experiment=best."
         )
         if len(objectives) > 1:
             front = ", ".join(map(str, front_of(table, objectives)))

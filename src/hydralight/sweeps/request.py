@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 Direction = Literal["minimize", "maximize"]
 DIRECTIONS: dict[str, Direction] = {"min": "minimize", "max": "maximize"}
 EACH_ITS_OWN = "objective"  # of a sweep over recipes: the optimized_metric of each trial
-KEYS = ("n_trials", "n_jobs", "objectives", "direction", "sampler", "pruner", "storage", "params")
+REPEATS = ("seed", "data.seed", "data.fold", "data.split_seed")  # which only repeat a configuration
+KEEP = 3  # trials whose weights stay, where nothing is said
+KEYS: tuple[str, ...] = ("n_trials", "n_jobs", "objectives", "direction", "sampler", "pruner")
+KEYS += ("storage", "params", "keep")
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class SweepRequest:
         n_trials: How many trials a search finishes; a grid has as many as points.
         n_jobs: How many trials are launched together; None leaves it to the launcher.
         storage: Optuna's storage; None for a SQLite file in the sweep's directory.
+        keep: How many of the best trials keep their weights; None for all.
 
     Raises:
         UserError: these do not go together.
@@ -48,6 +52,7 @@ class SweepRequest:
     n_trials: int = 20
     n_jobs: int | None = None
     storage: str | None = None
+    keep: int | None = None
 
     def __post_init__(self) -> None:
         for name in self.objectives:
@@ -65,6 +70,11 @@ class SweepRequest:
             raise UserError("a sweep with several objectives cannot prune: leave out the pruner.")
         if self.points is None and not self.space:
             raise UserError("hparams_search has no params: name what is to be searched.")
+        if self.keep is not None and (type(self.keep) is not int or self.keep < 1):
+            raise UserError(
+                f"hparams_search.keep={self.keep} should be a whole number from 1, or null, which "
+                "keeps the weights of all trials."
+            )
         for key, number in (("n_trials", self.n_trials), ("n_jobs", self.n_jobs)):
             whole = isinstance(number, int) and not isinstance(number, bool) and number > 0
             if not whole and (key, number) != ("n_jobs", None):
@@ -112,7 +122,17 @@ def request_of(
         n_trials=search.get("n_trials", 20),
         n_jobs=search.get("n_jobs"),
         storage=search.get("storage"),
+        keep=search["keep"] if "keep" in search else _keep(keys, objectives, sampler is None),
     )
+
+
+def _keep(keys: Sequence[str], objectives: Sequence[str], is_grid: bool) -> int | None:
+    """Return whose weights stay where nothing is said: all, where trials are not to choose among.
+
+    A grid over seeds and folds only repeats one configuration, and recipes have each their metric.
+    """
+    repeats = is_grid and all(key.lstrip("+~") in REPEATS for key in keys)
+    return None if repeats or EACH_ITS_OWN in objectives else KEEP
 
 
 def objectives_of_trial(request: SweepRequest, outcome: Outcome) -> list[str]:

@@ -30,6 +30,7 @@ from hydralight.sweeps import space, worker
 from hydralight.sweeps.announce import Announcer, announce_end
 from hydralight.sweeps.check import check_all
 from hydralight.sweeps.launch import launch, runs_here, together
+from hydralight.sweeps.recipe import again_of
 from hydralight.sweeps.record import write_record
 from hydralight.sweeps.request import SweepRequest, request_of
 
@@ -108,7 +109,7 @@ class StudySweeper(Sweeper):
             scratch = f"hydra.sweep.dir={quoted(folder / 'check')}"
             self.loader.typed = Typed((*typed.arguments, scratch))  # trials have a place of ours
             points = ends if request.points is None else list(request.points)
-            check_all(self.launcher, config, folder, fixed, points)
+            check_all(self.launcher, config, folder, fixed, points, request)
             return
         refuse_links(folder)
         with locked(folder):
@@ -119,18 +120,25 @@ class StudySweeper(Sweeper):
 
     def run_all(self, folder: Path, request: SweepRequest, fixed: Sequence[str]) -> None:
         """Run trials until there are as many finished ones as were asked for."""
+        from hydralight.sweeps.keep import Keeper
         from hydralight.sweeps.study import SweepStudy
 
         quiet_launcher_and_optuna()
         study = SweepStudy(folder, request)
         number = together(request, self.shared.hydra.launcher)
+        keeper = Keeper(study)
         try:
             with told_to_end(), Announcer(study) as announcer:
+                keeper.tidy()
                 while (left := request.total - len(study.finished)) > 0:
                     self.run_some(study, fixed, min(number, left), announcer)
+                    keeper.tidy()
         except (KeyboardInterrupt, Terminated) as error:
-            log.warning("to go on: %s", line("train", "-m", f"sweep={near(folder)}"))
+            keeper.say()
+            again = line("train", "-m", *again_of(folder), f"sweep={near(folder)}")
+            log.warning("to go on: %s", again)
             sys.exit(143 if isinstance(error, Terminated) else 130)
+        keeper.say()
         self.finish(study, news=len(study.finished) > announcer.before)
 
     def run_some(

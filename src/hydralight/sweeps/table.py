@@ -12,12 +12,13 @@ from hydralight.errors import UserError
 from hydralight.runs.overrides import parsed
 from hydralight.runs.run import own_config, read_history, read_metrics, typed_in
 from hydralight.runs.secrets import REDACTED
+from hydralight.runs.weights import weights_in
 from hydralight.sweeps.record import read_record
-from hydralight.sweeps.request import DIRECTIONS, Direction
+from hydralight.sweeps.request import DIRECTIONS, REPEATS, Direction
 from hydralight.sweeps.space import number
 from hydralight.sweeps.trial import read_outcome
 
-FIXED = ["trial", "state", "reason", "step", "seconds"]
+FIXED = ["trial", "state", "reason", "step", "seconds", "weights"]
 
 
 def trial_dirs(folder: Path) -> list[Path]:
@@ -46,7 +47,8 @@ def table_of(folder: Path) -> tuple[pd.DataFrame, list[str], list[str]]:
     for path in trial_dirs(folder):
         ending, values = _ending(path, ours=record is not None)
         name = int(path.name) if path.name.isdigit() else path.name
-        rows.append({"trial": name, **ending, **values})
+        weights = "yes" if weights_in(path) else "no"
+        rows.append({"trial": name, **ending, **values, "weights": weights})
         metrics |= {metric: None for metric in values if metric != "seconds"}
         typed.append(_overrides(path))
     swept = _differing(typed) if record is None else record.swept
@@ -56,7 +58,7 @@ def table_of(folder: Path) -> tuple[pd.DataFrame, list[str], list[str]]:
     for name in FIXED:
         if name not in table:
             table[name] = None
-    columns = ["trial", *swept, "state", *metrics, "seconds", "step", "reason"]
+    columns = ["trial", *swept, "state", *metrics, "seconds", "step", "reason", "weights"]
     return table[columns], swept, list(metrics)
 
 
@@ -96,7 +98,7 @@ def objectives_of(folder: Path, metrics: list[str]) -> list[tuple[str, Direction
 
 def seeds_apart(swept: list[str]) -> tuple[list[str], list[str]]:
     """Divide swept keys into those of a configuration and those that only repeat it."""
-    repeats = [k for k in swept if k in ("seed", "data.seed", "data.fold", "data.split_seed")]
+    repeats = [key for key in swept if key in REPEATS]
     return [key for key in swept if key not in repeats], repeats
 
 

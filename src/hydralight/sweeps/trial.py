@@ -27,7 +27,8 @@ class Outcome(TypedDict, total=False):
     """How a trial ended.
 
     `metrics` are those of its best evaluation; `step` is where a pruned one was left, `reason` what
-    a failed one says of itself; `seconds` are those of the whole trial.
+    a failed one says of itself; `seconds` are those of the whole trial. `disk` is how many bytes a
+    trial would leave that was only checked.
     """
 
     state: Literal["complete", "pruned", "failed"]
@@ -35,6 +36,7 @@ class Outcome(TypedDict, total=False):
     optimized_metric: str
     seconds: float
     step: int
+    disk: int
     reason: str
 
 
@@ -62,8 +64,10 @@ def read_outcome(run_dir: Path) -> Outcome | None:
 
 def arguments_of(cfg: DictConfig, run_dir: Path) -> list[str]:
     """Return a job's own overrides, as those of a single run in its directory."""
-    typed = HydraConfig.get().overrides
+    typed, primary = HydraConfig.get().overrides, HydraConfig.get().job.config_name
     arguments = [argument for argument in typed.hydra if not places_trials(argument)]
+    if primary != "train":
+        arguments.append(f"--config-name={primary}")
     arguments += [*typed.task, f"hydra.run.dir={quoted(run_dir)}", "hydra.mode=RUN"]
     if cfg.test:
         log.warning("test=true is left to the best trial: a sweep does not look at the test split")
