@@ -9,7 +9,7 @@ from hydralight.config.check import ROOT_KEYS
 from hydralight.config.project import config_dirs
 from hydralight.errors import UserError, did_you_mean
 
-OF_OTHER_COMMANDS = ("run", "split", "input", "output")
+OF_OTHER_COMMANDS = ("run", "split", "input", "output", "format")
 
 
 def check_flags(arguments: Sequence[str]) -> None:

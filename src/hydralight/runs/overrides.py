@@ -19,7 +19,8 @@ from hydralight.runs.run import existing_run, experiment_of, latest_run, own_con
 
 # Their values are paths or texts as they were typed, which need not be an override's.
 FREE_TEXT = re.compile(r"\+{0,2}(resume|run|sweep|input)=(.*)", re.DOTALL)
-EVALUATING = ("run", "split", "input", "output")  # keys that a training config does not have
+# keys that a training config does not have
+EVALUATING = ("run", "split", "input", "output", "format")
 
 
 def parsed(argument: str) -> Override | None:
