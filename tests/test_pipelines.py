@@ -46,11 +46,11 @@ def trained(checkpoints, tmp_path_factory):
 def predicted(monkeypatch):
     """A function from a run and rows to what `predict.py` answers to them."""
 
-    def predict(run, *rows):
+    def predict(run, *rows, typed=()):
         lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines), "ascii"))
-        typed = [f"run={run.path}"] if hasattr(run, "path") else run
-        return hydralight.predict([*typed, "input=-"])
+        given = [f"run={run.path}"] if hasattr(run, "path") else run
+        return hydralight.predict([*given, "input=-", *typed])
 
     return predict
 
@@ -116,12 +116,9 @@ def test_a_marker_of_several_tokens_is_a_stop_string(sonnets, predicted):
     assert f'stop_sequence="{MARKER}"' in (run.path / "model" / "README.md").read_text()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
-    ("experiment", "column"),
-    [
-        ("bart_cnn", "article"),
-        pytest.param("marian_wmt16_en_ro", "translation", marks=pytest.mark.thorough),
-    ],
+    ("experiment", "column"), [("bart_cnn", "article"), ("marian_wmt16_en_ro", "translation")]
 )
 def test_texts_for_texts(experiment, column, trained, predicted):
     """There is no pipeline of these any more: `generate` stands for it."""
@@ -155,6 +152,14 @@ def test_labels_of_pairs(trained, predicted):
     for row, labels in zip(predicted(run, *rows), answers, strict=True):
         same(labels, row["scores"])
         assert labels[0]["label"] == row["label"]
+
+
+def test_a_limited_prediction_is_of_the_first_rows(trained, predicted):
+    """Batches are of like lengths otherwise, the long ones first."""
+    rows = [{"sentence1": "a " * (row + 1), "sentence2": "b"} for row in range(7)]
+    typed = ["data.batch_size=2", "+trainer.limit_predict_batches=2"]
+    found = predicted(trained("bert_mrpc"), *rows, typed=typed)
+    assert [row["text"] for row in found] == [row["sentence1"] for row in rows[:4]]
 
 
 @pytest.mark.thorough
@@ -204,6 +209,7 @@ def test_masks(trained, predicted):
             assert [one["score"] for one in ours] == pytest.approx(scores, abs=1e-5)
 
 
+@pytest.mark.thorough
 def test_labels_of_images(trained, predicted, tmp_path):
     run = trained("vit_cxr14")
     standins.images(tmp_path, 3)
@@ -214,6 +220,7 @@ def test_labels_of_images(trained, predicted, tmp_path):
         same(labels, row["scores"])
 
 
+@pytest.mark.thorough
 def test_vectors(trained, predicted):
     """The mean of the tokens' states, of length 1."""
     run = trained("minilm_nli")
@@ -225,6 +232,7 @@ def test_vectors(trained, predicted):
         torch.testing.assert_close(torch.tensor(row["embedding"]), mean / mean.norm())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("experiment", ["bert_squad", "bert_swag"])
 def test_tasks_without_a_pipeline_read_the_same_rows_from_a_file(
     experiment, checkpoints, predicted, tmp_path

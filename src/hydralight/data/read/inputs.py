@@ -101,6 +101,8 @@ def _read_file(
     (rows,) = load(source, options).values()
     if is_text:
         rows = rows.rename_columns({"text": role} if role != "text" else {})
+    if format == "document":  # without the end of its last line
+        rows = Dataset.from_dict({role: [text.rstrip("\r\n") for text in rows[role][:]]})
     return Input(rows, source, is_text=is_text)
 
 
