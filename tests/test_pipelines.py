@@ -98,6 +98,7 @@ def test_a_trained_tokenizer_leaves_a_prompt_open(sonnets, predicted):
     generation = json.loads((run.path / "model" / "generation_config.json").read_text())
     ends = [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(MARKER)]
     assert generation["eos_token_id"] == ends
+    assert generation["do_sample"] is False  # `pipeline` would sample
     # what is evaluated with it is what was trained on, the end token behind the marker included
     best = run.metrics["best"]["val/loss"]
     again = hydralight.evaluate([f"run={run.path}"])
