@@ -8,7 +8,10 @@ import pytest
 import torch
 from shaping import batch_of
 from standins import article, tokenizer
+from tokenizers.processors import BertProcessing, RobertaProcessing
+from transformers import AutoTokenizer
 
+from hydralight.data.ends import left_open
 from hydralight.data.shapes.causal_lm import CausalLM
 from hydralight.data.shapes.masked_lm import MaskedLM
 from hydralight.errors import UserError
@@ -192,3 +195,27 @@ def test_whole_words_are_masked():
                 marks.append(pieces.pop())
     assert len(marks) > 2000
     assert np.mean(marks) == pytest.approx(0.15, abs=0.03)
+
+
+@pytest.mark.parametrize("post", [None, BertProcessing, RobertaProcessing])
+def test_a_prompt_is_left_open_and_a_text_ends_as_before(post, tmp_path):
+    """Also after the tokenizer was saved; the one it was made from stays as it is."""
+    closed = copy.deepcopy(tokenizer())
+    if post is not None:
+        ids = {name: (name, closed.convert_tokens_to_ids(name)) for name in ("</s>", "<s>")}
+        closed.backend_tokenizer.post_processor = post(ids["</s>"], ids["<s>"])
+    text, pair = DOCUMENTS[0], DOCUMENTS[:2]
+    ids = closed(text)["input_ids"]
+    left_open(closed).save_pretrained(tmp_path)
+    for opened in (left_open(closed), AutoTokenizer.from_pretrained(tmp_path)):
+        assert opened(text)["input_ids"] == ids[:-1]
+        assert opened(*pair) == closed(*pair)
+        for options in ({}, {"append": "<|eos|>"}):
+            found = documents(DOCUMENTS, CausalLM(**options).ready(opened), **options)
+            assert found == documents(DOCUMENTS, closed, **options)
+            assert {row[-1] for row in found["input_ids"]} == {closed.eos_token_id}
+            assert len(found["num_bytes"]) == len(DOCUMENTS)
+        prompt = documents([text], opened, purpose="predict")["input_ids"]
+        assert prompt == [ids[:-1]]
+    assert closed(text)["input_ids"] == ids
+    assert left_open(plain()).tokenize("a") == plain().tokenize("a")

@@ -92,6 +92,7 @@ KEYS = {
     "tokenizer.checkpoint": ("bert_mrpc", "{tokenizer}"),
     "tokenizer.model": ("gpt2_scratch", "wordpiece"),
     "tokenizer.vocab_size": ("gpt2_scratch", "300"),
+    "tokenizer.append": ("gpt2_scratch", "storm"),
     "tokenizer.files": ("gpt2_scratch", "{data}/train.jsonl"),
     "tokenizer.options": ("vit_cxr14", "{image_mean:[0.1,0.1,0.1]}"),
     "generation.max_new_tokens": ("bart_cnn", "2"),

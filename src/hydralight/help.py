@@ -36,7 +36,7 @@ EXAMPLES: dict[str, list[list[str]]] = {
     "predict": [
         ["run=latest", "input=Here comes a text."],
         ["run=latest", "input=texts.txt", "output=predictions.jsonl"],
-        ["run=latest", "input=-"],
+        ["run=latest", "input=-", "format=json"],
         ["run=latest", "input=texts.csv", "generation.num_beams=1"],
         ["experiment=bart_cnn", "checkpoint=./my-bart", "input=texts.txt"],
     ],

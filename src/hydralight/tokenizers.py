@@ -100,6 +100,7 @@ class Trained:
         mask_token: For masked language modelling.
         lowercase: Fold case first.
         add_special_tokens: Put `bos_token` before and `eos_token` behind each sequence.
+        append: A marker that ends texts, as one more special token, which is never split.
         model_max_length: Recorded in the tokenizer.
         files: A glob of text files, packed or not, read by lines, instead of the data's own texts.
     """
@@ -114,6 +115,7 @@ class Trained:
     mask_token: str = "<mask>"
     lowercase: bool = False
     add_special_tokens: bool = True
+    append: str | None = None
     model_max_length: Positive | None = None
     files: str | None = None
 
@@ -162,7 +164,8 @@ class Trained:
             "unk_token": self.unk_token,
             "mask_token": self.mask_token,
         }
-        backend, trainer = self._backend(list(specials.values()))
+        markers = [self.append] if self.append and self.append not in specials.values() else []
+        backend, trainer = self._backend([*specials.values(), *markers])
         if self.lowercase:
             backend.normalizer = normalizers.Lowercase()
         size = f"tokenizer.vocab_size={self.vocab_size}"
@@ -181,7 +184,8 @@ class Trained:
                 special_tokens=[(token, backend.token_to_id(token)) for token in (bos, eos)],
             )
         length = {"model_max_length": self.model_max_length} if self.model_max_length else {}
-        return PreTrainedTokenizerFast(tokenizer_object=backend, **specials, **length)
+        more = {"extra_special_tokens": markers} if markers else {}
+        return PreTrainedTokenizerFast(tokenizer_object=backend, **specials, **more, **length)
 
     def _backend(self, specials: list[str]) -> tuple[Tokenizer, trainers.Trainer]:
         options: dict[str, Any] = {"special_tokens": specials, "show_progress": False}

@@ -267,6 +267,11 @@ class BestModel(Callback):
         lines.append(f"A {type(model).__name__} of {size:,} parameters, trained with Hydralight.")
         lines.append("")
         lines += [f"- {key}: {value}" for key, value in self.card.items() if value]
+        stop = getattr(getattr(model, "generation_config", None), "stop_strings", None)
+        if stop:  # which are not exported
+            stop = json.dumps(stop, ensure_ascii=False)
+            how = f"pipe(prompt, stop_sequence={stop}, tokenizer=pipe.tokenizer)"
+            lines.append(f"- a text ends before {stop}, in transformers by `{how}`")
         lines.append(f"- optimizer steps: {step}")
         lines += [f"- {name}: {value:.4f}" for name, value in sorted(metrics.items())]
         return "\n".join([*header, *lines, ""])

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hydralight.config import ranges
-from hydralight.config.ranges import Seed, Text
+from hydralight.config.ranges import Format, Seed, Text
 from hydralight.config.whitelist import allowed, may_be_called, whitelist
 from hydralight.errors import UserError, did_you_mean, first_line
 
@@ -169,6 +169,7 @@ ROOT_TYPES: dict[str, Any] = {
     "run": Text | None,
     "split": Text | None,
     "output": Text | None,
+    "format": Format | None,
 }
 
 GROUPS = "task model tokenizer generation data optimizer scheduler trainer callbacks logger paths"

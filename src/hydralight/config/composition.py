@@ -36,7 +36,7 @@ OWN_KEYS: tuple[str, ...] = (
     "run",
     "sweep",
 )
-OWN_KEYS += ("input", "output")
+OWN_KEYS += ("input", "output", "format")
 # Who says, for Hydra, where else configs are: `--config-dir` and `hydra.searchpath`.
 TYPED_SOURCES = ("command-line", "hydra.searchpath")
 # What Hydra writes down of a composition, and the mode, which it checks itself.

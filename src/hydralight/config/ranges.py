@@ -20,6 +20,8 @@ NotNegative = Annotated[int, Ge(0)]
 Fraction = Annotated[float, Interval(ge=0, le=1)]
 Seed = Annotated[int, Interval(ge=0, lt=2**32)]
 
+# What an input holds: a text a line, all of it one text, an object a line; or a table, a file.
+Format = Literal["text", "document", "json", "csv", "parquet", "conll"]
 Text = Annotated[str, MinLen(1)]
 Part = Annotated[float, Interval(gt=0, le=1)]
 Batches = NotNegative | Fraction  # so many, or a part of them

@@ -12,6 +12,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from hydralight.config.ranges import Positive
+from hydralight.data.ends import left_off, left_open, without_end
 from hydralight.data.padding import pad, pad_inputs
 from hydralight.data.roles import Where, check_is_text
 from hydralight.data.shape import Batch, Columns, Purpose, Row, Shape
@@ -77,10 +78,14 @@ class Documents(Shape):
         return cleaned(value, self.clean)
 
     def ready(self, processor: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-        """Refuse a tokenizer without an end token where that ends the texts."""
+        """Refuse a tokenizer without an end token where that ends the texts.
+
+        Where texts are continued, return a tokenizer that leaves them open: with the model it is
+        exported, and there it reads prompts.
+        """
         if self.ends and self.append is None and processor.eos_token_id is None:
             raise UserError("the tokenizer has no end token: say what ends a text in data.append.")
-        return processor
+        return left_open(processor) if self.ends else processor
 
     def extra_columns(self, processor: Any, purpose: Purpose) -> Sequence[str]:
         """Return what else is to be told of the tokens: `num_bytes`, `word_ids`."""
@@ -137,12 +142,12 @@ class Documents(Shape):
         if "word_ids" in more:
             words = [encoded.word_ids(row) for row in range(len(texts))]
             documents["word_ids"] = [[-1 if w is None else w for w in row] for row in words]
-        if self.ends and self.append is None:
-            finish = {"input_ids": processor.eos_token_id, "num_bytes": 0, "word_ids": -1}
-            unfinished = [ids[-1:] != [processor.eos_token_id] for ids in documents["input_ids"]]
-            for name, lists in documents.items():
-                for row in compress(lists, unfinished):
-                    row.append(finish[name])
+        if self.ends:
+            for end in left_off(processor):  # what prompts do without
+                _append(documents, end, [True] * len(texts))
+            if self.append is None:
+                end = processor.eos_token_id
+                _append(documents, end, [ids[-1:] != [end] for ids in documents["input_ids"]])
         return documents
 
     def _encode_prompts(self, texts: list[str], processor: Any) -> Columns:
@@ -183,6 +188,13 @@ def _has_text(rows: dict[str, list]) -> list[bool]:
     return [bool(text and text.strip()) for text in rows["text"]]
 
 
+def _append(documents: dict[str, list[list[int]]], end: int, which: list[bool]) -> None:
+    """Put an end token behind some documents; it has no bytes, and is of no word."""
+    for name, lists in documents.items():
+        for row in compress(lists, which):
+            row.append({"input_ids": end, "num_bytes": 0, "word_ids": -1}[name])
+
+
 def in_blocks(documents: dict[str, list[list[int]]], size: int) -> dict[str, list]:
     """Join documents and cut them into blocks of `size` tokens."""
     joined = {name: list(chain.from_iterable(lists)) for name, lists in documents.items()}
@@ -190,14 +202,6 @@ def in_blocks(documents: dict[str, list[list[int]]], size: int) -> dict[str, lis
     # a token alone has nothing to predict it from
     starts = [start for start in range(0, total, size) if start + 1 < total]
     return {name: [row[start : start + size] for start in starts] for name, row in joined.items()}
-
-
-def without_end(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int]:
-    """Take off the end tokens that a tokenizer puts behind a text: a prompt has not ended."""
-    ends = {tokenizer.eos_token_id, tokenizer.sep_token_id}
-    while len(ids) > 1 and ids[-1] in ends:
-        ids = ids[:-1]
-    return ids
 
 
 def cleaned(text: str, steps: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from hydralight.cached import told_if_full
+from hydralight.config.ranges import Format
 from hydralight.data.batches import Batching
 from hydralight.data.collate import EpochRows, collate
 from hydralight.data.encoding import Encoding, cache_folder, processor_id
@@ -89,9 +90,9 @@ class DataModule(LightningDataModule):
             self.shape = self._rows.shape
         return self._rows
 
-    def predict_from(self, text: str) -> None:
+    def predict_from(self, text: str, format: Format | None = None) -> None:
         """Take what is to be predicted from a file, standard input ("-") or a text."""
-        rows, where = self.source.read_input(text, self.shape)
+        rows, where = self.source.read_input(text, self.shape, format)
         self._input = self.shape.prepare(rows, where)
 
     @property
@@ -219,8 +220,10 @@ class DataModule(LightningDataModule):
         return self._eval_loader("test")
 
     def predict_dataloader(self) -> DataLoader:
-        """Return the batches of what is to be predicted."""
-        return self._loader("predict", "predict", partial(self._eval_batches, "predict"))
+        """Return the batches of what is to be predicted; in its order where not all are."""
+        limit = 1.0 if self.trainer is None else self.trainer.limit_predict_batches
+        batches = partial(self._eval_batches, "predict", _is_whole(limit))
+        return self._loader("predict", "predict", batches)
 
     @property
     def trained_on(self) -> dict[str, Any]:
@@ -319,8 +322,8 @@ class DataModule(LightningDataModule):
             tested = split == "test" and self.trainer.testing
             trainer = self.trainer
             limit = trainer.limit_test_batches if tested else trainer.limit_val_batches
-        whole = isinstance(limit, float) and limit == 1.0  # an int is a number of batches
-        return self._loader(split, "evaluate", partial(self._eval_batches, split, whole))
+        batches = partial(self._eval_batches, split, _is_whole(limit))
+        return self._loader(split, "evaluate", batches)
 
     def _eval_batches(self, split: str, whole: bool = True) -> Batches:
         place = self.place
@@ -339,3 +342,8 @@ class DataModule(LightningDataModule):
             # its own stream: making an iterator must not draw from the global one
             generator=torch.Generator().manual_seed(self.batching.seed),
         )
+
+
+def _is_whole(limit: int | float | None) -> bool:
+    """Whether a limit of batches is none; an int is a number of batches."""
+    return isinstance(limit, float) and limit == 1.0

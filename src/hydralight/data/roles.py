@@ -144,6 +144,28 @@ def check_list(dataset: Dataset, role: str, where: Where, of_texts: bool = False
         raise UserError(f"{where}, row {row + 1}: one of the {role} ('{column}') is missing.")
 
 
+def check_lines(
+    dataset: Dataset, roles: Collection[str], where: Where, lines: Sequence[int]
+) -> None:
+    """Raise a `UserError` that names the first line in which a role is missing or empty.
+
+    Args:
+        dataset: Rows by role.
+        roles: Those that each row has to have.
+        where: Names the input.
+        lines: The number of each row's line.
+    """
+    values = {role: dataset[role][:] for role in roles}
+    for row, number in enumerate(lines):
+        for role in roles:
+            value = values[role][row]
+            if value is None or (isinstance(value, str | list) and not value):
+                raise UserError(
+                    f"line {number} of {where}: the {role} (field '{where.column(role)}') is "
+                    "missing or empty."
+                )
+
+
 def check_targets_there(dataset: Dataset, targets: Collection[str], where: Where) -> None:
     """Raise a `UserError` where no row of a split that is to be trained on or evaluated has any."""
     for role in targets:

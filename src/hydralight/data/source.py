@@ -6,6 +6,7 @@ from typing import Any
 
 from datasets import Dataset
 
+from hydralight.config.ranges import Format
 from hydralight.data.columns import paths_of, rename_roles
 from hydralight.data.read.files import (
     cut,
@@ -18,8 +19,8 @@ from hydralight.data.read.files import (
 from hydralight.data.read.formats import builder_of
 from hydralight.data.read.hub import load_hub
 from hydralight.data.read.images import folder_of, image_files, joined_to_table, located, naming
-from hydralight.data.read.inputs import looks_like_a_file, read_input
-from hydralight.data.roles import ColumnNames, Where, switched_off
+from hydralight.data.read.inputs import begins_an_object, looks_like_a_file, read_input
+from hydralight.data.roles import ColumnNames, Where, check_lines, switched_off
 from hydralight.data.shape import Shape
 from hydralight.errors import UserError, did_you_mean
 
@@ -165,13 +166,16 @@ class Source:
 
     # ------------------------------------------------------------ what is to be predicted
 
-    def read_input(self, text: str, shape: Shape) -> tuple[Dataset, Where]:
+    def read_input(
+        self, text: str, shape: Shape, format: Format | None = None
+    ) -> tuple[Dataset, Where]:
         """Return the rows of an input, named by role, and what messages call it.
 
         Args:
-            text: A file of any format that training reads; "-" for lines on standard input; or a
-                text itself. For images a file, a folder, a glob, or a table.
+            text: A file of any format that training reads; "-" for standard input; or a text
+                itself (`data/read/inputs.py`). For images a file, a folder, a glob, or a table.
             shape: Says which roles an input has.
+            format: What it holds, where it does not tell.
 
         Raises:
             UserError: there is no such file, nothing in it, or a column that training used is
@@ -180,30 +184,43 @@ class Source:
         off = switched_off(self.columns)
         roles = [role for role in shape.roles if role not in shape.targets and role not in off]
         read = replace(self, source=None, metadata=None)
-        if shape.file_roles:
+        if shape.file_roles and text != "-" and format is None and not begins_an_object(text):
             files = image_files(text)
             if files is not None:
                 images = Dataset.from_dict({roles[0]: [str(file) for file in files]})
                 return located(images, roles[0], "."), Where("input")
             if not looks_like_a_file(text):
                 raise UserError(f"input={text}: there is no image there.")
-        rows, name = read_input(
+        used = {role: names for role, names in (self.columns or {}).items() if role not in off}
+        # what training used is needed, what it did without is taken where it is there
+        needed = [role for role in roles if role not in shape.optional_roles or role in used]
+        rows, name, lines, is_text = read_input(
             text,
-            roles[0],
+            (needed or roles)[0],
             lambda file, reader: replace(read, path={"predict": file}, reader=reader).read(shape),
             self.reader or {},
+            format,
         )
+        if is_text and len(needed) > 1:
+            fields = ", ".join(f'"{role}": …' for role in needed)
+            raise UserError(
+                f"{name} is a text, and this task reads {' and '.join(needed)}: give JSON lines "
+                f"instead, as {{{fields}}}."
+            )
         there = {*rows.column_names, *rows.flatten().column_names}
-        used = {role: names for role, names in (self.columns or {}).items() if role not in off}
         columns = {
             role: names
             for role, names in used.items()
             if role in roles and there.issuperset(head for head, _ in paths_of(names, there, role))
         }
         where = Where(name, columns)
-        # what training used is needed, what it did without is taken where it is there
-        optional = [r for r in shape.optional_roles if r not in used and r not in rows.column_names]
-        return rename_roles(rows, [r for r in roles if r not in optional], where), where
+        taken = [role for role in roles if role in needed or role in rows.column_names]
+        named = rename_roles(rows, taken, where)
+        if lines:
+            check_lines(named, needed, where, lines)
+        if shape.file_roles and not looks_like_a_file(text):
+            named = located(named, roles[0], ".")
+        return named, where
 
 
 def _own(splits: OwnSplits) -> dict[str, Dataset]:

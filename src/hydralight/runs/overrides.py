@@ -19,12 +19,19 @@ from hydralight.runs.run import existing_run, experiment_of, latest_run, own_con
 
 # Their values are paths or texts as they were typed, which need not be an override's.
 FREE_TEXT = re.compile(r"\+{0,2}(resume|run|sweep|input)=(.*)", re.DOTALL)
-EVALUATING = ("run", "split", "input", "output")  # keys that a training config does not have
+EVALUATING = (
+    "run",
+    "split",
+    "input",
+    "output",
+    "format",
+)  # keys that a training config does not have
 TAKEN_BY = {  # keys that not every command takes
     "run": ("eval", "predict"),
     "split": ("eval",),
     "input": ("predict",),
     "output": ("predict",),
+    "format": ("predict",),
     **dict.fromkeys(("resume", "sweep", "hparams_search", "check", "test", "debug"), ("train",)),
 }
 

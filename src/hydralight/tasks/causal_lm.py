@@ -43,8 +43,24 @@ class CausalLMTask(Task):
         return {"perplexity": Perplexity()}
 
     def default_generation(self) -> dict[str, Any]:
-        """Continue by 64 tokens, unless the checkpoint says how far."""
-        return {} if has_length(self.model) else {"max_new_tokens": 64}
+        """Continue by 64 tokens, unless the checkpoint says how far; end at `data.append`."""
+        length = {} if has_length(self.model) else {"max_new_tokens": 64}
+        return {**length, **self.ending()}
+
+    def ending(self) -> dict[str, Any]:
+        """Return what ends a text that is written, where that is not the end token alone.
+
+        A marker that is a token of its own counts as an end token; of another the text tells.
+        """
+        marker = getattr(self.datamodule.shape, "append", None)
+        if not marker:
+            return {}
+        added = self.datamodule.processor.get_added_vocab()
+        if marker not in added:
+            return {"stop_strings": marker}
+        known = self.model.generation_config.eos_token_id
+        ids = known if isinstance(known, list) else [] if known is None else [known]
+        return {"eos_token_id": list(dict.fromkeys([*ids, added[marker]]))}
 
     def configure_model(self) -> None:
         """Build the model, and see that it has room for what it is to generate."""

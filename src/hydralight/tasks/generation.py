@@ -92,6 +92,7 @@ def configure_generation(model: PreTrainedModel, values: Mapping[str, Any]) -> N
     with told("generation"):
         config.update(**values)
         config.validate(strict=True)
+    config.do_sample = bool(config.do_sample)  # unsaid, `pipeline` would sample
 
 
 def has_length(model: PreTrainedModel) -> bool:

@@ -9,7 +9,6 @@ import datasets
 from datasets import Dataset
 from PIL import Image
 
-from hydralight.data.read.stdin import standard_input
 from hydralight.errors import UserError, did_you_mean
 
 
@@ -84,7 +83,7 @@ def folder_of(path: Any, split: str) -> str:
 
 
 def image_files(source: str) -> list[Path] | None:
-    """Return the image files that an input names: a file, a folder, a glob, or "-" for their names.
+    """Return the image files that an input names: a file, a folder or a glob.
 
     None where it names a table or is no image.
 
@@ -97,8 +96,6 @@ def image_files(source: str) -> list[Path] | None:
         files = [file for file in sorted(path.rglob("*")) if _is_image(file)]
     elif any(sign in source for sign in "*?["):
         files = [Path(file) for file in sorted(glob.glob(source, recursive=True))]
-    elif source == "-":
-        files = [Path(line.strip()) for line in standard_input() if line.strip()]
     elif _is_image(path):
         files = [path] if path.exists() else []
     else:

@@ -1,54 +1,114 @@
 """What is to be predicted: a file, standard input, or a text."""
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from datasets import Dataset
 
+from hydralight.config.ranges import Format
 from hydralight.data.read.formats import FORMATS, suffix
+from hydralight.data.read.lines import read_objects
 from hydralight.data.read.stdin import standard_input
 from hydralight.errors import UserError
 
 Load = Callable[[str, Mapping[str, Any]], dict[str, Dataset]]
+TYPED = ("text", "document", "json")  # what can be typed, or come by standard input
+SAMPLES = {"text": "line", "document": "document"}  # as `datasets` calls them
+_OBJECT = re.compile(r'\s*\{\s*["}]')
+
+
+class Input(NamedTuple):
+    """The rows of an input.
+
+    Args:
+        rows: With their own columns.
+        name: What messages call it.
+        lines: The number of each row's line, of JSON lines.
+        is_text: Whether rows are nothing but texts.
+    """
+
+    rows: Dataset
+    name: str
+    lines: Sequence[int] = ()
+    is_text: bool = False
 
 
 def read_input(
     source: str,
     role: str,
-    load: Callable[[str, Mapping[str, Any]], dict[str, Dataset]],
+    load: Load,
     reader: Mapping[str, Any],
-) -> tuple[Dataset, str]:
-    """Return the rows of an input with their own columns, and what messages call it.
+    format: Format | None = None,
+) -> Input:
+    """Read an input.
 
     Args:
-        source: A file of any format that training reads; "-" for lines on standard input; or a
-            text itself.
-        role: What lines and texts are.
+        source: A file of any format that training reads; "-" for standard input; or a text itself.
+            What is no file is JSON lines where its first line begins as an object does (`{"`), and
+            otherwise a text a line; what is typed, one text.
+        role: What texts are.
         load: Reads a file with options of the reader.
         reader: Options of the reader of files.
+        format: What it holds, where that does not tell.
 
     Raises:
-        UserError: there is no such file, or nothing in it.
+        UserError: there is no such file, or nothing in it, or it is of another format.
     """
-    if source == "-":
-        lines = [line for line in standard_input() if line.strip()]
-        dataset, where = Dataset.from_dict({role: lines}), "standard input"
-    elif looks_like_a_file(source):
+    if source != "-" and looks_like_a_file(source):
         if not Path(source).expanduser().exists():
             raise UserError(f"input={source}: there is no such file.")
-        options = reader
-        if suffix(source) in (".txt", ".text"):  # the training data may have been of another format
-            options = {k: v for k, v in reader.items() if k in ("encoding", "sample_by")}
-        (dataset,) = load(source, options).values()
-        where = source
-        if suffix(source) in (".txt", ".text"):
-            dataset = dataset.rename_columns({"text": role} if role != "text" else {})
+        found = _read_file(source, role, load, reader, format)
     else:
-        dataset, where = Dataset.from_dict({role: [source]}), "input"
-    if len(dataset) == 0:
-        raise UserError(f"{where} is empty: there is nothing to predict.")
-    return dataset, where
+        typed = source != "-"
+        lines = source.split("\n") if typed else standard_input()
+        found = _read_lines(lines, "input" if typed else "standard input", role, typed, format)
+    if len(found.rows) == 0:
+        raise UserError(f"{found.name} is empty: there is nothing to predict.")
+    return found
+
+
+def _read_lines(
+    lines: Sequence[str], name: str, role: str, typed: bool, format: Format | None
+) -> Input:
+    """Read what was typed, or has come by standard input."""
+    if format is not None and format not in TYPED:
+        raise UserError(f"format={format} is for files: {name} is one of {', '.join(TYPED)}.")
+    first = next((line for line in lines if line.strip()), "")
+    if format == "json" or (format is None and begins_an_object(first)):
+        rows, numbers = read_objects(lines, name, role)
+        return Input(rows, name, numbers)
+    whole = format == "document" or (typed and format is None)
+    texts = ["\n".join(lines)] if whole else list(lines)
+    texts = [text for text in texts if text.strip()]
+    return Input(Dataset.from_dict({role: texts}), name, is_text=True)
+
+
+def _read_file(
+    source: str, role: str, load: Load, reader: Mapping[str, Any], format: Format | None
+) -> Input:
+    is_text = format in SAMPLES or (format is None and suffix(source) in (".txt", ".text"))
+    options = dict(reader)
+    if is_text:  # the training data may have been of another format
+        options = {k: v for k, v in reader.items() if k in ("encoding", "sample_by")}
+    elif format is not None and reader.get("format", format) != format:
+        options = {}
+    if format is not None:
+        options["format"] = "text" if is_text else format
+    if format in SAMPLES:
+        options["sample_by"] = SAMPLES[format]
+    (rows,) = load(source, options).values()
+    if is_text:
+        rows = rows.rename_columns({"text": role} if role != "text" else {})
+    if format == "document":  # without the end of its last line
+        rows = Dataset.from_dict({role: [text.rstrip("\r\n") for text in rows[role][:]]})
+    return Input(rows, source, is_text=is_text)
+
+
+def begins_an_object(text: str) -> bool:
+    """Whether a text begins as JSON's objects do; other texts hardly ever begin with `{"`."""
+    return _OBJECT.match(text) is not None
 
 
 def looks_like_a_file(source: str) -> bool:
