@@ -60,6 +60,11 @@ class Labelled(Shape):
         return self.labels
 
     @property
+    def label_values(self) -> dict[str, str] | None:
+        """What stands in files to the labels' names; None where these themselves do."""
+        return dict(self.labels) if isinstance(self.labels, Mapping) else None
+
+    @property
     def target_capacity(self) -> int:
         """One target an example, or one a label."""
         several = self.problem_type == "multi_label_classification"
@@ -106,10 +111,9 @@ class Labelled(Shape):
     def prepare(self, rows: Dataset, where: Where) -> Dataset:
         """Check the texts, and name the labels."""
         if "label" in rows.column_names:
-            names = self.labels or self.declared(rows, where) or None
             kind, delimiter = self.problem_type, self.label_delimiter
-            if isinstance(self.labels, Mapping):  # which a source's own names are keys of
-                names = self.declared(rows, where) or None
+            said = None if isinstance(self.labels, Mapping) else self.labels
+            names = said or self.declared(rows, where) or None  # which a mapping has as keys
             rows = named_labels(rows, kind, names, delimiter, where.name, self.labels)
             if kind != "multi_label_classification" and "-1" not in (self.labels or names or ()):
                 rows = _unlabelled(rows, where)
@@ -330,4 +334,3 @@ def encode_labels(
         present = {check(row, label) for label in labels}
         hot.append([float(number in present) for number in range(len(ids))])
     return hot
-

@@ -96,10 +96,10 @@ def in_order(
     if len(ordered) != len(names):
         pairs = list(zip_longest(ordered, names, fillvalue="…"))[:SHOWN]
         line = ", ".join(f"{value}: {name}" for value, name in pairs)
+        are = f"{'is' if len(ordered) == 1 else 'are'} {len(ordered)} ({_some(ordered)})"
         raise UserError(
             f"{where}: data.labels names {count(len(names), 'label')}, and in the data there "
-            f"{'is' if len(ordered) == 1 else 'are'} {len(ordered)} ({_some(ordered)}): say which is which, as in "
-            f"'data.labels={{{line}}}'."
+            f"{are}: say which is which, as in 'data.labels={{{line}}}'."
         )
     log.info("data.labels: %s", _some(f"{v} is {n}" for v, n in zip(ordered, names, strict=True)))
     return dict(zip(ordered, names, strict=True))

@@ -29,8 +29,9 @@ class TokenClassification(Shape):
     Args:
         max_length: In tokens; longer sentences fall under `too_long`.
         label_all_tokens: Whether all pieces of a word are labelled, not only the first.
-        labels: All tags, in the order of their numbers, or a mapping from what stands in the file to
-            tags; unless said, what the source declares, or the distinct ones of the training split.
+        labels: All tags, in the order of their numbers, or a mapping from what stands in the file
+            to tags; unless said, what the source declares, or the distinct ones of the training
+            split.
     """
 
     max_length: Positive = 512
@@ -50,6 +51,11 @@ class TokenClassification(Shape):
         if self.labels is None:
             raise UserError("the tags are not known without training data: set data.labels.")
         return names_of(self.labels)
+
+    @property
+    def label_values(self) -> dict[str, str] | None:
+        """What stands in files to the labels' names; None where these themselves do."""
+        return dict(self.labels) if isinstance(self.labels, Mapping) else None
 
     @property
     def target_capacity(self) -> int:
