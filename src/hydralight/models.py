@@ -236,7 +236,7 @@ def labels_of(config: PretrainedConfig) -> list[str] | dict[str, str] | None:
     if not whole or meant:
         raise UserError(
             f"the model's config.json has label_values={values}, which do not name its labels "
-            f"({', '.join(names)}): take them out, and say data.labels={{value in the file: label}}."
+            f"({', '.join(names)}): take them out, and say data.labels={{value: label, …}}."
         )
     if values is None:
         return names
