@@ -104,7 +104,6 @@ CASES = {
         {"tokens": ["two", "in", "Old", "Storm", "."], "tags": PLACE},
         *(PLACE, "f1", "test.txt", 3, "AutoModelForTokenClassification"),
         labels=["B-LOC", "I-LOC", "O"],
-        always=True,
     ),
     "squad 1": Case(
         *("SQuAD 1", lambda folder: imitations.squad(folder, "v1.1"), (8, 4)),
@@ -130,7 +129,6 @@ CASES = {
         *("CommonsenseQA", imitations.commonsense_qa, (8, 4, 3)),
         choice(f"Where is {sentence(0)}?", None, WORDS[:5], "B"),
         *(1, "accuracy", "test_rand_split_no_answers.jsonl", 3, CHOICE),
-        always=True,
     ),
     "ag news": Case(
         *("AG News", imitations.ag_news, (7, 1, 3)),
@@ -138,7 +136,6 @@ CASES = {
         *("World", "f1_macro", "test.csv", 3, SEQUENCE),
         model="distilbert",
         labels=["World", "Sports", "Business", "Sci/Tech"],
-        always=True,
     ),
     "emotion": Case(
         *("emotion", imitations.emotion, (8, 4, 3)),
