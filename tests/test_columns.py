@@ -22,6 +22,7 @@ from hydralight.data.shapes.causal_lm import CausalLM
 from hydralight.data.shapes.multiple_choice import MultipleChoice
 from hydralight.data.shapes.seq2seq import Summarization, Translation
 from hydralight.data.shapes.text_classification import TextClassification
+from hydralight.data.shapes.token_classification import TokenClassification
 from hydralight.data.source import Source
 from hydralight.data.splits import Splits
 from hydralight.errors import UserError
@@ -251,6 +252,24 @@ def test_label_words_behind_a_semicolon(tmp_path):
     found = read(path, TextClassification(), None, reader)
     assert found.splits["train"]["text"][:] == ['i feel "good', "i am low"]
     assert found.shape.label_names == ["joy", "sadness"]
+
+
+def test_a_txt_is_predicted_on_as_it_was_trained_on(tmp_path):
+    """Its label words are no part of the text; a file of plain lines is read by lines."""
+    test = write(tmp_path / "test.txt", "i feel fine;joy\ni am low;sadness\n")
+    plain = write(tmp_path / "plain.txt", "i feel fine\ni am low\n")
+    reader = {"format": "csv", "sep": ";", "column_names": ["text", "label"]}
+    source = Source(path="unused.txt", reader=reader)
+    for file in (test, plain):
+        rows, _ = source.read_input(file, TextClassification())
+        assert rows["text"][:] == ["i feel fine", "i am low"]
+    conll = write(tmp_path / "conll.txt", "-DOCSTART- -X- O O\n\nTwo CD I-NP O\n. . O O\n\n")
+    reader = {"format": "conll", "delimiter": " ", "column_names": ["tokens", "pos", "c", "tags"]}
+    source = Source(path="unused.txt", reader=reader)
+    rows, _ = source.read_input(conll, TokenClassification())
+    assert rows["tokens"][:] == [["Two", "."]]
+    rows, _ = source.read_input(plain, TokenClassification())
+    assert rows["tokens"][:] == ["i feel fine", "i am low"]
 
 
 PLAY = "".join(f"ACT {i}\n\n\nLine {i} of the play.\n  More of {i}.\n\n" for i in range(200))

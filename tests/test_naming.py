@@ -233,9 +233,8 @@ def test_a_test_split_without_labels_is_told_where_it_is_evaluated(run):
     with pytest.raises(UserError, match=sentence):
         hydralight.evaluate([f"run={run.path}", "split=test"])
     before = sorted((run.folder / "logs").rglob("*"))
-    for more in ("test=true", "check=true"):
-        with pytest.raises(UserError, match=sentence):
-            hydralight.train([*run.typed, "test=true", more])
+    with pytest.raises(UserError, match=sentence):
+        hydralight.train([*run.typed, "test=true"])
     assert [p for p in sorted((run.folder / "logs").rglob("*.*")) if p not in before] == []
 
 

@@ -37,18 +37,34 @@ def read_input(
     elif looks_like_a_file(source):
         if not Path(source).expanduser().exists():
             raise UserError(f"input={source}: there is no such file.")
-        options = reader
-        if suffix(source) in (".txt", ".text"):  # the training data may have been of another format
+        options, where = reader, source
+        is_text = suffix(source) in (".txt", ".text")
+        if is_text and (rows := _as_trained(source, load, reader)) is not None:
+            return rows, where
+        if is_text:  # the training data may have been of another format
             options = {k: v for k, v in reader.items() if k in ("encoding", "sample_by")}
         (dataset,) = load(source, options).values()
-        where = source
-        if suffix(source) in (".txt", ".text"):
+        if is_text:
             dataset = dataset.rename_columns({"text": role} if role != "text" else {})
     else:
         dataset, where = Dataset.from_dict({role: [source]}), "input"
     if len(dataset) == 0:
         raise UserError(f"{where} is empty: there is nothing to predict.")
     return dataset, where
+
+
+def _as_trained(source: str, load: Load, reader: Mapping[str, Any]) -> Dataset | None:
+    """Read a text file as the training data was, whose reader said that such hold something else.
+
+    None where it is not of that format: then it is plain text.
+    """
+    if reader.get("format", "text") == "text":
+        return None
+    try:
+        (rows,) = load(source, reader).values()
+    except UserError:
+        return None
+    return rows
 
 
 def looks_like_a_file(source: str) -> bool:
