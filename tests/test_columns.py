@@ -1,5 +1,6 @@
 """Data of all kinds, by configuration alone: what columns are written as, and how text is cut."""
 
+import gzip
 import json
 import re
 import shlex
@@ -21,6 +22,7 @@ from hydralight.data.shapes.causal_lm import CausalLM
 from hydralight.data.shapes.multiple_choice import MultipleChoice
 from hydralight.data.shapes.seq2seq import Summarization, Translation
 from hydralight.data.shapes.text_classification import TextClassification
+from hydralight.data.shapes.token_classification import TokenClassification
 from hydralight.data.source import Source
 from hydralight.data.splits import Splits
 from hydralight.errors import UserError
@@ -252,27 +254,91 @@ def test_label_words_behind_a_semicolon(tmp_path):
     assert found.shape.label_names == ["joy", "sadness"]
 
 
+def test_a_txt_is_predicted_on_as_it_was_trained_on(tmp_path):
+    """Its label words are no part of the text; a file of plain lines is read by lines."""
+    test = write(tmp_path / "test.txt", "i feel fine;joy\ni am low;sadness\n")
+    plain = write(tmp_path / "plain.txt", "i feel fine\ni am low\n")
+    reader = {"format": "csv", "sep": ";", "column_names": ["text", "label"]}
+    source = Source(path="unused.txt", reader=reader)
+    for file in (test, plain):
+        rows, _ = source.read_input(file, TextClassification())
+        assert rows["text"][:] == ["i feel fine", "i am low"]
+    conll = write(tmp_path / "conll.txt", "-DOCSTART- -X- O O\n\nTwo CD I-NP O\n. . O O\n\n")
+    reader = {"format": "conll", "delimiter": " ", "column_names": ["tokens", "pos", "c", "tags"]}
+    source = Source(path="unused.txt", reader=reader)
+    rows, _ = source.read_input(conll, TokenClassification())
+    assert rows["tokens"][:] == [["Two", "."]]
+    rows, _ = source.read_input(plain, TokenClassification())
+    assert rows["tokens"][:] == ["i feel fine", "i am low"]
+
+
 PLAY = "".join(f"ACT {i}\n\n\nLine {i} of the play.\n  More of {i}.\n\n" for i in range(200))
 
 
-def test_a_long_text_is_cut_between_lines_and_nothing_is_lost(tmp_path):
-    path = write(tmp_path / "play.txt", PLAY)
-    asked = {"validation_fraction": 0.1, "test_fraction": 0.05, "split_by": "position"}
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("asked", [{"split_by": "position"}, {}])
+def test_a_long_text_is_cut_between_lines_and_nothing_is_lost(tmp_path, asked, end, caplog):
+    """The splits are the file, with its blank lines and line ends; a single text needs no key."""
+    caplog.set_level("INFO")
+    play = PLAY.replace("\n", end)
+    path = tmp_path / "play.txt"
+    path.write_bytes(play.encode())
+    asked = {"validation_fraction": 0.1, "test_fraction": 0.05, **asked}
     reader = {"sample_by": "document"}
-    splits = read(path, CausalLM(), None, reader, **asked).splits
+    splits = read(str(path), CausalLM(), None, reader, **asked).splits
     texts = [splits[s]["text"][:] for s in ("train", "validation", "test")]
     assert [len(one) for one in texts] == [1, 1, 1]
-    whole = "".join(one[0] for one in texts)
-    assert whole == PLAY.rstrip("\n") or whole == PLAY
-    assert texts[0][0].endswith("\n")
-    assert texts[1][0].endswith("\n")
-    assert [len(one[0]) / len(PLAY) for one in texts] == pytest.approx([0.85, 0.1, 0.05], abs=0.01)
-    again = read(path, CausalLM(), None, reader, **asked).splits
+    assert "".join(one[0] for one in texts) == play
+    assert texts[0][0].endswith(end)
+    assert texts[1][0].endswith(end)
+    assert [len(one[0]) / len(play) for one in texts] == pytest.approx([0.85, 0.1, 0.05], abs=0.01)
+    again = read(str(path), CausalLM(), None, reader, **asked).splits
     assert [again[s]._fingerprint for s in again] == [splits[s]._fingerprint for s in splits]
-    with pytest.raises(UserError, match=r"has 1 row, too few .* \(data\.split_by=position cuts"):
-        read(path, CausalLM(), None, reader, validation_fraction=0.1)
-    paragraphs = read(path, CausalLM(), None, {"sample_by": "paragraph"}).splits["train"]
-    assert len(paragraphs) == 400
+    said = "has 1 row: the end of its text becomes validation and test, as data.split_by=position"
+    assert (said in caplog.text) == ("split_by" not in asked)
+    assert "data.max_length=1024 keeps the beginning: data.block_size=1024 makes" in caplog.text
+
+
+def test_a_text_with_a_mark_or_packed_is_read_as_it_is(tmp_path):
+    for name, content in {
+        "a.txt": PLAY.encode("utf-8-sig"),
+        "a.txt.gz": gzip.compress(PLAY.encode()),
+        "b.txt": "süß\r\n\r\nß".encode("utf-16"),
+    }.items():
+        (tmp_path / name).write_bytes(content)
+        reader = {"sample_by": "document"} | ({"encoding": "utf-16"} if name == "b.txt" else {})
+        rows = read(str(tmp_path / name), CausalLM(), None, reader).splits["train"]
+        assert rows["text"][:] == ["süß\r\n\r\nß" if name == "b.txt" else PLAY]
+    with pytest.raises(UserError, match="no option 'sample_b'"):
+        read(str(tmp_path / "a.txt"), CausalLM(), None, {"sample_b": "document"})
+
+
+@pytest.mark.parametrize("by", ["stratify_by", "group_by"])
+def test_a_single_text_has_no_groups(tmp_path, by):
+    path = write(tmp_path / "play.txt", PLAY)
+    with pytest.raises(UserError, match="too few to carve validation"):
+        read(
+            path,
+            CausalLM(),
+            None,
+            {"sample_by": "document"},
+            validation_fraction=0.1,
+            **{by: "text"},
+        )
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_paragraphs_are_what_stands_between_blank_lines(tmp_path, end):
+    path = tmp_path / "sonnets.txt"
+    path.write_bytes(
+        "I\n\nFrom fairest\n  creatures\n\n\n\nII\n\nThe end\n".replace("\n", end).encode()
+    )
+    rows = read(str(path), CausalLM(), None, {"sample_by": "paragraph"}).splits["train"]
+    assert [text.strip("\n") for text in rows["text"]] == [
+        *("I", "From fairest\n  creatures", "II", "The end")
+    ]
+    whole = write(tmp_path / "play.txt", PLAY)
+    assert len(read(whole, CausalLM(), None, {"sample_by": "paragraph"}).splits["train"]) == 400
 
 
 def test_rows_by_position(tmp_path):
@@ -306,4 +372,4 @@ def test_commands_of_the_document_are_composed(command):
 
 
 def test_the_document_has_a_command_for_each_kind():
-    assert len(COMMANDS) == 21
+    assert len(COMMANDS) == 23

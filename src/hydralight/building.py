@@ -27,6 +27,7 @@ from hydralight.data.batches import Batching
 from hydralight.data.encoding import Encoding
 from hydralight.data.mix import Mix
 from hydralight.data.module import DataModule
+from hydralight.data.naming import Labels, as_said, names_of
 from hydralight.data.source import Source
 from hydralight.data.splits import Splits
 from hydralight.errors import UserError, count
@@ -235,7 +236,8 @@ def resolve_precision(precision: str, trainer: DictConfig) -> str:
 def use_trained_model(cfg: DictConfig, run_dir: Path) -> None:
     """Point model and tokenizer to the run's exported model, or to `checkpoint` without a run.
 
-    Labels are the model's own where it has names for them: other data need not have them all.
+    Labels are the model's own where it has names for them: other data need not have them all, and
+    numbers stand for what they stood for in training.
 
     Raises:
         UserError: neither is given, or the run has no model yet.
@@ -254,17 +256,43 @@ def use_trained_model(cfg: DictConfig, run_dir: Path) -> None:
     module = str(cfg.tokenizer._target_).rpartition(".")[0]  # tokenizers, or processors
     trusted = {key: True for key in options[1:] if cfg.tokenizer.get(key)}
     cfg.tokenizer = {"_target_": f"{module}.Pretrained", "checkpoint": folder, **trusted}
-    trust_remote_code = bool(kept.get("trust_remote_code"))
-    named: Any = models.read_config(folder, None, trust_remote_code).id2label or {}
-    labels = [named[number] for number in range(len(named))]
-    unnamed = labels == [f"LABEL_{number}" for number in range(len(labels))]
-    if cfg.get("run") and cfg.data.get("labels"):
-        own = labels if not unnamed else own_config(run_dir).data.get("labels")
-        if own and list(map(str, cfg.data.labels)) != list(map(str, own)):
-            said = ", ".join(map(str, own))
-            raise UserError(f"data.labels: the run was trained with {said}: leave it out.")
-    if "labels" in cfg.data and not cfg.data.labels and not unnamed:
-        cfg.data.labels = labels
+    config = models.read_config(folder, None, bool(kept.get("trust_remote_code")))
+    if "labels" in cfg.data:
+        labels = models.labels_of(config)
+        if labels is None and cfg.get("run"):
+            labels = plain(OmegaConf.select(own_config(run_dir), "data.labels"))
+        cfg.data.labels = labels_to_use(plain(cfg.data.labels), labels, bool(cfg.get("run")))
+
+
+def plain(node: Any) -> Any:
+    """Return a structure of OmegaConf's as plain lists and mappings."""
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
+def labels_to_use(said: Labels, trained: Labels, own_run: bool) -> Labels:
+    """Return the labels of the data that a trained model is to see.
+
+    Args:
+        said: `data.labels`; a mapping may say what stands in other files for the model's labels.
+        trained: The model's, with what stood for them in the file that it was trained on; None
+            where it has no names for them.
+        own_run: Whether it is a run's, which was trained with these labels and no others.
+
+    Raises:
+        UserError: they are others than a run was trained with.
+    """
+    names, wanted = names_of(trained), names_of(said)
+    if not said or not names:
+        return said or trained
+    if isinstance(said, Mapping) and set(wanted) == set(names):
+        values = as_said(said)
+        assert isinstance(values, dict)
+        return {v: name for name in names for v, one in values.items() if one == name}
+    if wanted == names:
+        return trained or said
+    if own_run:
+        raise UserError(f"data.labels: the run was trained with {', '.join(names)}: leave it out.")
+    return said
 
 
 def progress_bar(cfg: DictConfig) -> list[Any]:

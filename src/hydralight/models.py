@@ -23,6 +23,7 @@ from hydralight.hub import only_cached
 from hydralight.runs.checksums import verify
 from hydralight.runs.files import steadily
 
+INSTANTIATES = ("_target_", "_args_", "_recursive_", "_convert_", "_partial_")  # Hydra's keys
 DType = Literal["float32", "float64", "bfloat16", "float16"]
 
 
@@ -223,6 +224,35 @@ def read_config(
             f"checkpoint={checkpoint} is neither a folder here nor a model on the hub: "
             f"{first_line(error)}."
         ) from error
+
+
+def labels_of(config: PretrainedConfig) -> list[str] | dict[str, str] | None:
+    """Return the labels that a model has names for, in the order of their numbers.
+
+    Where files hold other values than names, `label_values` of the config, which training writes,
+    says which: then they are a mapping from these. None where the labels are `LABEL_0` and so on.
+
+    Raises:
+        UserError: the config, which is anybody's, says what is no label.
+    """
+    named: Any = config.id2label or {}
+    names = [str(named.get(number)) for number in range(len(named))]
+    if names == [f"LABEL_{number}" for number in range(len(names))]:
+        return None
+    values = getattr(config, "label_values", None)
+    whole = values is None or (
+        isinstance(values, dict) and set(map(str, values.values())) == set(names)
+    )
+    # they become a part of the config, where these would mean something
+    meant = [v for v in (*names, *(values or ())) if "${" in v or v in INSTANTIATES]
+    if not whole or meant:
+        raise UserError(
+            f"the model's config.json has label_values={values}, which do not name its labels "
+            f"({', '.join(names)}): take them out, and say data.labels={{value: label, …}}."
+        )
+    if values is None:
+        return names
+    return {str(v): name for name in names for v, one in values.items() if str(one) == name}
 
 
 def check_kernels(checkpoint: str, config: PretrainedConfig) -> None:

@@ -37,6 +37,7 @@ def preflight(cfg: DictConfig) -> Footprint:
     """
     callbacks, _ = build_all(cfg.callbacks), build_all(cfg.logger)
     task, data = build_task(cfg), build_data(cfg)
+    data.later_splits = ("test",) if cfg.test else ()
     limited = DictConfig({**cfg, "trainer": {**cfg.trainer, "limit_val_batches": 1}})
     trainer = build_trainer(limited, [], logger=False)
     trainer.validate(task, datamodule=data, verbose=False)

@@ -20,7 +20,7 @@ from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.plugins.config_source import ConfigSource
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from hydralight.config.project import config_dirs, look_from
 from hydralight.config.typed import Typed
@@ -43,6 +43,7 @@ TYPED_SOURCES = ("command-line", "hydra.searchpath")
 RECORDS = ("hydra.overrides", "hydra.runtime.choices", "hydra.mode")
 # Their keys are the user's, or too many for YAML: what is not there is added without a plus sign.
 OPEN = ("data.reader", "data.columns", "data.splits", "data.extra_eval", "data.mix")
+WHOLE = ("data.labels", "data.path")  # which may be lists or mappings
 
 
 class Loader(ConfigLoaderImpl):
@@ -60,6 +61,7 @@ class Loader(ConfigLoaderImpl):
         self.typed = type(self).typed  # of the instance, as pickles leave out what the class has
         self.place = os.getcwd()
         self._trusted: dict[tuple[str, ...], dict[str, Any]] = {}
+        self._whole: dict[str, type] = {}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -119,7 +121,17 @@ class Loader(ConfigLoaderImpl):
     ) -> None:
         super()._process_config_searchpath(config_name, parsed_overrides, repo)
         _open(parsed_overrides)  # all that Hydra applies has come this way; its record has not
+        self._whole = {o.key_or_group: type(o.value()) for o in parsed_overrides if _is_whole(o)}
         _refuse_our_names(repo.get_sources())
+
+    def _compose_config_from_defaults_list(self, defaults: Any, repo: Any) -> DictConfig:
+        """Let a mapping that is typed take the place of a list, and a list that of a mapping."""
+        cfg = super()._compose_config_from_defaults_list(defaults, repo)
+        for key, kind in self._whole.items():
+            other = ListConfig if kind is dict else DictConfig
+            if isinstance(OmegaConf.select(cfg, key), other):  # which Hydra would merge
+                OmegaConf.update(cfg, key, None)
+        return cfg
 
 
 def _open(overrides: list[Override]) -> None:
@@ -129,6 +141,12 @@ def _open(overrides: list[Override]) -> None:
         inside = any(_within(key, mapping) for mapping in OPEN)
         if plain and inside and (key not in OPEN or isinstance(override.value(), dict)):
             override.type = OverrideType.FORCE_ADD
+
+
+def _is_whole(override: Override) -> bool:
+    """Whether an override gives a value of the experiment's data as a list or a mapping."""
+    key, value = override.key_or_group, override.value()
+    return override.type is OverrideType.CHANGE and key in WHOLE and isinstance(value, dict | list)
 
 
 def _refuse_our_names(sources: list[ConfigSource]) -> None:

@@ -1,9 +1,10 @@
 """Texts, as the models that read nothing but text see them."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain, compress
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from hydralight.data.shape import Batch, Columns, Purpose, Row, Shape
 from hydralight.data.tokens import encode_texts
 from hydralight.errors import UserError, did_you_mean
 
+log = logging.getLogger(__name__)
 CLEAN: dict[str, Callable[[str], str]] = {"lower": str.lower, "strip": str.strip}
 
 
@@ -72,6 +74,19 @@ class Documents(Shape):
         if len(checked) == 0:
             raise UserError(f"{where} holds no text.")
         return checked
+
+    def settled(self, train: Dataset | None, declared: Sequence[str]) -> Self:
+        """Return the shape; say so where only the beginning of a long text would be trained on."""
+        if train is not None and len(train) == 1 and self.block_size is None:
+            words = len(train[0]["text"].split())
+            if words > self.max_length:
+                packing = " data.packing=false" if getattr(self, "packing", False) else ""
+                log.warning(
+                    "the training data is one text of %s words, of which data.max_length=%s keeps "
+                    "the beginning: data.block_size=%s%s makes blocks of all of it",
+                    *(f"{words:,}", *[self.max_length] * 2, packing),
+                )
+        return self
 
     def text_of(self, value: Any) -> str:
         """Return the cleaned text."""

@@ -9,9 +9,10 @@ from typing import Any, Literal, Self
 
 from datasets import ClassLabel, Dataset, List, Value
 
+from hydralight.data.naming import Labels, as_said, called, in_order, names_of, unknown, written
 from hydralight.data.roles import Where, check_texts, is_text
 from hydralight.data.shape import Columns, Shape
-from hydralight.errors import UserError, did_you_mean
+from hydralight.errors import UserError
 
 log = logging.getLogger(__name__)
 ProblemType = Literal[
@@ -25,33 +26,43 @@ class Labelled(Shape):
 
     Args:
         problem_type: As in the model's config.
-        labels: All labels, in the order of their numbers; unless said, what the source declares,
-            or the distinct ones of the training split.
+        labels: All labels, in the order of their numbers, or a mapping from what stands in the file
+            to names; unless said, what the source declares, or the distinct ones of the training
+            split.
         label_delimiter: What joins several labels in one text.
     """
 
     problem_type: ProblemType = "single_label_classification"
-    labels: Sequence[Any] | None = None
+    labels: Labels = None
     label_delimiter: str | None = None
 
     targets = ("label",)
 
     def __post_init__(self) -> None:
-        names = [str(label) for label in self.labels] if self.labels else None
-        if names and len(set(names)) < len(names):
-            raise UserError(f"data.labels names a label twice: {', '.join(names)}.")
-        if names and len(names) == 1 and self.problem_type != "regression":
+        labels = as_said(self.labels)
+        names = names_of(labels)
+        if len(names) == 1 and self.problem_type != "regression":
             raise UserError(f"data.labels names {names[0]} alone: there are two labels or more.")
-        object.__setattr__(self, "labels", names)
+        object.__setattr__(self, "labels", labels)
 
     @property
     def label_names(self) -> list[str] | None:
         """The labels in the order of their numbers; None in regression."""
+        return None if self.known is None else names_of(self.known)
+
+    @property
+    def known(self) -> Labels:
+        """The labels, in order or by what stands in the file; None in regression."""
         if self.problem_type == "regression":
             return None
         if self.labels is None:
             raise UserError("the labels are not known without training data: set data.labels.")
-        return list(self.labels)
+        return self.labels
+
+    @property
+    def label_values(self) -> dict[str, str] | None:
+        """What stands in files to the labels' names; None where these themselves do."""
+        return dict(self.labels) if isinstance(self.labels, Mapping) else None
 
     @property
     def target_capacity(self) -> int:
@@ -67,15 +78,44 @@ class Labelled(Shape):
         feature = rows.features.get("label")
         return getattr(getattr(feature, "feature", feature), "names", None) or ()
 
+    def named(self, rows: Mapping[str, Dataset], where: Mapping[str, Where]) -> Self:
+        """Return the shape with the number that each label stands for, where files hold numbers."""
+        if not isinstance(self.labels, list) or self.problem_type == "regression":
+            return self
+        found = {s: self._values(one) for s, one in rows.items() if "label" in one.column_names}
+        values = ordered_values(found, self.labels)
+        split = next(iter(rows), "")
+        declared = isinstance(_inner(rows[split].features.get("label")), ClassLabel)
+        labels = in_order(self.labels, values, where[split], declared=declared, gaps=False)
+        return self if labels is None else replace(self, labels=labels)
+
+    def _values(self, rows: Dataset) -> list[str]:
+        """Return the distinct labels as they stand in a file; none where they are N-hot."""
+        feature = rows.features["label"]
+        if not isinstance(feature, List):
+            inner = feature
+            values = rows.unique("label") if isinstance(feature, Value) else []
+        elif isinstance(feature.feature, Value) and _hot_names(rows, names_of(self.labels)):
+            return []
+        else:
+            inner = feature.feature
+            values = [value for row in rows["label"][:] for value in row or ()]
+        if isinstance(inner, ClassLabel):
+            return list(inner.names)
+        texts = [written(value) for value in values if value is not None]
+        if self.problem_type == "multi_label_classification" and not isinstance(feature, List):
+            delimiter = self.label_delimiter
+            texts = [part.strip() for text in texts for part in text.split(delimiter or None)]
+        return list(dict.fromkeys(text for text in texts if text))
+
     def prepare(self, rows: Dataset, where: Where) -> Dataset:
         """Check the texts, and name the labels."""
         if "label" in rows.column_names:
-            names, delimiter = (
-                self.labels or self.declared(rows, where) or None,
-                self.label_delimiter,
-            )
-            rows = named_labels(rows, self.problem_type, names, delimiter, where.name)
-            if self.problem_type == "single_label_classification" and "-1" not in (names or ()):
+            kind, delimiter = self.problem_type, self.label_delimiter
+            said = None if isinstance(self.labels, Mapping) else self.labels
+            names = said or self.declared(rows, where) or None  # which a mapping has as keys
+            rows = named_labels(rows, kind, names, delimiter, where.name, self.labels)
+            if kind != "multi_label_classification" and "-1" not in (self.labels or names or ()):
                 rows = _unlabelled(rows, where)
         check_texts(rows, self.text_roles, where)
         return rows
@@ -96,7 +136,7 @@ class Labelled(Shape):
 
     def check_targets(self, rows: Columns) -> None:
         """Look the labels up."""
-        encode_labels(rows["label"], self.label_names, self.problem_type, 0)
+        encode_labels(rows["label"], self.known, self.problem_type, 0)
 
 
 def named_labels(
@@ -105,6 +145,7 @@ def named_labels(
     names: Sequence[str] | None,
     delimiter: str | None,
     where: str,
+    labels: Labels = None,
 ) -> Dataset:
     """Turn the column `label` into names (or a list of them; or, in regression, numbers).
 
@@ -117,6 +158,7 @@ def named_labels(
         names: All labels in order, where they are known.
         delimiter: What joins several labels in a text.
         where: What messages call the data set.
+        labels: What the labels are called, where it is a mapping.
 
     Raises:
         UserError: The column is of another kind.
@@ -151,8 +193,10 @@ def named_labels(
             "(data.problem_type=single_label_classification takes names)."
         )
     arguments: dict[str, Any] = {"problem_type": problem_type, "delimiter": delimiter}
-    arguments["class_names"] = inner.names if isinstance(inner, ClassLabel) else None
-    if several and not isinstance(inner, ClassLabel):
+    is_class = isinstance(inner, ClassLabel)
+    arguments["class_names"] = called(inner.names, labels) if is_class else None
+    arguments["labels"] = labels if isinstance(labels, Mapping) and not is_class else None
+    if several and not is_class:
         arguments["hot_names"] = _hot_names(dataset, names)
     kind: Any = Value("float64") if problem_type == "regression" else Value("string")
     if problem_type == "multi_label_classification":
@@ -179,23 +223,24 @@ def _named(
     delimiter: str | None,
     class_names: list[str] | None,
     hot_names: list[str] | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> dict[str, list]:
+    names = labels or {}
+
     def name(value: Any) -> str | None:
         if value is None or (class_names is not None and value == -1):
             return None
         if class_names is not None:
             return class_names[value]
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)  # a column of integers with a gap is read as floats
-        return str(value)
+        return names.get(written(value), written(value))
 
     def several(value: Any) -> list[str | None] | None:
         if value is None:
             return [] if delimiter is not None else None  # an empty cell joins no label
         if isinstance(value, str):
-            return [part.strip() for part in value.split(delimiter) if part.strip()]
+            return [name(part.strip()) for part in value.split(delimiter) if part.strip()]
         if hot_names is not None:
-            return [label for label, hot in zip(hot_names, value, strict=True) if hot]
+            return [name(label) for label, hot in zip(hot_names, value, strict=True) if hot]
         return [name(part) for part in value]
 
     if problem_type == "regression":
@@ -207,7 +252,7 @@ def _named(
 def _unlabelled(rows: Dataset, where: Where) -> Dataset:
     """Take -1 for no label where all rows have it, and say where some have it."""
     found = Counter(rows["label"][:])
-    number = found.pop("-1", 0)
+    number = found.pop("-1", 0) or found.pop(-1.0, 0)  # a number in regression
     if number and not found:
         none: dict[str, list[None]] = {"label": [None] * len(rows)}
         return rows.map(lambda _: none, batched=True, batch_size=None, features=rows.features)
@@ -218,6 +263,24 @@ def _unlabelled(rows: Dataset, where: Where) -> Dataset:
             *(where, number, len(rows)),
         )
     return rows
+
+
+def ordered_values(found: Mapping[str, Sequence[str]], names: Sequence[str]) -> list[str]:
+    """Return the labels of the training split, or of all splits where those are not as many.
+
+    Args:
+        found: The distinct labels of each split; a split that has none but -1 is not labelled.
+        names: Those that they are to have.
+    """
+    there = {split: one for split, one in found.items() if list(one) != ["-1"]}
+    if len(there.get("train", ())) == len(names):
+        return list(there["train"])
+    return list(dict.fromkeys(value for one in there.values() for value in one))
+
+
+def _inner(feature: Any) -> Any:
+    """Return the feature of a label, or of the items of a list of labels."""
+    return feature.feature if isinstance(feature, List) else feature
 
 
 def distinct(dataset: Dataset, column: str = "label") -> list[str]:
@@ -236,18 +299,24 @@ def distinct(dataset: Dataset, column: str = "label") -> list[str]:
 
 
 def encode_labels(
-    values: Sequence[Any], names: Sequence[str] | None, problem_type: ProblemType, first_row: int
+    values: Sequence[Any], labels: Labels, problem_type: ProblemType, first_row: int
 ) -> list[int] | list[float] | list[list[float]]:
     """Turn names into class ids, or into 0.0 and 1.0 by name; numbers stay numbers.
+
+    Args:
+        values: The labels of rows, by name.
+        labels: All labels in order, or a mapping to their names; None in regression.
+        problem_type: As in the model's config.
+        first_row: Of the values.
 
     Raises:
         UserError: A label is missing or unknown.
     """
-    ids = {name: number for number, name in enumerate(names or ())}
+    ids = {name: number for number, name in enumerate(names_of(labels))}
 
     def check(row: int, label: Any) -> int:
         if label not in ids:
-            raise UserError(_unknown(first_row + row, label, ids))
+            raise UserError(f"row {first_row + row + 1}: {unknown('label', label, labels)}")
         return ids[label]
 
     for row, value in enumerate(values):
@@ -265,12 +334,3 @@ def encode_labels(
         present = {check(row, label) for label in labels}
         hot.append([float(number in present) for number in range(len(ids))])
     return hot
-
-
-def _unknown(row: int, label: Any, ids: Mapping[str, int]) -> str:
-    known = list(ids)
-    some = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
-    return (
-        f"row {row + 1}: the label {label!r} is not known{did_you_mean(str(label), known)} "
-        f"(there are: {some}; data.labels names others)"
-    )

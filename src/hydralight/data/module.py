@@ -86,7 +86,8 @@ class DataModule(LightningDataModule):
             cache = datasets.config.HF_DATASETS_CACHE
             with waiting("reading the data"), told_if_full(cache):
                 parts = self.source, self.splits, self.mix, self.shape
-                self._rows = read_rows(*parts, known, self.only_columns)
+                needed = {"train", self.validation_split, *self.later_splits}
+                self._rows = read_rows(*parts, known, self.only_columns, needed)
             self.shape = self._rows.shape
         return self._rows
 
@@ -140,7 +141,8 @@ class DataModule(LightningDataModule):
                     f"name one in data.path{part}."
                 )
             where = Where.of(self.source.path, split)
-            check_targets_there(rows.splits[split], rows.shape.targets, where)
+            targets = [t for t in rows.shape.targets if t not in rows.shape.optional_roles]
+            check_targets_there(rows.splits[split], targets, where)
             trains = split == "train" and self.validation_split != "train"
             purpose: Purpose = "train" if trains else "evaluate"
             try:

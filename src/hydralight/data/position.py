@@ -9,6 +9,12 @@ from datasets import Dataset
 from hydralight.errors import UserError, count
 
 
+def are_too_few_texts(train: Dataset, fractions: Mapping[str, float]) -> bool:
+    """Whether rows are texts, and too few to give train and each other split one."""
+    wanted = sum(max(1, round(part * len(train))) for part in fractions.values())
+    return train.column_names == ["text"] and wanted >= len(train)
+
+
 def carve_by_position(train: Dataset, fractions: Mapping[str, float]) -> dict[str, Dataset]:
     """Return `train` and the splits that are cut out of its end, in their order.
 

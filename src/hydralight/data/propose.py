@@ -293,6 +293,7 @@ def _accepted(
             sample = located(sample, columns[role], folder)
         rows = rename_roles(sample, shape.roles, where, shape.optional_roles)
         declared = shape.declared(rows, where)
+        shape = shape.named({"train": rows}, {"train": where})
         prepared = shape.prepare(rows, where)
         settled = shape.settled(prepared, declared)
         settled.check_targets(prepared[:])

@@ -11,7 +11,7 @@ from annotated_types import MinLen
 from datasets import Dataset
 
 from hydralight.config.ranges import Text
-from hydralight.errors import UserError
+from hydralight.errors import UserError, count
 
 ColumnNames = Mapping[str, Text | Annotated[Sequence[Text], MinLen(1)] | None]
 
@@ -169,10 +169,10 @@ def check_lines(
 def check_targets_there(dataset: Dataset, targets: Collection[str], where: Where) -> None:
     """Raise a `UserError` where no row of a split that is to be trained on or evaluated has any."""
     for role in targets:
-        if role not in dataset.column_names:
-            continue
-        if dataset.with_format("arrow")[role][:].null_count == len(dataset):
+        there = role in dataset.column_names
+        if not there or dataset.with_format("arrow")[role][:].null_count == len(dataset):
             raise UserError(
-                f"{where}: none of its {len(dataset)} rows has a {role} (null, and -1 in all rows, "
-                "say so): it can be predicted on, and neither trained on nor evaluated."
+                f"{where}: none of its {count(len(dataset), 'row')} has a {role} (no column, null, "
+                "and -1 in all rows, say so): it can be predicted on, and neither trained on nor "
+                "evaluated."
             )

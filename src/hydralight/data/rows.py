@@ -1,7 +1,7 @@
 """From a source to the rows of each split: named by role, checked, carved and mixed."""
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from hydralight.data.roles import Where
 from hydralight.data.shape import Shape
 from hydralight.data.source import SPLITS, Source
 from hydralight.data.splits import Splits
+from hydralight.data.unlabelled import targets_that_lack, without
 from hydralight.errors import UserError, did_you_mean
 
 
@@ -48,6 +49,7 @@ def read_rows(
     shape: Shape,
     known: Iterable[str] = SPLITS,
     only_columns: bool = False,
+    needed: Collection[str] | None = None,
 ) -> Rows:
     """Read all splits.
 
@@ -58,6 +60,8 @@ def read_rows(
         shape: What an example is.
         known: The splits that `data.path` may name.
         only_columns: Whether nothing but columns may be proposed, as a model is trained already.
+        needed: The splits that are trained on or evaluated, all unless said; the others need not
+            be labelled.
 
     Raises:
         UserError: whatever is wrong with what was typed, or with a row.
@@ -78,7 +82,13 @@ def read_rows(
             )
     rows = {}
     for split, one in read.items():
-        roles = [*shape.roles, *(by.values() if split == "train" else ())]
+        if needed is not None and split not in needed:
+            lacking = targets_that_lack(one, shape, where[split])
+            where[split] = without(lacking, where[split])
+        else:
+            lacking = []
+        own = [role for role in shape.roles if role not in lacking]
+        roles = [*own, *(by.values() if split == "train" else ())]
         try:
             rows[split] = rename_roles(one, roles, where[split], shape.optional_roles)
         except NoColumn as error:
@@ -87,6 +97,7 @@ def read_rows(
             raise UserError(sentence) from error
         check_names(source, split, one, shape.roles)
     declared = next((d for s, one in rows.items() if (d := shape.declared(one, where[s]))), ())
+    shape = shape.named(rows, where)
     rows = {split: shape.prepare(one, where[split]) for split, one in rows.items()}
     parted = parting.part(rows)
     cut = {s for s in parted if s not in rows or len(parted[s]) != len(rows[s])}

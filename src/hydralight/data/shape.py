@@ -1,7 +1,7 @@
 """The contract of a shape: what an example is, from named columns to padded tensors."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
@@ -41,6 +41,18 @@ class Shape(ABC):
     def declared(self, rows: Dataset, where: Where) -> Sequence[str]:
         """Return the labels that a source declares, of rows whose columns are named by role."""
         return ()
+
+    def named(self, rows: Mapping[str, Dataset], where: Mapping[str, Where]) -> Self:
+        """Return the shape with what the labels of a source's splits stand for, if it was said.
+
+        Args:
+            rows: Rows by split, whose columns are named by role.
+            where: What messages call the splits.
+
+        Raises:
+            UserError: what was said does not fit the labels that there are.
+        """
+        return self
 
     @abstractmethod
     def prepare(self, rows: Dataset, where: Where) -> Dataset:

@@ -1,5 +1,6 @@
 """Cutting a data set into train, validation and test."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -11,9 +12,10 @@ from annotated_types import Ge, Interval
 from datasets import Dataset
 
 from hydralight.config.ranges import NotNegative, Seed
-from hydralight.data.position import carve_by_position
+from hydralight.data.position import are_too_few_texts, carve_by_position
 from hydralight.errors import UserError, count, did_you_mean
 
+log = logging.getLogger(__name__)
 Part = Annotated[float, Interval(ge=0, lt=1)]  # of the training rows
 
 
@@ -28,7 +30,8 @@ class Splits:
         stratify_by: Column whose values keep their proportions in it.
         group_by: Column whose groups stay together in it.
         split_by: Which rows are taken: any, by `split_seed`, or by `position` the last ones, test
-            behind validation. Texts that are too few are cut themselves, between two lines.
+            behind validation. Texts that are too few are cut themselves, between two lines; a
+            single text is so in any case.
         fold: Number of the fold of train to validate on, instead of the validation split.
         num_folds: How many folds there are.
     """
@@ -62,6 +65,16 @@ class Splits:
             fractions = _missing(splits, asked)
             carved = carve_by_position(splits["train"], fractions) if fractions else {}
             return {**splits, **carved}
+        if self.fold is None and not (self.stratify_by or self.group_by):
+            asked = {"validation": self.validation_fraction, "test": self.test_fraction}
+            fractions = _missing(splits, asked)
+            if fractions and are_too_few_texts(splits["train"], fractions):
+                what = f"the end of {'its' if len(splits['train']) == 1 else 'their'} text"
+                log.info(
+                    "the training data has %s: %s becomes %s, as data.split_by=position says",
+                    *(count(len(splits["train"]), "row"), what, " and ".join(fractions)),
+                )
+                return {**splits, **carve_by_position(splits["train"], fractions)}
         return carve(
             splits,
             validation_fraction=self.validation_fraction,
@@ -117,10 +130,7 @@ def carve(
             if sum(counts) >= len(rows):
                 what = f"The class {value!r} of {stratify_by}" if stratify_by else "The split train"
                 what += f" has {count(len(rows), 'row')}"
-                hint = "" if stratify_by else " (data.split_by=position cuts a long text itself)"
-                raise UserError(
-                    f"{what}, too few to carve {' and '.join(fractions)} out of it{hint}."
-                )
+                raise UserError(f"{what}, too few to carve {' and '.join(fractions)} out of it.")
             rows = rng.permutation(rows)
             for part, end in enumerate(np.cumsum(counts), start=1):
                 parts[rows[end - counts[part - 1] : end]] = part

@@ -43,12 +43,21 @@ class LabelledTask(Task):
         return {"num_labels": len(names), "id2label": names, "label2id": ids}
 
     def configure_model(self) -> None:
-        """Build the model, and weigh the classes; its config remembers what `balanced` came to."""
+        """Build the model, and weigh the classes.
+
+        Its config remembers what `balanced` came to, and what stands for the labels in files.
+        """
         built = self.model is not None
         super().configure_model()
-        if built or self.class_weights is None:
+        if built:
             return
         config = self.model.config
+        if self.trainer.state.fn == "fit":
+            config.label_values = getattr(self.datamodule.shape, "label_values", None)
+            if config.label_values is None:
+                del config.label_values
+        if self.class_weights is None:
+            return
         if self.class_weights == "balanced":
             weights = getattr(config, "class_weights", None)
             if self.trainer.state.fn == "fit" or weights is None:

@@ -25,6 +25,7 @@ from hydralight.data.read.faults import (
 )
 from hydralight.data.read.formats import DEFAULTS, FORMATS, builder_of, suffix
 from hydralight.data.read.headers import check_header
+from hydralight.data.read.texts import are_whole, whole_texts
 from hydralight.data.read.whole import check_whole
 from hydralight.errors import UserError, count, did_you_mean, first_line, told
 
@@ -237,7 +238,10 @@ def _read(
                 check_header(file, options)
         if kind == "conll":
             refuse(conll_columns(file, options) for file in files)
-        found = dict(datasets.load_dataset(source, **kwargs, **options))
+        if are_whole(kind, options) and "data_files" in kwargs:
+            found = {"train": whole_texts(files, options)}
+        else:
+            found = dict(datasets.load_dataset(source, **kwargs, **options))
     except UserError:
         raise
     except Exception as error:

@@ -89,6 +89,8 @@ def _read_file(
     source: str, role: str, load: Load, reader: Mapping[str, Any], format: Format | None
 ) -> Input:
     is_text = format in SAMPLES or (format is None and suffix(source) in (".txt", ".text"))
+    if is_text and format is None and (as_trained := _as_trained(source, load, reader)) is not None:
+        return Input(as_trained, source)
     options = dict(reader)
     if is_text:  # the training data may have been of another format
         options = {k: v for k, v in reader.items() if k in ("encoding", "sample_by")}
@@ -109,6 +111,20 @@ def _read_file(
 def begins_an_object(text: str) -> bool:
     """Whether a text begins as JSON's objects do; other texts hardly ever begin with `{"`."""
     return _OBJECT.match(text) is not None
+
+
+def _as_trained(source: str, load: Load, reader: Mapping[str, Any]) -> Dataset | None:
+    """Read a text file as the training data was, whose reader said that such hold something else.
+
+    None where it is not of that format: then it is plain text.
+    """
+    if reader.get("format", "text") == "text":
+        return None
+    try:
+        (rows,) = load(source, reader).values()
+    except UserError:
+        return None
+    return rows
 
 
 def looks_like_a_file(source: str) -> bool:

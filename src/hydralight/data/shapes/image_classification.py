@@ -63,7 +63,7 @@ class ImageClassification(Labelled):
         columns: Columns = {"length": [1] * len(indices)}
         if "label" in rows:
             columns["labels"] = encode_labels(
-                rows["label"], self.label_names, self.problem_type, indices[0]
+                rows["label"], self.known, self.problem_type, indices[0]
             )
         return columns
 

@@ -42,7 +42,7 @@ class TextClassification(Labelled):
         )
         if "label" in rows and purpose != "predict":
             encoded["labels"] = encode_labels(
-                rows["label"], self.label_names, self.problem_type, indices[0]
+                rows["label"], self.known, self.problem_type, indices[0]
             )
         lengths = [len(ids) for ids in encoded["input_ids"]]
         return {**encoded, "length": lengths, "too_long": too_long}

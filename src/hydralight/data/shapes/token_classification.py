@@ -1,6 +1,6 @@
 """Sentences as words, and a tag for each word."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -11,11 +11,12 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerBase
 
 from hydralight.config.ranges import Positive
-from hydralight.data.labels import distinct
+from hydralight.data.labels import distinct, ordered_values
+from hydralight.data.naming import Labels, as_said, called, in_order, names_of, unknown, written
 from hydralight.data.padding import pad, pad_inputs
 from hydralight.data.roles import Where, check_list, check_text, is_text
 from hydralight.data.shape import Batch, Columns, Purpose, Row, Shape
-from hydralight.errors import UserError, did_you_mean
+from hydralight.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,28 +29,33 @@ class TokenClassification(Shape):
     Args:
         max_length: In tokens; longer sentences fall under `too_long`.
         label_all_tokens: Whether all pieces of a word are labelled, not only the first.
-        labels: All tags, in the order of their numbers; unless said, what the source declares, or
-            the distinct ones of the training split.
+        labels: All tags, in the order of their numbers, or a mapping from what stands in the file
+            to tags; unless said, what the source declares, or the distinct ones of the training
+            split.
     """
 
     max_length: Positive = 512
     label_all_tokens: bool = False
-    labels: Sequence[Any] | None = None
+    labels: Labels = None
 
     roles = ("tokens", "tags")
     text_roles = ("tokens",)
     targets = ("tags",)
 
     def __post_init__(self) -> None:
-        names = [str(label) for label in self.labels] if self.labels else None
-        object.__setattr__(self, "labels", names)
+        object.__setattr__(self, "labels", as_said(self.labels))
 
     @property
     def label_names(self) -> list[str]:
         """The tags in the order of their numbers."""
         if self.labels is None:
             raise UserError("the tags are not known without training data: set data.labels.")
-        return list(self.labels)
+        return names_of(self.labels)
+
+    @property
+    def label_values(self) -> dict[str, str] | None:
+        """What stands in files to the labels' names; None where these themselves do."""
+        return dict(self.labels) if isinstance(self.labels, Mapping) else None
 
     @property
     def target_capacity(self) -> int:
@@ -60,6 +66,18 @@ class TokenClassification(Shape):
         """Return the names of a `ClassLabel`."""
         feature = getattr(rows.features.get("tags"), "feature", None)
         return feature.names if isinstance(feature, datasets.ClassLabel) else ()
+
+    def named(self, rows: Mapping[str, Dataset], where: Mapping[str, Where]) -> Self:
+        """Return the shape with the number that each tag stands for, where files hold numbers."""
+        there = [split for split, one in rows.items() if _is_list(one.features.get("tags"))]
+        if not isinstance(self.labels, list) or not there:
+            return self
+        classes = self.declared(rows[there[0]], where[there[0]])
+        found = {split: classes or _numbers(rows[split]) for split in there}
+        values = ordered_values(found, self.labels)
+        place = where[there[0]]
+        labels = in_order(self.labels, values, place, declared=bool(classes), gaps=True)
+        return self if labels is None else replace(self, labels=labels)
 
     def prepare(self, rows: Dataset, where: Where) -> Dataset:
         """Check that every word has a tag; name the tags, in IOB2."""
@@ -77,7 +95,10 @@ class TokenClassification(Shape):
             return rows.map(
                 _tags,
                 batched=True,
-                fn_kwargs={"names": list(self.declared(rows, where)) or None},
+                fn_kwargs={
+                    "names": called(self.declared(rows, where), self.labels) or None,
+                    "labels": self.labels if isinstance(self.labels, Mapping) else {},
+                },
                 features=features,
                 desc="tags",
                 with_indices=True,
@@ -138,8 +159,7 @@ class TokenClassification(Shape):
         """Return the labels of a sentence's pieces."""
         for tag in tags:
             if tag not in ids:
-                known = f"{did_you_mean(tag, ids)} (there are: {', '.join(ids)}; data.labels names"
-                raise UserError(f"row {index + 1}: the tag {tag!r} is not known{known} others)")
+                raise UserError(f"row {index + 1}: {unknown('tag', tag, self.labels)}")
         labels, previous = [], None
         for place in places:
             if place is None:
@@ -191,13 +211,28 @@ def _split_words(rows: dict[str, list]) -> dict[str, list]:
     return {"tokens": [text.split() for text in rows["tokens"]]}
 
 
-def _tags(rows: dict[str, list], indices: list[int], names: list[str] | None) -> dict[str, list]:
+def _is_list(feature: Any) -> bool:
+    return isinstance(feature, datasets.List | datasets.LargeList)
+
+
+def _numbers(rows: Dataset) -> list[str]:
+    """Return the distinct tags as they stand in a file."""
+    found = {value for tags in rows["tags"][:] for value in tags or () if value is not None}
+    return sorted(map(written, found))
+
+
+def _tags(
+    rows: dict[str, list], indices: list[int], names: list[str] | None, labels: Mapping[str, str]
+) -> dict[str, list]:
     mended = []
     for row, (tokens, tags) in enumerate(zip(rows["tokens"], rows["tags"], strict=True)):
         if len(tokens) != len(tags):
             raise UserError(
                 f"row {indices[row] + 1}: there are {len(tokens)} tokens and {len(tags)} tags."
             )
-        named = [names[tag] if names is not None else str(tag) for tag in tags]
+        if names is not None:
+            named = [names[tag] for tag in tags]
+        else:
+            named = [labels.get(written(tag), written(tag)) for tag in tags]
         mended.append(to_iob2(named))
     return {"tags": mended}
