@@ -133,7 +133,7 @@ def _then(policy: Policy, option: str, split: str, other: str) -> str:
         return f"; these rows are left out of {split}"
     if policy == "move":
         return f"; these rows of {split} are moved to {other}"
-    moving = f", and {option}=move moves them to {other}" if "groups" in option else ""
+    moving = f", and move moves them to {other}" if option == "data.group_leaks" else ""
     return f"; {option}=drop leaves these rows out of {split}{moving}"
 
 
