@@ -62,6 +62,12 @@ KEYS = {
     "data.stratify_by": ("bert_mrpc", "label", TRAIN_ONLY),
     "data.split_by": ("bert_mrpc", "position", TRAIN_ONLY),
     "data.group_by": ("bert_mrpc", "sentence2", TRAIN_ONLY),
+    "data.group_leaks": ("bert_mrpc", "drop", "data.group_by=sentence2 data.path.test=null"),
+    "data.duplicates": (
+        *("bert_mrpc", "drop"),
+        "data.columns={text:sentence2,text_pair:null} data.path.test=null",
+    ),
+    "data.columns_by_split": ("bert_mrpc", "{validation:{text:sentence2,text_pair:sentence1}}"),
     "data.fold": ("bert_mrpc", "0"),
     "data.num_folds": ("bert_mrpc", "3", "data.fold=0"),
     "data.extra_eval": ("bert_mrpc", "{more:{data}/test.jsonl}"),

@@ -161,7 +161,10 @@ def test_unfold(tmp_path, kind, expected):
     files = Source(path={"train": str(tmp_path / "*.json")})
     rows = files.read(QuestionAnswering())["train"]
     flat = [
-        {"id": str(i), "question": f"Question {i}?", "context": "A storm.", "answers": answers}
+        {
+            **{"id": str(i), "question": f"Question {i}?", "context": "A storm.", "title": "T"},
+            "answers": answers,
+        }
         for i, answers in enumerate(expected, start=1)
     ]
     assert rows.to_list() == flat

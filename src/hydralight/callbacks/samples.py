@@ -78,6 +78,8 @@ class Samples(Callback):
     def cell(self, value: Any, share: int) -> Text:
         """Put a value into words: five lines of a column at most."""
         values = value if isinstance(value, list) else [value]
-        text = " ".join(short(v) if isinstance(v, float) else str(v) for v in values)
+        words = [short(v) if isinstance(v, float) else str(v) for v in values]
+        # several texts, such as references, are told apart; tags and numbers need no sign
+        text = (" | " if any(" " in word for word in words) else " ").join(words)
         room = max(10, min(self.max_chars, 5 * share))
         return Text(text if len(text) <= room else f"{text[: room - 1]}…")  # no markup

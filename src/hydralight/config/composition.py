@@ -42,7 +42,8 @@ TYPED_SOURCES = ("command-line", "hydra.searchpath")
 # What Hydra writes down of a composition, and the mode, which it checks itself.
 RECORDS = ("hydra.overrides", "hydra.runtime.choices", "hydra.mode")
 # Their keys are the user's, or too many for YAML: what is not there is added without a plus sign.
-OPEN = ("data.reader", "data.columns", "data.splits", "data.extra_eval", "data.mix")
+OPEN: tuple[str, ...] = ("data.reader", "data.columns", "data.columns_by_split", "data.splits")
+OPEN += ("data.extra_eval", "data.mix")
 WHOLE = ("data.labels", "data.path")  # which may be lists or mappings
 
 

@@ -17,6 +17,7 @@ from hydralight.cached import told_if_full
 from hydralight.config.ranges import Format
 from hydralight.data.batches import Batching
 from hydralight.data.collate import EpochRows, collate
+from hydralight.data.distinct import check_distinct
 from hydralight.data.encoding import Encoding, cache_folder, processor_id
 from hydralight.data.mix import Mix
 from hydralight.data.order import Batches, Place
@@ -94,6 +95,7 @@ class DataModule(LightningDataModule):
     def predict_from(self, text: str, format: Format | None = None) -> None:
         """Take what is to be predicted from a file, standard input ("-") or a text."""
         rows, where = self.source.read_input(text, self.shape, format)
+        check_distinct(rows, self.shape, where, values=False)
         self._input = self.shape.prepare(rows, where)
 
     @property
@@ -140,11 +142,13 @@ class DataModule(LightningDataModule):
                     f"there is no '{split}' split (there are: {', '.join(rows.splits)}): "
                     f"name one in data.path{part}."
                 )
-            where = Where.of(self.source.path, split)
+            where = Where.of(self.source.path, split, self.source.columns_of(split))
             targets = [t for t in rows.shape.targets if t not in rows.shape.optional_roles]
             check_targets_there(rows.splits[split], targets, where)
             trains = split == "train" and self.validation_split != "train"
             purpose: Purpose = "train" if trains else "evaluate"
+            if trains:
+                rows.shape.check_trainable(rows.splits[split], where)
             try:
                 self._encode(split, rows.splits[split], purpose)
             except UserError as error:

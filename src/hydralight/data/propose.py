@@ -64,7 +64,7 @@ def proposed(
     by: Sequence[str],
     folder: str,
     only_columns: bool = False,
-    of: str = "data",
+    of: str = "data.columns",
 ) -> str:
     """Return what to add to a command so that rows fit a shape; nothing where nothing does.
 
@@ -76,7 +76,7 @@ def proposed(
         by: Columns that stay as they are, beside the roles.
         folder: Where the image files are that rows name.
         only_columns: Whether the shape stays as it is.
-        of: The key that has the columns, such as `data.extra_eval.other`.
+        of: The key that has the columns, such as `data.extra_eval.other.columns`.
     """
     picked = np.unique(np.linspace(0, len(rows) - 1, SAMPLE).astype(int))
     some = rows.with_format(None).select(picked)
@@ -96,7 +96,7 @@ def proposed(
                 written = ", ".join(f"{role}: {as_typed(mapping[role])}" for role in order)
                 if not changes and not only_columns:
                     changes = _metric(accepted)
-                return " ".join([shlex.quote(f"{of}.columns={{{written}}}"), *changes])
+                return " ".join([shlex.quote(f"{of}={{{written}}}"), *changes])
     return ""
 
 

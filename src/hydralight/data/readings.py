@@ -61,7 +61,7 @@ def readings(
 
 def check_names(source: "Source", split: str, rows: Dataset, roles: Collection[str]) -> None:
     """Raise a `UserError` where a role's column is one of several of its name."""
-    there, where = rows.column_names, Where("", source.columns or {})
+    there, where = rows.column_names, Where("", source.columns_of(split))
     used = {head for role in roles for head, _ in paths_of(where.column(role), there, role)}
     names = [name for name in there if name in used and f"{name}.1" in there]
     if names and (found := _files(source, split))[1] == "csv":

@@ -8,6 +8,8 @@ from typing import Any
 from datasets import Dataset
 
 from hydralight.data.columns import NoColumn, rename_roles
+from hydralight.data.distinct import check_distinct
+from hydralight.data.leaks import groups_apart, inputs_apart
 from hydralight.data.mix import Mix
 from hydralight.data.propose import as_typed, proposed
 from hydralight.data.readings import check_names, readings
@@ -70,36 +72,50 @@ def read_rows(
     if limit is not None and getattr(shape, limit) < 4:
         raise UserError(f"data.{limit}={getattr(shape, limit)} leaves nothing of an input.")
     read = source.read(shape, known)
-    where = {split: Where.of(source.path, split, source.columns) for split in read}
+    where = {split: Where.of(source.path, split, source.columns_of(split)) for split in read}
     asked = {"stratify_by": parting.stratify_by, "group_by": parting.group_by}
     by = {key: column for key, column in asked.items() if column and "train" in read}
     for key, column in by.items():
         names = read["train"].column_names
-        if column not in (*shape.roles, *names):
+        if column not in (*shape.roles, *names, *read["train"].flatten().column_names):
             raise UserError(
                 f"data.{key}={column}: {where['train']} has no such column"
                 f"{did_you_mean(column, names)} (there are: {', '.join(names)})"
             )
-    rows = {}
+    check_roles(source, [*shape.roles, *by.values()])
+    rows: dict[str, Dataset] = {}
     for split, one in read.items():
         if needed is not None and split not in needed:
             lacking = targets_that_lack(one, shape, where[split])
             where[split] = without(lacking, where[split])
         else:
             lacking = []
-        own = [role for role in shape.roles if role not in lacking]
-        roles = [*own, *(by.values() if split == "train" else ())]
+        there = {*one.column_names, *one.flatten().column_names}
+        group = by.get("group_by")  # which the others are compared by
+        further = by.values() if split == "train" else [group] if group in there else []
+        roles = [*(role for role in shape.roles if role not in lacking), *further]
         try:
             rows[split] = rename_roles(one, roles, where[split], shape.optional_roles)
         except NoColumn as error:
-            further = [column for column in roles if column not in shape.roles]
-            sentence = with_proposal(error, one, shape, source, split, further, only_columns)
+            own = [column for column in roles if column not in shape.roles]
+            alone = "train" in rows  # whose columns fit
+            of = f"data.columns_by_split.{split}" if alone else ""
+            sentence = with_proposal(
+                error, one, shape, source, split, own, only_columns or alone, columns_of=of
+            )
             raise UserError(sentence) from error
         check_names(source, split, one, shape.roles)
     declared = next((d for s, one in rows.items() if (d := shape.declared(one, where[s]))), ())
     shape = shape.named(rows, where)
     rows = {split: shape.prepare(one, where[split]) for split, one in rows.items()}
-    parted = parting.part(rows)
+    for split, one in rows.items():
+        check_distinct(one, shape, where[split])
+    parted = parting.part(apart(rows, shape, parting, where, by.get("group_by")))
+    if cut_out := [s for s in source.columns_by_split or () if s in parted and s not in rows]:
+        raise UserError(
+            f"data.columns_by_split.{cut_out[0]}: the data has no such split, and what is cut out "
+            "of train has its columns: name a file for it in data.path."
+        )
     cut = {s for s in parted if s not in rows or len(parted[s]) != len(rows[s])}
     extra = set(by.values()) - set(shape.roles)
     splits = {
@@ -115,6 +131,41 @@ def read_rows(
     return Rows(splits, shape, frozenset(cut))
 
 
+def check_roles(source: Source, roles: Sequence[str]) -> None:
+    """Check the roles that `columns_by_split` names.
+
+    Raises:
+        UserError: one is not known.
+    """
+    for split, columns in (source.columns_by_split or {}).items():
+        for role in columns or ():
+            if role not in roles:
+                raise UserError(
+                    f"data.columns_by_split.{split} names {role!r}, which is no role of this task; "
+                    f"its roles are {', '.join(roles)}{did_you_mean(role, roles)}"
+                )
+
+
+def apart(
+    rows: dict[str, Dataset],
+    shape: Shape,
+    parting: Splits,
+    where: Mapping[str, Where],
+    group_by: str | None,
+) -> dict[str, Dataset]:
+    """Look for what ready-made splits have in common, before others are cut out of train."""
+    if "train" not in rows:
+        return rows
+    given = {s: one for s, one in rows.items() if s != "validation" or parting.fold is None}
+    if len(given) > 1 and group_by is not None:
+        given = groups_apart(given, group_by, parting.group_leaks, where)
+    inputs = [role for role in shape.text_roles if role not in shape.targets]
+    common = [r for r in inputs if all(r in one.column_names for one in given.values())]
+    if shape.targets:  # lines of a corpus may well recur
+        given = inputs_apart(given, common, parting.duplicates)
+    return {**rows, **given}
+
+
 def with_proposal(
     error: NoColumn,
     rows: Dataset,
@@ -125,14 +176,16 @@ def with_proposal(
     only_columns: bool = False,
     of: str = "data",
     lead: Sequence[str] = (),
+    columns_of: str = "",
 ) -> str:
     """Return the sentence on a column that is not there, and a line to paste if one would do.
 
-    The line is of the keys of `of`, and begins with `lead`.
+    The line is of the keys of `of`, and begins with `lead`; the key of columns may be another one.
     """
     folder, first = source.folder(split), list[str]()
     for reader, read in readings(source, split, rows):
-        line = proposed(read, shape, source.columns or {}, by, folder, only_columns, of)
+        recipe, key = source.columns_of(split), columns_of or f"{of}.columns"
+        line = proposed(read, shape, recipe, by, folder, only_columns, key)
         other = [shlex.quote(f"{of}.reader={_mapping(reader)}")] if reader else []
         first = first or other
         if line:
@@ -153,7 +206,8 @@ def read_set(
     """Read one set of `extra_eval` or `mix`; what it does not say is as in the data itself."""
     own = {key: one[key] for key in ("reader", "columns") if one.get(key) is not None}
     place = {key: one.get(key) for key in ("path", "name", "revision")}
-    read = replace(source, **{"splits": None, "source": None, **place, **own})
+    unset = {"splits": None, "source": None, "columns_by_split": None}
+    read = replace(source, **{**unset, **place, **own})
     found = read.read(shape)
     split = one.get("split")
     if split is None:
@@ -171,4 +225,8 @@ def read_set(
         lead = [shlex.quote(f"{of}={_mapping({'path': one['path']})}")] if alone else []
         said = with_proposal(error, found[split], shape, read, split, (), True, of, lead)
         raise UserError(said) from error
-    return shape.prepare(rows, where)
+    prepared = shape.prepare(rows, where)
+    check_distinct(prepared, shape, where)
+    if argument == "data.mix":
+        shape.check_trainable(prepared, where)
+    return prepared

@@ -34,6 +34,8 @@ class Shape(ABC):
     not_encoded: ClassVar[tuple[str, ...]] = ()  # the fields that `encode` does not read
     # the roles that stay beside rows that are not trained on, and come with a batch as lists
     kept: ClassVar[tuple[str, ...] | None] = None  # None: all of them
+    # the roles that are parts of a pair: no text is given for two of them
+    distinct_roles: ClassVar[tuple[str, ...]] = ()
     unfold: ClassVar[Any] = None  # a function of rows, for files whose format nests them
 
     # ------------------------------------------------------------ before encoding
@@ -71,6 +73,13 @@ class Shape(ABC):
 
         Raises:
             UserError: one is not known.
+        """
+
+    def check_trainable(self, rows: Dataset, where: Where) -> None:  # noqa: B027
+        """Look at prepared rows that are to be trained on, and not only evaluated.
+
+        Raises:
+            UserError: they cannot be, such as those with several references.
         """
 
     @property

@@ -43,6 +43,8 @@ class Source:
             Local data is used whole, or sliced in its own path.
         columns: Role to column name, where they differ; several names make a list, and null says
             that there is no column for it.
+        columns_by_split: For splits whose columns differ, what goes before `columns`: several
+            references in `test`, say. A split that is cut out of train has the columns of train.
         reader: Options of the `datasets` builder that reads local files (`sep`, `encoding`,
             `field`, `sample_by`, …), and `format` where suffixes do not say what files hold.
         metadata: A table with a row for each image of `path`, whose column of file names is the
@@ -57,13 +59,14 @@ class Source:
     revision: str | None = None
     splits: Mapping[str, str] | None = None
     columns: ColumnNames | None = None
+    columns_by_split: Mapping[str, ColumnNames | None] | None = None
     reader: Mapping[str, Any] | None = None
     metadata: str | None = None
     image_dir: str | None = None
     source: Callable[[], OwnSplits] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("splits", "columns", "reader"):
+        for name in ("splits", "columns", "columns_by_split", "reader"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, Mapping):
                 raise UserError(f"data.{name}={value} should be a mapping: {{key: value}}.")
@@ -82,6 +85,10 @@ class Source:
             if not all(text.strip() for text in texts) or (part is not None and not texts):
                 raise UserError("data.path is empty: give data.path=<hub id, file or folder>.")
 
+    def columns_of(self, split: str) -> ColumnNames:
+        """Return the columns of a split by role; those of `predict` are for what is predicted."""
+        return {**(self.columns or {}), **((self.columns_by_split or {}).get(split) or {})}
+
     def read(self, shape: Shape | None = None, known: Iterable[str] = SPLITS) -> dict[str, Dataset]:
         """Return the splits with their own columns.
 
@@ -93,6 +100,7 @@ class Source:
             UserError: something is not there, cannot be read, or is empty.
         """
         unfold = None if shape is None else shape.unfold
+        _check_splits("data.columns_by_split", self.columns_by_split or (), [*known, "predict"])
         if self.path is not None:
             found = self._read_path(known, unfold)
         elif self.source is not None:
@@ -146,8 +154,8 @@ class Source:
     def _with_files(self, found: dict[str, Dataset], shape: Shape) -> dict[str, Dataset]:
         """Find the images that a table names: in `metadata`, or in `path` itself."""
         (role,) = shape.file_roles
-        name = str((self.columns or {}).get(role) or role)
         if self.metadata is not None:
+            name = str((self.columns or {}).get(role) or role)
             (table,) = replace(self, path=self.metadata, metadata=None).read().values()
             if name not in table.column_names:  # which is told with all roles, where one fits
                 name = naming(found.values(), table) or name
@@ -156,6 +164,7 @@ class Source:
             }
         with_images = {}
         for split, rows in found.items():
+            name = str(self.columns_of(split).get(role) or role)
             column = name if name in rows.column_names else role
             with_images[split] = located(rows, column, self.folder(split))
         return with_images
@@ -181,7 +190,8 @@ class Source:
             UserError: there is no such file, nothing in it, or a column that training used is
                 missing.
         """
-        off = switched_off(self.columns)
+        said = self.columns_of("predict")
+        off = switched_off(said)
         roles = [role for role in shape.roles if role not in shape.targets and role not in off]
         read = replace(self, source=None, metadata=None)
         if shape.file_roles and text != "-" and format is None and not begins_an_object(text):
@@ -191,7 +201,7 @@ class Source:
                 return located(images, roles[0], "."), Where("input")
             if not looks_like_a_file(text):
                 raise UserError(f"input={text}: there is no image there.")
-        used = {role: names for role, names in (self.columns or {}).items() if role not in off}
+        used = {role: names for role, names in said.items() if role not in off}
         # what training used is needed, what it did without is taken where it is there
         needed = [role for role in roles if role not in shape.optional_roles or role in used]
         rows, name, lines, is_text = read_input(

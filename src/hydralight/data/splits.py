@@ -12,6 +12,7 @@ from annotated_types import Ge, Interval
 from datasets import Dataset
 
 from hydralight.config.ranges import NotNegative, Seed
+from hydralight.data.leaks import Policy
 from hydralight.data.position import are_too_few_texts, carve_by_position
 from hydralight.errors import UserError, count, did_you_mean
 
@@ -28,7 +29,12 @@ class Splits:
         test_fraction: The same for test.
         split_seed: Seed of that division, and of folds.
         stratify_by: Column whose values keep their proportions in it.
-        group_by: Column whose groups stay together in it.
+        group_by: Column whose groups stay together in it; between ready-made splits, `group_leaks`
+            says what becomes of those that do not.
+        group_leaks: Of groups that are in two ready-made splits: they are told (`report`), or their
+            rows are left out (`drop`) of the one that gives way, or moved (`move`) to the other, or
+            it is an error (`refuse`). Train gives way to all others, and validation to test.
+        duplicates: The same of rows with equal inputs, except `move`; null looks for none.
         split_by: Which rows are taken: any, by `split_seed`, or by `position` the last ones, test
             behind validation. Texts that are too few are cut themselves, between two lines; a
             single text is so in any case.
@@ -41,6 +47,8 @@ class Splits:
     split_seed: Seed = 42
     stratify_by: str | None = None
     group_by: str | None = None
+    group_leaks: Policy = "report"
+    duplicates: Literal["report", "drop", "refuse"] | None = "report"
     split_by: Literal["seed", "position"] = "seed"
     fold: NotNegative | None = None
     num_folds: Annotated[int, Ge(2)] = 5
@@ -59,7 +67,7 @@ class Splits:
             if self.stratify_by or self.group_by or self.fold is not None:
                 raise UserError(
                     "data.split_by=position takes the last rows, whatever is in them: leave out "
-                    "data.stratify_by, data.group_by and data.fold."
+                    "data.stratify_by, data.group_by and data.fold, or set them to null."
                 )
             asked = {"validation": self.validation_fraction, "test": self.test_fraction}
             fractions = _missing(splits, asked)
@@ -112,14 +120,20 @@ def carve(
     if not fractions:
         return dict(splits)
     if stratify_by and group_by:
-        raise UserError("data.stratify_by and data.group_by exclude each other: give one of them.")
+        raise UserError(
+            "data.stratify_by and data.group_by exclude each other: give one of them, and null for "
+            "the other."
+        )
     train, rng = splits["train"], np.random.default_rng(seed)
     codes, values = _codes(train, stratify_by or group_by)
     if group_by:
         parts = _part_groups(codes, list(fractions.values()), rng)
         if parts is None:
             what = f"The column {group_by} of train has {count(len(values), 'group')}"
-            raise UserError(f"{what}, too few to carve {' and '.join(fractions)} out of it.")
+            raise UserError(
+                f"{what}, too few to carve {' and '.join(fractions)} out of it "
+                "(data.group_by=null takes rows of any)."
+            )
     else:
         parts = np.zeros(len(codes), dtype=np.int64)
         ordered = np.argsort(codes, kind="stable")

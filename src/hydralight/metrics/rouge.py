@@ -54,10 +54,18 @@ class Rouge(Metric):
         self.add_state("total", zeros, dist_reduce_fx="sum")
         self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
 
-    def update(self, predictions: Sequence[str], references: Sequence[str]) -> None:
-        """Score pairs of texts."""
-        pairs = zip(references, predictions, strict=True)
-        scores = [self.scorer.score(*pair) for pair in pairs]
+    def update(self, predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> None:
+        """Score texts against their references.
+
+        Of several references, the best counts for each kind of ROUGE by itself, as in
+        `RougeScorer.score_multi` of that package.
+        """
+        scores = [
+            self.scorer.score(right, predicted)
+            if isinstance(right, str)
+            else self.scorer.score_multi(right, predicted)
+            for predicted, right in zip(predictions, references, strict=True)
+        ]
         rows = [[score[name].fmeasure for name in self.names] for score in scores]
         self.total += torch.tensor(rows).sum(dim=0).to(self.total)
         self.count += len(rows)

@@ -1,5 +1,8 @@
 """sacreBLEU and chrF."""
 
+from collections.abc import Sequence
+from itertools import zip_longest
+
 from sacrebleu import corpus_bleu
 from sacrebleu.metrics import CHRF
 
@@ -21,9 +24,13 @@ class SacreBLEU(GatheredMetric):
         self.tokenize = tokenize
         self.lowercase = lowercase
 
-    def score(self, predictions: list[str], references: list[str]) -> dict[str, float]:
-        """Score texts against one reference each."""
+    def score(
+        self, predictions: list[str], references: Sequence[str | Sequence[str]]
+    ) -> dict[str, float]:
+        """Score texts against one reference each, or several: sacrebleu takes any number."""
+        listed = [[one] if isinstance(one, str) else one for one in references]
+        streams = list(zip_longest(*listed))  # the first of each, the second of each or None, …
         options = {"tokenize": self.tokenize} if self.tokenize else {}
-        bleu = corpus_bleu(predictions, [references], lowercase=self.lowercase, **options)
-        chrf = CHRF(lowercase=self.lowercase).corpus_score(predictions, [references])
+        bleu = corpus_bleu(predictions, streams, lowercase=self.lowercase, **options)
+        chrf = CHRF(lowercase=self.lowercase).corpus_score(predictions, streams)
         return {"bleu": bleu.score, "chrf": chrf.score}

@@ -23,7 +23,8 @@ class Seq2SeqTask(Task):
     """Token-level cross-entropy in training, generated text in evaluation.
 
     Predictions: `prediction`, `reference` where there is one, and `gen_len`, the tokens that were
-    generated.
+    generated. A reference is a text, or a list of texts where the data has several; the loss is
+    then that of the first.
     """
 
     auto_class = AutoModelForSeq2SeqLM

@@ -39,6 +39,7 @@ class MultipleChoice(Shape):
 
     roles = ("context", "question", "endings", "ending_labels", "label")
     text_roles = ("context", "question", "endings")
+    distinct_roles = ("context", "question")
     # an opening that all the endings share, and what a row's label calls each of them
     optional_roles = ("question", "ending_labels")
     targets = ("ending_labels", "label")

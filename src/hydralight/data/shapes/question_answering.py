@@ -35,7 +35,7 @@ class QuestionAnswering(Shape):
     doc_stride: NotNegative = 128
 
     roles = ("id", "question", "context", "answers")
-    text_roles = ("question", "context")
+    text_roles = distinct_roles = ("question", "context")
     targets = ("answers",)
     optional_roles = ("id",)
     unfold = staticmethod(unfold)

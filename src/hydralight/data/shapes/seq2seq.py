@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hydralight.config.ranges import Positive
 from hydralight.data.padding import pad, pad_inputs, width_of
+from hydralight.data.references import firsts, is_list, one_is_trained_on, references
 from hydralight.data.roles import Where, check_texts
 from hydralight.data.shape import Batch, Columns, Purpose, Row, Shape
 from hydralight.data.tokens import encode_texts
@@ -21,7 +22,8 @@ class Seq2Seq(Shape):
     """A source and a target.
 
     A batch holds `input_ids` and `attention_mask` (batch, source length) and `labels`
-    (batch, target length, -100 where padded), each as long as its longest row.
+    (batch, target length, -100 where padded), each as long as its longest row. Where a row has
+    several references, `labels`, and so the loss, are of the first one; the metrics read all.
 
     Args:
         max_source_length: In tokens; longer sources fall under `too_long`.
@@ -43,20 +45,26 @@ class Seq2Seq(Shape):
         return self.max_target_length
 
     def prepare(self, rows: Dataset, where: Where) -> Dataset:
-        """Refuse empty texts."""
-        check_texts(rows, self.roles, where)
-        return rows
+        """Refuse empty texts; a target may be a list of references, for an evaluation."""
+        several = is_list(rows, self.target)
+        check_texts(rows, [self.source] if several else self.roles, where)
+        return references(rows, self.target, where) if several else rows
+
+    def check_trainable(self, rows: Dataset, where: Where) -> None:
+        """Refuse several references: training takes one target."""
+        if is_list(rows, self.target):
+            raise UserError(one_is_trained_on(self.target, where))
 
     def encode(
         self, rows: Columns, indices: list[int], processor: Any, purpose: Purpose
     ) -> Columns:
-        """Tokenize sources, and targets where there are any."""
+        """Tokenize sources, and targets where there are any; of several references the first."""
         sources = [self.source_prefix + text for text in rows[self.source]]
         encoded, too_long = encode_texts(processor, sources, max_length=self.max_source_length)
         columns: Columns = {"input_ids": encoded["input_ids"]}
         if self.target in rows:
             targets, target_too_long = encode_texts(
-                processor, text_target=rows[self.target], max_length=self.max_target_length
+                processor, text_target=firsts(rows[self.target]), max_length=self.max_target_length
             )
             columns["labels"] = targets["input_ids"]
             columns["target_length"] = [len(ids) for ids in targets["input_ids"]]
@@ -91,7 +99,7 @@ class Summarization(Seq2Seq):
     """Texts and their summaries."""
 
     roles = ("text", "summary")
-    text_roles = ("text", "summary")
+    text_roles = distinct_roles = ("text", "summary")
     targets = ("summary",)
     source = "text"
     target = "summary"
@@ -111,7 +119,7 @@ class Translation(Seq2Seq):
     target_lang: str | None = None
 
     roles = ("source", "target")
-    text_roles = ("source", "target")
+    text_roles = distinct_roles = ("source", "target")
     targets = ("target",)
     source = "source"
     target = "target"

@@ -31,7 +31,7 @@ class TextClassification(Labelled):
 
     roles = ("text", "text_pair", "label")
     optional_roles = ("text_pair",)
-    text_roles = ("text", "text_pair")
+    text_roles = distinct_roles = ("text", "text_pair")
 
     def encode(
         self, rows: Columns, indices: list[int], processor: Any, purpose: Purpose

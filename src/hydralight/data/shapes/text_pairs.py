@@ -28,7 +28,7 @@ class TextPairs(Shape):
     max_length: Positive = 128
 
     roles = ("anchor", "positive")
-    text_roles = ("anchor", "positive")
+    text_roles = distinct_roles = ("anchor", "positive")
     targets = ("positive",)
 
     def prepare(self, rows: Dataset, where: Where) -> Dataset:
