@@ -13,14 +13,16 @@ from typing import Any
 
 from hydra._internal import hydra as hydra_module
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import CachingConfigRepository
+from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.default_element import ResultDefault
 from hydra.core.object_type import ObjectType
-from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.override_parser.types import Override
 from hydra.plugins.config_source import ConfigSource
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from hydralight.config.opening import open_keys
 from hydralight.config.project import config_dirs
 from hydralight.config.typed import Typed
 from hydralight.errors import UserError
@@ -40,8 +42,6 @@ OWN_KEYS += ("input", "output")
 TYPED_SOURCES = ("command-line", "hydra.searchpath")
 # What Hydra writes down of a composition, and the mode, which it checks itself.
 RECORDS = ("hydra.overrides", "hydra.runtime.choices", "hydra.mode")
-# Their keys are the user's, or too many for YAML: what is not there is added without a plus sign.
-OPEN = ("data.reader", "data.columns", "data.splits", "data.extra_eval", "data.mix")
 
 
 class Loader(ConfigLoaderImpl):
@@ -57,6 +57,7 @@ class Loader(ConfigLoaderImpl):
         super().__init__(config_search_path)
         self.typed = type(self).typed  # of the instance, as pickles leave out what the class has
         self._trusted: dict[tuple[str, ...], dict[str, Any]] = {}
+        self._applied: list[Override] = []
 
     def _load_configuration(  # type: ignore[override]
         self, config_name: str | None, overrides: list[str], run_mode: RunMode, **options: Any
@@ -111,17 +112,23 @@ class Loader(ConfigLoaderImpl):
         repo: CachingConfigRepository,
     ) -> None:
         super()._process_config_searchpath(config_name, parsed_overrides, repo)
-        _open(parsed_overrides)  # all that Hydra applies has come this way; its record has not
+        self._applied = parsed_overrides  # what Hydra applies; its record is another list
         _refuse_our_names(repo.get_sources())
 
+    def _compose_config_from_defaults_list(
+        self, defaults: list[ResultDefault], repo: IConfigRepository
+    ) -> DictConfig:
+        composed = super()._compose_config_from_defaults_list(defaults, repo)
+        values = [
+            o for o in self._applied if not (_is_choice(o) and repo.group_exists(o.key_or_group))
+        ]
+        open_keys(composed, values)
+        return composed
 
-def _open(overrides: list[Override]) -> None:
-    """Let `data.reader.format=csv` add a key."""
-    for override in overrides:
-        key, plain = override.key_or_group, override.type is OverrideType.CHANGE
-        inside = any(_within(key, mapping) for mapping in OPEN)
-        if plain and inside and (key not in OPEN or isinstance(override.value(), dict)):
-            override.type = OverrideType.FORCE_ADD
+
+def _is_choice(override: Override) -> bool:
+    """Whether an override of a group's name chooses a config of it; a mapping is merged into it."""
+    return override.is_sweep_override() or not isinstance(override.value(), dict)
 
 
 def _refuse_our_names(sources: list[ConfigSource]) -> None:
