@@ -1,7 +1,6 @@
 """Evaluate a run's best model, or any checkpoint with a recipe."""
 
 import copy
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from hydralight.building import (
 from hydralight.callbacks.lightning_seams import add_callback
 from hydralight.callbacks.predictions import Predictions
 from hydralight.data.module import DataModule
+from hydralight.runs.as_json import as_json
 from hydralight.runs.begin import check_no_training_is_here
 from hydralight.runs.environment import record_start
 from hydralight.runs.lock import InUse, locked
@@ -65,7 +65,7 @@ def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
             record_start(run_dir, cfg, composed)
         if name == "test" or not own_run:
             keep(run_dir, split, metrics)
-        print(json.dumps(metrics, indent=2))
+        print(as_json(metrics, indent=2))
     return metrics
 
 
@@ -117,7 +117,7 @@ def test_best(trainer: Trainer, task: Task, data: DataModule, run_dir: Path) -> 
     metrics = run_trainer(trainer, task, data, "test")
     if trainer.is_global_zero:
         update_metrics(run_dir, test=metrics)
-        print(json.dumps(metrics, indent=2))
+        print(as_json(metrics, indent=2))
 
 
 def new_data(cfg: DictConfig, run_dir: Path) -> bool:
