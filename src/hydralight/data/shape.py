@@ -118,6 +118,10 @@ class Shape(ABC):
     ) -> None:
         """Do to a row, in place, whatever is random per example (masking, augmentation)."""
 
+    def picture(self, row: Row) -> Any:
+        """Return an encoded row as a picture (PIL), where it is an image that no file holds."""
+        return None
+
     @abstractmethod
     def pad(
         self,

@@ -1,8 +1,8 @@
 """JSON that any reader takes: it has no word for numbers that are not finite.
 
-In a record they are the texts `NaN`, `Infinity` and `-Infinity`, as in the JSON of protocol buffers,
-and are numbers again when it is read. In rows of predictions, whose texts may be anything, they are
-null.
+In a record they are the texts `NaN`, `Infinity` and `-Infinity`, as in the JSON of protocol
+buffers, and are numbers again when it is read. In rows of predictions, whose texts may be anything,
+they are null.
 """
 
 import json

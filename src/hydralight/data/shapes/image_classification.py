@@ -84,6 +84,13 @@ class ImageClassification(Labelled):
         row["image"] = row["image"]["path"]
         row["pixel_values"] = processor(image, return_tensors="pt")["pixel_values"][0]
 
+    def picture(self, row: Row) -> Image.Image | None:
+        """Return the image, where it is in the data and in no file of its own."""
+        image = row["image"]
+        if image["path"] and Path(image["path"]).is_file():
+            return None
+        return open_image(image, self.white)
+
     def pad(
         self,
         rows: Sequence[Row],
