@@ -16,7 +16,6 @@ from hydralight.config.ranges import Positive
 from hydralight.progress import console, short
 from hydralight.runs.files import replacing
 
-
 MOST_PIXELS = 256  # of either side of a picture that is kept
 
 

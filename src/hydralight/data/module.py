@@ -154,6 +154,8 @@ class DataModule(LightningDataModule):
 
     def _encode(self, split: str, rows: Dataset, purpose: Purpose) -> None:
         self.load_processor()
+        if split == "train":
+            self.shape.compare(rows, self.processor)
         self._encoded[split], self.too_long_counts[split] = self.encoding.encode(
             rows, self.shape, self.processor, self._processor_key, purpose, split
         )

@@ -78,6 +78,9 @@ class Shape(ABC):
         """Return the tokenizer or image processor ready for the task, or refuse it."""
         return processor
 
+    def compare(self, rows: Dataset, processor: Any) -> None:  # noqa: B027
+        """Warn where the tokenizer or image processor takes much away from training rows."""
+
     # ------------------------------------------------------------ encoding
 
     @abstractmethod
