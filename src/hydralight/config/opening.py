@@ -78,7 +78,9 @@ def _deepest(cfg: DictConfig, parts: list[str]) -> tuple[int, Node]:
     for place, part in enumerate(parts):
         if node._is_none() or node._is_missing() or node._is_interpolation():
             return (place, DictConfig({})) if not node._is_interpolation() else (len(parts), node)
-        child = node._get_node(part) if isinstance(node, DictConfig) else None
+        child = (
+            node._get_node(part, validate_access=False) if isinstance(node, DictConfig) else None
+        )
         if not isinstance(child, Node):
             return (len(parts) if isinstance(node, ListConfig) else place), node
         node = child
