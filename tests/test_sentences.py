@@ -89,7 +89,11 @@ def commands():
             lines = [f"python train.py {x}" if x.startswith("experiment=") else x for x in lines]
         for line in lines:
             command = COMMAND.match(line)
-            if command and path.suffix != ".py" and not re.search(r"<|…|=mine|=best\b|resume=|run=", line):
+            if (
+                command
+                and path.suffix != ".py"
+                and not re.search(r"<|…|=mine|=best\b|resume=|run=", line)
+            ):
                 yield path.name, shlex.split(command[1].replace('\\"', '"'), comments=True)
 
 
