@@ -39,7 +39,7 @@ def test_gradient_is_that_of_the_mean_over_targets(bart_cnn, articles, monkeypat
     def record(task, *args, **kwargs):
         original(task, *args, **kwargs)
         seen["ours"] = [p.grad.clone() for p in task.model.parameters()]
-        batch = task.trainer.datamodule.first_batch("train", 5)
+        batch = task.trainer.datamodule.sample_batch("train", 5)
         task.model.zero_grad()
         loss_sum, weight = token_cross_entropy(task(batch).logits, batch["labels"])
         assert weight == (batch["labels"] != -100).sum()

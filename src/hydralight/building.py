@@ -153,7 +153,7 @@ def own_source(node: Any, keys: Mapping[str, Any]) -> Callable[[], Any]:
     signature = inspect.signature(made).parameters
     for name in accepted.keys() - taken.keys() - node.keys():
         if signature[name].default is inspect.Parameter.empty:
-            raise UserError(f"data.source={node['_target_']} needs '{name}': give +data.{name}=…")
+            raise UserError(f"data.source={node['_target_']} needs '{name}': give data.{name}=…")
     source = built(OmegaConf.create({"data": {"source": {**taken, **node, **later}}}).data.source)
     if not callable(source):
         raise UserError(

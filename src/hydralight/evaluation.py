@@ -1,7 +1,6 @@
 """Evaluate a run's best model, or any checkpoint with a recipe."""
 
 import copy
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,11 @@ from hydralight.building import (
 from hydralight.callbacks.lightning_seams import add_callback
 from hydralight.callbacks.predictions import Predictions
 from hydralight.data.module import DataModule
+from hydralight.runs.as_json import as_json
 from hydralight.runs.begin import check_no_training_is_here
 from hydralight.runs.environment import record_start
 from hydralight.runs.lock import InUse, locked
+from hydralight.runs.overrides import typed_keys
 from hydralight.runs.run import Run, update_metrics
 from hydralight.tasks.task import Task
 
@@ -40,17 +41,19 @@ def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
     """
     composed = copy.deepcopy(cfg)
     prepare(cfg)
-    split = str(cfg.get("split") or "validation")
     own_run = bool(cfg.get("run"))
+    split = asked_split(cfg, run_dir)
     use_trained_model(cfg, run_dir)
     if not own_run:
         check_no_training_is_here(run_dir)
     name = split
     if own_run and new_data(cfg, run_dir):
         name = f"{split}-other"
-        if isinstance(cfg.data.path, str):
-            name = f"{split}-{Path(cfg.data.path).name.split('.')[0]}"
-            cfg.data.path = {split: cfg.data.path}
+        path = cfg.data.path
+        path = path.get(split) if isinstance(path, DictConfig) else path
+        if isinstance(path, str):
+            name = f"{split}-{Path(path).name.split('.')[0]}"
+            cfg.data.path = {split: path}
     task, data = build_task(cfg), build_data(cfg)
     data.validation_split = split
     data.only_columns = own_run
@@ -62,8 +65,28 @@ def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
             record_start(run_dir, cfg, composed)
         if name == "test" or not own_run:
             keep(run_dir, split, metrics)
-        print(json.dumps(metrics, indent=2))
+        print(as_json(metrics, indent=2))
     return metrics
+
+
+def asked_split(cfg: DictConfig, run_dir: Path) -> str:
+    """Return the split that is to be evaluated: `test` where `data.path` has been given it alone.
+
+    What `split` says goes before; else it is the validation split.
+    """
+    if "split" in typed_keys(None) and cfg.get("split"):
+        return str(cfg.split)
+    path = cfg.data.get("path")
+    own = OmegaConf.select(Run(run_dir).config, "data.path") if cfg.get("run") else None
+    before = own if isinstance(own, DictConfig) else {}
+    given = path if isinstance(path, DictConfig) else {}
+    new = [
+        split for split in given if given[split] is not None and given[split] != before.get(split)
+    ]
+    if new != ["test"]:
+        return "validation"
+    log.info("split=test, as data.path names it alone")
+    return "test"
 
 
 def keep(run_dir: Path, split: str, metrics: dict[str, float]) -> None:
@@ -94,7 +117,7 @@ def test_best(trainer: Trainer, task: Task, data: DataModule, run_dir: Path) -> 
     metrics = run_trainer(trainer, task, data, "test")
     if trainer.is_global_zero:
         update_metrics(run_dir, test=metrics)
-        print(json.dumps(metrics, indent=2))
+        print(as_json(metrics, indent=2))
 
 
 def new_data(cfg: DictConfig, run_dir: Path) -> bool:

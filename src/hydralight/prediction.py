@@ -1,7 +1,6 @@
 """Predict with a run's best model, or with any checkpoint and a recipe."""
 
 import copy
-import json
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -16,6 +15,7 @@ from hydralight.building import (
 )
 from hydralight.callbacks.predictions import write_json_lines
 from hydralight.errors import UserError
+from hydralight.runs.as_json import row_as_json
 from hydralight.runs.begin import check_no_training_is_here
 from hydralight.runs.environment import record_start
 from hydralight.tasks.data import PredictedRows
@@ -60,5 +60,5 @@ def predict(cfg: DictConfig, run_dir: Path) -> PredictedRows:
         write_json_lines(Path(str(output)).expanduser(), rows)
     else:
         for row in rows:
-            print(json.dumps(row, ensure_ascii=False), flush=True)
+            print(row_as_json(row), flush=True)
     return rows

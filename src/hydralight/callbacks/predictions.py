@@ -1,12 +1,12 @@
 """Writes what evaluation and prediction return."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from hydralight.runs.as_json import row_as_json
 from hydralight.runs.files import replacing, told
 
 
@@ -59,4 +59,4 @@ def write_json_lines(path: Path, rows: list[dict[str, Any]]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     stream = path.exists() and not path.is_file()
     with told(path), path.open("w", encoding="utf-8") if stream else replacing(path) as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        file.writelines(row_as_json(row) + "\n" for row in rows)

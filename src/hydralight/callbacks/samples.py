@@ -14,10 +14,16 @@ from hydralight.callbacks.lightning_seams import datamodule_of
 from hydralight.callbacks.predictions import write_json_lines
 from hydralight.config.ranges import Positive
 from hydralight.progress import console, short
+from hydralight.runs.files import replacing
+
+MOST_PIXELS = 256  # of either side of a picture that is kept
 
 
 class Samples(Callback):
-    """Predicts the first validation examples, prints them, and writes them as JSON lines.
+    """Predicts a few validation examples, prints them, and writes them as JSON lines.
+
+    They are the first; where they have labels, the first of each. `image` is the file of the data,
+    or one in `images/` beside the lines.
 
     Args:
         dirpath: Folder of the files, `step-<n>.jsonl`.
@@ -53,21 +59,36 @@ class Samples(Callback):
         if not trainer.is_global_zero or not trainer.limit_val_batches:
             return
         datamodule = datamodule_of(trainer)
-        batch = datamodule.first_batch(datamodule.validation_split, self.num_samples)
+        batch = datamodule.sample_batch(datamodule.validation_split, self.num_samples)
+        pictures = batch.pop("picture", [])
         batch = pl_module.transfer_batch_to_device(batch, pl_module.device, 0)
         training = pl_module.training
         pl_module.eval()
         with torch.no_grad(), isolate_rng(), trainer.precision_plugin.forward_context():
             rows = pl_module.predict_step(batch)
         pl_module.train(training)
+        for row, picture in zip(rows, pictures, strict=False):
+            if picture is not None:
+                row["image"] = self.keep(picture, row["row"])
         write_json_lines(self.dirpath / f"step-{trainer.global_step:08d}.jsonl", rows)
         self.print(rows, pl_module.sample_columns, when)  # type: ignore[arg-type]
+
+    def keep(self, picture: Any, row: int) -> str:
+        """Write a picture that no file of the data holds, and return its path from `dirpath`."""
+        path = self.dirpath / "images" / f"{row}.png"
+        if not path.is_file():
+            picture.thumbnail((MOST_PIXELS, MOST_PIXELS))
+            with replacing(path, "wb") as file:
+                picture.save(file, "PNG")
+        return path.relative_to(self.dirpath).as_posix()
 
     def print(self, rows: list[dict], names: Sequence[str], when: str) -> None:
         """Print predictions and references as a table, no wider than it needs to be."""
         columns = [name for name in names if name in rows[0]]
         share = console().width // len(columns) - 3  # of a line
-        cells = [[self.cell(row[column], share) for column in columns] for row in rows]
+        cells = [
+            [self.cell(shown(row[column], column), share) for column in columns] for row in rows
+        ]
         several_lines = any(len(cell) > share for line in cells for cell in line)
         title = f"Samples {when}"
         table = Table(*columns, title=title, title_justify="left", show_lines=several_lines)
@@ -83,3 +104,8 @@ class Samples(Callback):
         text = (" | " if any(" " in word for word in words) else " ").join(words)
         room = max(10, min(self.max_chars, 5 * share))
         return Text(text if len(text) <= room else f"{text[: room - 1]}…")  # no markup
+
+
+def shown(value: Any, column: str) -> Any:
+    """Return what a table shows of a value: of an image, its file with the folder that it is in."""
+    return "/".join(Path(value).parts[-2:]) if column == "image" and value else value

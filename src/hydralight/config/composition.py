@@ -14,14 +14,16 @@ from typing import Any
 
 from hydra._internal import hydra as hydra_module
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import CachingConfigRepository
+from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.default_element import ResultDefault
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.plugins.config_source import ConfigSource
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from hydralight.config.opening import open_keys
 from hydralight.config.project import config_dirs, look_from
 from hydralight.config.typed import Typed
 from hydralight.errors import UserError
@@ -41,9 +43,6 @@ OWN_KEYS += ("input", "output", "format")
 TYPED_SOURCES = ("command-line", "hydra.searchpath")
 # What Hydra writes down of a composition, and the mode, which it checks itself.
 RECORDS = ("hydra.overrides", "hydra.runtime.choices", "hydra.mode")
-# Their keys are the user's, or too many for YAML: what is not there is added without a plus sign.
-OPEN: tuple[str, ...] = ("data.reader", "data.columns", "data.columns_by_split", "data.splits")
-OPEN += ("data.extra_eval", "data.mix")
 WHOLE = ("data.labels", "data.path")  # which may be lists or mappings
 
 
@@ -62,7 +61,7 @@ class Loader(ConfigLoaderImpl):
         self.typed = type(self).typed  # of the instance, as pickles leave out what the class has
         self.place = os.getcwd()
         self._trusted: dict[tuple[str, ...], dict[str, Any]] = {}
-        self._whole: dict[str, type] = {}
+        self._applied: list[Override] = []
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -121,27 +120,27 @@ class Loader(ConfigLoaderImpl):
         repo: CachingConfigRepository,
     ) -> None:
         super()._process_config_searchpath(config_name, parsed_overrides, repo)
-        _open(parsed_overrides)  # all that Hydra applies has come this way; its record has not
-        self._whole = {o.key_or_group: type(o.value()) for o in parsed_overrides if _is_whole(o)}
+        self._applied = parsed_overrides  # what Hydra applies; its record is another list
         _refuse_our_names(repo.get_sources())
 
-    def _compose_config_from_defaults_list(self, defaults: Any, repo: Any) -> DictConfig:
-        """Let a mapping that is typed take the place of a list, and a list that of a mapping."""
-        cfg = super()._compose_config_from_defaults_list(defaults, repo)
-        for key, kind in self._whole.items():
+    def _compose_config_from_defaults_list(
+        self, defaults: list[ResultDefault], repo: IConfigRepository
+    ) -> DictConfig:
+        composed = super()._compose_config_from_defaults_list(defaults, repo)
+        values = [
+            o for o in self._applied if not (_is_choice(o) and repo.group_exists(o.key_or_group))
+        ]
+        for key, kind in {o.key_or_group: type(o.value()) for o in values if _is_whole(o)}.items():
             other = ListConfig if kind is dict else DictConfig
-            if isinstance(OmegaConf.select(cfg, key), other):  # which Hydra would merge
-                OmegaConf.update(cfg, key, None)
-        return cfg
+            if isinstance(OmegaConf.select(composed, key), other):  # which Hydra would merge
+                OmegaConf.update(composed, key, None)
+        open_keys(composed, values)
+        return composed
 
 
-def _open(overrides: list[Override]) -> None:
-    """Let `data.reader.format=csv` add a key."""
-    for override in overrides:
-        key, plain = override.key_or_group, override.type is OverrideType.CHANGE
-        inside = any(_within(key, mapping) for mapping in OPEN)
-        if plain and inside and (key not in OPEN or isinstance(override.value(), dict)):
-            override.type = OverrideType.FORCE_ADD
+def _is_choice(override: Override) -> bool:
+    """Whether an override of a group's name chooses a config of it; a mapping is merged into it."""
+    return override.is_sweep_override() or not isinstance(override.value(), dict)
 
 
 def _is_whole(override: Override) -> bool:

@@ -1,7 +1,7 @@
 """Exceptions in the one sentence that a user is shown."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
 from omegaconf import DictConfig
@@ -16,6 +16,8 @@ OUT_OF_MEMORY = (
     "trainer.accumulate_grad_batches the optimizer sees as many examples) or the lengths in "
     "data.*, or set model.gradient_checkpointing=true."
 )
+# Of what reads files, and not of `data` itself.
+OF_THE_READER = ("format", "sep", "delimiter", "quoting", "encoding", "column_names", "sample_by")
 
 
 def explain(error: BaseException, cfg: DictConfig | None = None) -> str | None:
@@ -76,9 +78,10 @@ def _composition_error(error: ConfigCompositionException) -> str:
     missing = getattr(error, "missing_cfg_file", None)
     if missing is not None:
         group, _, choice = missing.rpartition("/")
-        options = sorted(getattr(error, "options", None) or ())
         if not group:
             return _line(str(error))
+        files = [path for folder in config_dirs() for path in (folder / group).glob("*.yaml")]
+        options = sorted(getattr(error, "options", None) or {path.stem for path in files})
         near = did_you_mean(choice, options)
         return f"there is no '{choice}' in configs/{group}{near} (there are: {', '.join(options)})"
     unmatched = re.match(r"Could not override '([^'@]+)'\.\s+No match", str(error))
@@ -95,15 +98,30 @@ def _composition_error(error: ConfigCompositionException) -> str:
             known = [str(key) for key in parent]
             key = str(cause.key)
             if key not in known:
-                at = f" in '{parent._get_full_key(None)}'" if parent._get_full_key(None) else ""
-                near = did_you_mean(key, known)
-                return f"there is no key '{key}'{at}{near} ({_where_it_is(cause.full_key)})"
+                at = parent._get_full_key(None)
+                return no_key(key, at, known, f"to add one, write +{cause.full_key}=…")
         return f"{where}: {_line(str(cause))}"
     return " ".join(str(error).split())
 
 
+def no_key(key: str, at: str, known: Iterable[str], advice: str = "") -> str:
+    """Return the sentence for a key that is not there.
+
+    Args:
+        key: The key.
+        at: What it is not in; nothing for the root.
+        known: The keys that there are.
+        advice: What to do; nothing where "did you mean" is all.
+    """
+    advice = _where_it_is(f"{at}.{key}") or advice
+    where = f" in '{at}'" if at else ""
+    return f"there is no key '{key}'{where}{did_you_mean(key, known)}" + (
+        f" ({advice})" if advice else ""
+    )
+
+
 def _where_it_is(key: str) -> str:
-    """Say which recipes to choose from, where another choice of the group has a key."""
+    """Say which recipes, or which file of the group, have a key."""
     group, _, name = key.partition(".")
     files = [path for folder in config_dirs() for path in (folder / group).glob("*.yaml")]
     of_a_recipe = group in ("data", "task")
@@ -112,7 +130,11 @@ def _where_it_is(key: str) -> str:
     ):
         recipes = sorted({path.stem for f in config_dirs() for path in f.glob("experiment/*.yaml")})
         return f"other recipes have it: choose one by experiment=…, of {', '.join(recipes)}"
-    return f"to add one, write +{key}=…"
+    if group == "data" and name in OF_THE_READER:
+        return f"it is an option of the reader of files: data.reader.{name}=…"
+    if group in ("callbacks", "logger") and any(path.stem == name for path in files):
+        return f"{group}={name} adds it"
+    return ""
 
 
 def _raised_in(error: BaseException) -> str:

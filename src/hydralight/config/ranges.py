@@ -1,7 +1,8 @@
 """Whether values are of the types, and in the ranges, that arguments are annotated with.
 
-An argument says its range itself: `fold: NotNegative | None`, `Annotated[float, Gt(0)]`. What
-libraries take without a word is said for them in `LIBRARY`.
+An argument says its range itself: `fold: NotNegative | None`, `Annotated[float, Gt(0)]`; a text
+among the annotations says in words what it should be. What libraries take without a word is said
+for them in `LIBRARY`.
 """
 
 import math
@@ -247,7 +248,8 @@ def _at(value: Any, place: str) -> Any:
 def _alternatives(hint: Any) -> list[str]:
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        return _alternatives(parts[0])
+        words = [part for part in parts[1:] if isinstance(part, str)]
+        return words or _alternatives(parts[0])
     if origin is Literal:
         return [str(part) for part in parts]
     if origin in (typing.Union, types.UnionType):

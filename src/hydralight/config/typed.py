@@ -32,7 +32,7 @@ class Typed:
         return {
             leaf
             for override in self.overrides
-            for leaf in _leaves(override.key_or_group, override.value())
+            for leaf in leaves_of(override.key_or_group, override.value())
         }
 
     def holds(self, override: Override) -> bool:
@@ -50,9 +50,10 @@ class Typed:
         return bool(given) and what in (given[-1] if isinstance(given[-1], list) else [given[-1]])
 
 
-def _leaves(path: str, value: Any) -> Iterator[str]:
+def leaves_of(path: str, value: Any) -> Iterator[str]:
+    """Yield the dotted keys of the values that a mapping holds, or the key of another value."""
     if isinstance(value, dict):
         for key, child in value.items():
-            yield from _leaves(f"{path}.{key}", child)
+            yield from leaves_of(f"{path}.{key}", child)
     else:
         yield path

@@ -28,6 +28,7 @@ from hydralight.data.same import check_same, rows_of
 from hydralight.data.shape import Batch, Purpose, Row, Shape
 from hydralight.data.source import SPLITS, Source
 from hydralight.data.splits import Splits
+from hydralight.data.spread import spread
 from hydralight.errors import UserError
 from hydralight.progress import waiting
 
@@ -160,6 +161,8 @@ class DataModule(LightningDataModule):
 
     def _encode(self, split: str, rows: Dataset, purpose: Purpose) -> None:
         self.load_processor()
+        if split == "train":
+            self.shape.compare(rows, self.processor)
         self._encoded[split], self.too_long_counts[split] = self.encoding.encode(
             rows, self.shape, self.processor, self._processor_key, purpose, split
         )
@@ -317,10 +320,16 @@ class DataModule(LightningDataModule):
             purpose=purpose,
         )
 
-    def first_batch(self, split: str, num_rows: int) -> Batch:
-        """Return the first rows of an encoded split as one batch."""
-        rows = EpochRows(self.encoded(split))
-        return self.collate(rows.__getitems__([(0, i) for i in range(min(num_rows, len(rows)))]))
+    def sample_batch(self, split: str, num_rows: int) -> Batch:
+        """Return a few rows of an encoded split as one batch: of several classes, or the first.
+
+        Where an example has a picture, `picture` is a list of them.
+        """
+        encoded = self.encoded(split)
+        rows = EpochRows(encoded).__getitems__([(0, i) for i in spread(encoded, num_rows)])
+        pictures = [self.shape.picture(row) for row in rows]
+        shown: Batch = {"picture": pictures} if any(pictures) else {}
+        return {**self.collate(rows), **shown}
 
     def _eval_loader(self, split: str) -> DataLoader:
         limit: int | float | None = 1.0

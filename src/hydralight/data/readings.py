@@ -40,7 +40,8 @@ def readings(
     files, kind = _files(source, split)
     reader = source.reader or {}
     tables = kind == "csv"
-    if tables and "column_names" not in reader and headless(rows):
+    unnamed = tables and "column_names" not in reader and headless(rows)
+    if unnamed and (len(rows.column_names) > 1 or not files):
         yield _named(rows)
     elif len(rows.column_names) > 1 or not files or kind not in ("csv", "text"):
         yield {}, rows
@@ -56,7 +57,7 @@ def readings(
                 continue
             named, other = _named(other) if headless(other) else ({}, other)
             yield {**change, **named}, other
-        yield {}, rows
+        yield _named(rows) if unnamed else ({}, rows)
 
 
 def check_names(source: "Source", split: str, rows: Dataset, roles: Collection[str]) -> None:

@@ -13,7 +13,12 @@ from datasets import Dataset
 from hydralight.config.ranges import Text
 from hydralight.errors import UserError, count
 
-ColumnNames = Mapping[str, Text | Annotated[Sequence[Text], MinLen(1)] | None]
+ColumnName = Annotated[
+    str,
+    MinLen(1),
+    "the name of a column (data.reader.column_names gives names where a file has none)",
+]
+ColumnNames = Mapping[str, ColumnName | Annotated[Sequence[Text], MinLen(1)] | None]
 
 
 @dataclass(frozen=True)
@@ -70,8 +75,12 @@ def check_is_text(dataset: Dataset, role: str, where: Where) -> None:
         raise UserError(f"{where}, row 1: the {role} (column '{column}') is empty.")
     item = getattr(feature, "feature", None)
     if not isinstance(column, str):
-        how = f"data.columns={{{role}: '{' '.join(f'{{{name}}}' for name in column)}'}} joins them"
-    elif any(sign in column for sign in "[{"):
+        joined = " ".join(f"{{{name}}}" for name in column)
+        raise UserError(
+            f"{where}: data.columns.{role}=[{', '.join(column)}] is a list of columns, and the "
+            f"{role} is a text: 'data.columns={{{role}: \"{joined}\"}}' joins them."
+        )
+    if any(sign in column for sign in "[{"):
         how = "name what is text in them"
     elif isinstance(item, Mapping):
         fields = [name for name, one in item.items() if is_text(one)] or list(item)

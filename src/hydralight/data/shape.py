@@ -99,6 +99,9 @@ class Shape(ABC):
         """Return the tokenizer or image processor ready for the task, or refuse it."""
         return processor
 
+    def compare(self, rows: Dataset, processor: Any) -> None:  # noqa: B027
+        """Warn where the tokenizer or image processor takes much away from training rows."""
+
     # ------------------------------------------------------------ encoding
 
     @abstractmethod
@@ -138,6 +141,10 @@ class Shape(ABC):
         self, row: Row, rng: np.random.Generator, processor: Any, purpose: Purpose
     ) -> None:
         """Do to a row, in place, whatever is random per example (masking, augmentation)."""
+
+    def picture(self, row: Row) -> Any:
+        """Return an encoded row as a picture (PIL), where it is an image that no file holds."""
+        return None
 
     @abstractmethod
     def pad(

@@ -10,6 +10,8 @@ from typing import Any
 
 import xxhash
 
+from hydralight.runs.as_json import as_json, unspelled
+
 KEY = "own_checksum"  # of a JSON record; a YAML record has a comment as its first line
 LABEL = "xxh3_128 of the rest: "
 
@@ -28,7 +30,7 @@ def checksum_of(values: Any) -> str:
 
 def sealed_json(content: Any) -> str:
     """Return a mapping, or a list as the `values` of one, as the text of a sealed record."""
-    values = json.loads(json.dumps(content if isinstance(content, dict) else {"values": content}))
+    values = json.loads(as_json(content if isinstance(content, dict) else {"values": content}))
     return json.dumps({**values, KEY: LABEL + checksum_of(values)}, indent=2) + "\n"
 
 
@@ -38,14 +40,15 @@ def unsealed_json(text: str) -> Any:
     Raises:
         ValueError: it is no JSON, or not what was written.
     """
-    content = json.loads(text)
+    content = json.loads(text)  # also the bare NaN that earlier versions wrote
     if not isinstance(content, dict):
-        return content
+        return unspelled(content)
     if KEY not in content and not any(str(value).startswith(LABEL) for value in content.values()):
-        return content
+        return unspelled(content)
     # the records of checkpoints once had it without the label
     if str(content.pop(KEY, None)).removeprefix(LABEL) != checksum_of(content):
         raise Changed
+    content = unspelled(content)
     return content["values"] if content.keys() == {"values"} else content
 
 

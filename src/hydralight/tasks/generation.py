@@ -15,6 +15,9 @@ from hydralight.errors import UserError, did_you_mean, told
 
 # what a generation returns beside the tokens, and as an object with names
 RETURNED = [name for name in vars(GenerationConfig()) if name.startswith(("output_", "return_"))]
+# what transformers has moved to the hub, whose code is not run here, or takes and does not read
+MOVED = ("num_beam_groups", "diversity_penalty", "penalty_alpha", "dola_layers", "low_memory")
+MOVED += ("constraints", "force_words_ids")
 # what transformers finds out in the middle of a generation, or not at all
 RANGES: dict[str, Any] = {
     "max_new_tokens": Positive,
@@ -53,7 +56,8 @@ def check_generation(values: Mapping[str, Any]) -> None:
     """Check values of the generation config before there is a model.
 
     Raises:
-        UserError: there is no such value, or it is out of its range, or two do not go together.
+        UserError: there is no such value (any more), it is out of its range, or two do not go
+            together.
     """
     config = GenerationConfig()
     known = [name for name in config.to_dict() if name[0] != "_" and name != "transformers_version"]
@@ -62,6 +66,11 @@ def check_generation(values: Mapping[str, Any]) -> None:
             raise UserError(
                 f"generation.{name}: transformers' generation config has no '{name}'"
                 f"{did_you_mean(name, known)}"
+            )
+        if name in MOVED:
+            raise UserError(
+                f"generation.{name}: transformers has moved it to code on the hub, which is not "
+                "run here: leave it out."
             )
         ranges.check(f"generation.{name}", value, RANGES.get(name, Any))
     with told("generation"):

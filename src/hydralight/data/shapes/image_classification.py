@@ -1,6 +1,7 @@
 """Images and their labels."""
 
 import io
+import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,11 @@ from hydralight.data.labels import Labelled, encode_labels
 from hydralight.data.roles import Where
 from hydralight.data.shape import Batch, Columns, Purpose, Row
 from hydralight.errors import UserError, first_line
+
+log = logging.getLogger(__name__)
+
+FEW_PIXELS = 64  # of a side; below, a size is of a recipe for small images
+LOOKED_AT = 16  # images, from all over the data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +62,24 @@ class ImageClassification(Labelled):
                     raise UserError(f"{where}, row {row + 1}: the image {what}.")
         return super().prepare(rows, where)
 
+    def compare(self, rows: Dataset, processor: Any) -> None:
+        """Warn of images that are shrunk to a few pixels, as a recipe for small ones does it."""
+        size = dict(getattr(processor, "size", None) or {})
+        target = min([side for side in size.values() if side] or [FEW_PIXELS])
+        if target >= FEW_PIXELS:  # what pretrained models see
+            return
+        picked = np.unique(np.linspace(0, len(rows) - 1, LOOKED_AT).astype(int))
+        images = [open_image(image, self.white) for image in rows.select(picked)["image"][:]]
+        side = int(np.median([min(image.size) for image in images]))
+        if side >= 2 * target:
+            whole = min(224, side // target * target)
+            log.warning(
+                "the images, of about %d pixels a side, are shrunk to %d: "
+                "'tokenizer.options.size={height: %d, width: %d}' model.config.image_size=%d "
+                "leaves them %d (and a larger model.config.patch_size is quicker)",
+                *(side, target, whole, whole, whole, whole),
+            )
+
     def encode(
         self, rows: Columns, indices: list[int], processor: Any, purpose: Purpose
     ) -> Columns:
@@ -83,6 +107,13 @@ class ImageClassification(Labelled):
                 image = self.augmentation(image)
         row["image"] = row["image"]["path"]
         row["pixel_values"] = processor(image, return_tensors="pt")["pixel_values"][0]
+
+    def picture(self, row: Row) -> Image.Image | None:
+        """Return the image, where it is in the data and in no file of its own."""
+        image = row["image"]
+        if image["path"] and Path(image["path"]).is_file():
+            return None
+        return open_image(image, self.white)
 
     def pad(
         self,

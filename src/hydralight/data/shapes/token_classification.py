@@ -125,7 +125,7 @@ class TokenClassification(Shape):
         if isinstance(pieces, ByteLevel) and not pieces.add_prefix_space:
             raise UserError(
                 "the tokenizer has to put a space before each word: "
-                "+tokenizer.options={add_prefix_space: true}."
+                "tokenizer.options={add_prefix_space: true}."
             )
         return processor
 
