@@ -74,7 +74,8 @@ class Pretrained:
         # perhaps of a run that is at work, and replaces it
         model = steadily(folder, load) if folder.is_dir() else load(folder)
         if isinstance(processor, PreTrainedTokenizerBase):
-            if len(processor) > model.get_input_embeddings().num_embeddings:
+            embeddings: Any = model.get_input_embeddings()
+            if len(processor) > embeddings.num_embeddings:
                 model.resize_token_embeddings(len(processor))
             for one in (model.config, getattr(model, "generation_config", None)):
                 if one is not None and getattr(one, "pad_token_id", None) is None:

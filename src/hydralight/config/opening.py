@@ -62,7 +62,7 @@ def _check_kind(cfg: DictConfig, override: Override) -> None:
     if depth < len(parts):
         if not isinstance(node, DictConfig | ListConfig):
             raise UserError(
-                f"{at}={node._value()} is a single value, and has no key '{parts[depth]}': give "
+                f"{at}={node} is a single value, and has no key '{parts[depth]}': give "
                 f"it whole, {at}=…"
             )
     elif isinstance(node, DictConfig) and isinstance(value, list):
@@ -88,7 +88,7 @@ def _deepest(cfg: DictConfig, parts: list[str]) -> tuple[int, Node]:
 
 
 def _typed_targets(key: str, value: object) -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     if isinstance(value, dict):
         for name, child in value.items():
             found |= _typed_targets(f"{key}.{name}", child)

@@ -129,7 +129,7 @@ def _of_function(node: ast.FunctionDef) -> tuple[frozenset[str], bool]:
     popped = set()
     if arguments.kwarg is not None:
         for call in ast.walk(node):
-            if isinstance(call, ast.Call) and isinstance((call.args or [None])[0], ast.Constant):
+            if isinstance(call, ast.Call) and call.args and isinstance(call.args[0], ast.Constant):
                 taken = ast.unparse(call.func) == f"{arguments.kwarg.arg}.pop"
                 popped |= {ast.literal_eval(call.args[0])} if taken else set()
     return frozenset(names | popped), arguments.kwarg is not None and not popped

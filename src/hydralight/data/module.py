@@ -3,7 +3,7 @@
 It holds the parts that each do one thing, and knows no shape by name.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,8 +22,7 @@ from hydralight.data.encoding import Encoding, cache_folder, processor_id
 from hydralight.data.mix import Mix
 from hydralight.data.order import Batches, Place
 from hydralight.data.padding import rounded_up
-from hydralight.data.roles import Where, check_targets_there
-from hydralight.data.rows import Rows, read_rows
+from hydralight.data.rows import Rows, check_split, read_rows
 from hydralight.data.same import check_same, rows_of
 from hydralight.data.shape import Batch, Purpose, Row, Shape
 from hydralight.data.source import SPLITS, Source
@@ -87,8 +86,8 @@ class DataModule(LightningDataModule):
             known = dict.fromkeys([*SPLITS, self.validation_split])
             cache = datasets.config.HF_DATASETS_CACHE
             with waiting("reading the data"), told_if_full(cache):
-                parts = self.source, self.splits, self.mix, self.shape
                 needed = {"train", self.validation_split, *self.later_splits}
+                parts = self.source, self.splits, self.mix, self.shape
                 self._rows = read_rows(*parts, known, self.only_columns, needed)
             self.shape = self._rows.shape
         return self._rows
@@ -105,14 +104,9 @@ class DataModule(LightningDataModule):
         return self.shape.label_names
 
     @property
-    def extra_eval(self) -> Mapping[str, Any]:
-        """The further sets to evaluate, by name."""
-        return self.mix.extra_eval or {}
-
-    @property
     def validation_sets(self) -> tuple[str, ...]:
         """What a validation evaluates: the validation split, and the sets of `extra_eval`."""
-        return (self.validation_split, *self.extra_eval)
+        return (self.validation_split, *(self.mix.extra_eval or {}))
 
     # ------------------------------------------------------------ encoding
 
@@ -137,19 +131,9 @@ class DataModule(LightningDataModule):
         """
         if split not in self._encoded:
             rows = self.rows()
-            if split not in rows.splits:
-                part = f" or set data.{split}_fraction" if split in ("validation", "test") else ""
-                raise UserError(
-                    f"there is no '{split}' split (there are: {', '.join(rows.splits)}): "
-                    f"name one in data.path{part}."
-                )
-            where = Where.of(self.source.path, split, self.source.columns_of(split))
-            targets = [t for t in rows.shape.targets if t not in rows.shape.optional_roles]
-            check_targets_there(rows.splits[split], targets, where)
             trains = split == "train" and self.validation_split != "train"
             purpose: Purpose = "train" if trains else "evaluate"
-            if trains:
-                rows.shape.check_trainable(rows.splits[split], where)
+            check_split(rows, split, self.source, trains)
             try:
                 self._encode(split, rows.splits[split], purpose)
             except UserError as error:

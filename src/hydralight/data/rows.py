@@ -13,7 +13,7 @@ from hydralight.data.leaks import groups_apart, inputs_apart
 from hydralight.data.mix import Mix
 from hydralight.data.propose import as_typed, proposed
 from hydralight.data.readings import check_names, readings
-from hydralight.data.roles import Where
+from hydralight.data.roles import Where, check_targets_there
 from hydralight.data.shape import Shape
 from hydralight.data.source import SPLITS, Source
 from hydralight.data.splits import Splits
@@ -129,6 +129,31 @@ def read_rows(
         others = {n: read_set("data.mix", n, one, source, shape) for n, one in mix.mix.items()}
         splits["train"] = mix.interleave(splits["train"], others)
     return Rows(splits, shape, frozenset(cut))
+
+
+def check_split(rows: Rows, split: str, source: Source, trains: bool) -> None:
+    """Check a split before it is encoded.
+
+    Args:
+        rows: Of all splits.
+        split: Its name.
+        source: Where they come from.
+        trains: Whether it is trained on.
+
+    Raises:
+        UserError: there is no such split, or it has no targets, or not those that training needs.
+    """
+    if split not in rows.splits:
+        part = f" or set data.{split}_fraction" if split in ("validation", "test") else ""
+        raise UserError(
+            f"there is no '{split}' split (there are: {', '.join(rows.splits)}): "
+            f"name one in data.path{part}."
+        )
+    where = Where.of(source.path, split, source.columns_of(split))
+    targets = [t for t in rows.shape.targets if t not in rows.shape.optional_roles]
+    check_targets_there(rows.splits[split], targets, where)
+    if trains:
+        rows.shape.check_trainable(rows.splits[split], where)
 
 
 def check_roles(source: Source, roles: Sequence[str]) -> None:

@@ -128,6 +128,7 @@ def ends_of(swept: Sequence[Override]) -> list[Point]:
     ends: list[Point] = [{}, {}]
     for override in swept:
         sweep = override.value()
+        values: list[Any]
         if isinstance(sweep, IntervalSweep):
             values = [sweep.start, sweep.end]
         else:

@@ -80,7 +80,7 @@ class StudySweeper(Sweeper):
     ) -> None:
         """Take what Hydra gives: the config is that of all trials, before their own overrides."""
         self.config = self.shared = config
-        self.loader = hydra_context.config_loader
+        self.loader: Any = hydra_context.config_loader
         self.preload: str | None = getattr(task_function, "preload", None)  # see `cli.Job`
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config

@@ -1,6 +1,6 @@
 """What a task sees of its data."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 Batch = dict[str, Any]  # tensors as the model's `forward` names them; roles of the rows as lists
@@ -27,8 +27,8 @@ class TaskData(Protocol):
         """The labels in the order of their numbers, where they have names."""
 
     @property
-    def extra_eval(self) -> Mapping[str, Any]:
-        """Further sets to validate on, by name."""
+    def validation_sets(self) -> tuple[str, ...]:
+        """What a validation evaluates: the validation split, and further sets by name."""
 
     @property
     def target_capacity(self) -> int:

@@ -16,8 +16,8 @@ from hydralight.errors import UserError, did_you_mean, told
 # what a generation returns beside the tokens, and as an object with names
 RETURNED = [name for name in vars(GenerationConfig()) if name.startswith(("output_", "return_"))]
 # what transformers has moved to the hub, whose code is not run here, or takes and does not read
-MOVED = ("num_beam_groups", "diversity_penalty", "penalty_alpha", "dola_layers", "low_memory")
-MOVED += ("constraints", "force_words_ids")
+MOVED: tuple[str, ...] = ("num_beam_groups", "diversity_penalty", "penalty_alpha", "dola_layers")
+MOVED += ("low_memory", "constraints", "force_words_ids")
 # what transformers finds out in the middle of a generation, or not at all
 RANGES: dict[str, Any] = {
     "max_new_tokens": Positive,

@@ -207,7 +207,7 @@ class Task(LightningModule):
 
     def validation_prefixes(self) -> list[str]:
         """Return what stands before the names of each set that a validation evaluates."""
-        return ["val/", *(f"val/{name}/" for name in self.datamodule.extra_eval)]
+        return ["val/", *(f"val/{name}/" for name in self.datamodule.validation_sets[1:])]
 
     def evaluated_names(self) -> tuple[list[str], bool]:
         """Return the names that a validation logs, and whether there may be others."""
