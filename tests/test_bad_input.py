@@ -66,7 +66,7 @@ SETTINGS = [
     ("bert_mrpc", ["data.source=hydralight.data.source.SPLITS"], "is no function and no class"),
     ("bert_mrpc", ["data.path=5"], "data.path=5 should be a path, a list of paths"),
     ("bert_mrpc", ["data.path={train: 5}"], "should be a path, a list of paths"),
-    ("bert_mrpc", ["data.columns=[a,b]"], "'data.columns': Cannot merge incompatible"),
+    ("bert_mrpc", ["data.columns=[a,b]"], r"should be a mapping: data.columns={text: …, text_pair"),
     ("bert_mrpc", ["data.reader=[a]"], "data.reader=.* should be a mapping"),
     ("bert_mrpc", ["data.max_length=true"], "data.max_length=True should be int"),
     ("bert_mrpc", ["data.stratify_by=labl"], "data.stratify_by=labl: .* did you mean 'label'"),

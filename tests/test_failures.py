@@ -115,6 +115,12 @@ def test_arguments_before_data(refused_here, argument, sentence):
         ("data.path={number}", "column 'article' holds int64, and the text is text"),
         ("data.max_source_length=2000", "the model takes 256: set data.max_source_length=256"),
         ("+generation.num_beam=3", "no 'num_beam'; did you mean 'num_beams'?"),
+        ("generation.num_beam_groups=3", "generation.num_beam_groups: transformers has moved it"),
+        ("data.columns.text=0", "data.columns.text=0 should be the name of a column (data.reader"),
+        (
+            "data.columns={text: [article, highlights]}",
+            "'data.columns={text: \"{article} {highlights}\"}' joins them",
+        ),
     ],
 )
 def test_data_and_checkpoint(refused_here, tmp_path, tiny_bart, articles, argument, sentence):

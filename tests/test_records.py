@@ -1,5 +1,7 @@
 """Records of a run that are torn, changed, emptied or gone are told from whole ones."""
 
+import json
+import math
 import shutil
 from types import SimpleNamespace
 
@@ -9,14 +11,23 @@ import standins
 import hydralight
 from hydralight.cached import intact, seal
 from hydralight.callbacks.best_model import BestModel
+from hydralight.callbacks.predictions import write_json_lines
 from hydralight.commands import start
 from hydralight.errors import UserError
 from hydralight.loggers import CSVLogger
 from hydralight.runs.checksums import verify
 from hydralight.runs.files import replace_folder, steadily
 from hydralight.runs.lock import locked
-from hydralight.runs.run import Run, model_folder, update_metrics
-from hydralight.runs.sealed import sealed_json, sealed_yaml, unsealed_json, unsealed_yaml
+from hydralight.runs.run import Run, model_folder, read_metrics, update_metrics
+from hydralight.runs.sealed import (
+    KEY,
+    LABEL,
+    checksum_of,
+    sealed_json,
+    sealed_yaml,
+    unsealed_json,
+    unsealed_yaml,
+)
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +67,38 @@ def test_every_flipped_bit_and_every_cut_of_a_record_is_found():
         for end in range(raw.index(b"\n") + 1, len(raw) - 1):  # a line's part is no mapping
             with pytest.raises(ValueError, match=r"\w"):
                 read(raw[:end].decode())
+
+
+def test_no_json_has_a_bare_nan(tmp_path):
+    """Strict readers take all that is written; ours read the same numbers, also of older files."""
+
+    def strict(text):
+        return json.loads(text, parse_constant=lambda word: pytest.fail(word))
+
+    values = {"last": {"a": math.nan, "b": math.inf, "c": -math.inf, "d": 0.5}, "of": ["x", 1]}
+    written = sealed_json(values)
+    assert strict(written)["last"] == {"a": "NaN", "b": "Infinity", "c": "-Infinity", "d": 0.5}
+    assert repr(unsealed_json(written)) == repr(values)
+    older = json.dumps({**values, KEY: LABEL + checksum_of(values)})
+    assert "NaN" in older
+    assert repr(unsealed_json(older)) == repr(values)
+    update_metrics(tmp_path, last=values["last"])
+    strict((tmp_path / "metrics.json").read_text())
+    assert repr(read_metrics(tmp_path)["last"]) == repr(values["last"])
+    rows = [{"row": 0, "text": "NaN", "score": math.nan, "scores": {"é": -math.inf}}]
+    write_json_lines(tmp_path / "rows.jsonl", rows)
+    (line,) = (tmp_path / "rows.jsonl").read_text().splitlines()
+    assert strict(line) == {"row": 0, "text": "NaN", "score": None, "scores": {"é": None}}
+
+
+def test_a_split_that_a_path_names_alone_is_evaluated(run):
+    """So a test set that came later needs no `split=test`."""
+    files = {s: str(p) for s, p in run.config.data.path.items()}
+    typed = [f"run={run.path}", f"data.path={{test: {files['train']}}}"]
+    assert {name.partition("/")[0] for name in hydralight.evaluate(typed)} == {"test"}
+    assert len(run.predictions("test-train")) == 13
+    said = hydralight.evaluate([*typed, "split=validation"])
+    assert {name.partition("/")[0] for name in said} == {"val"}
 
 
 def test_a_config_cut_at_a_line_end_is_named(run):

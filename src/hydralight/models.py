@@ -142,7 +142,7 @@ class Scratch:
             head: What the task knows of its data.
 
         Raises:
-            UserError: an unknown `model_type` or config value.
+            UserError: an unknown `model_type` or config value, or a vocabulary that is too small.
         """
         values = {k: v for k, v in self.config.items() if k not in ("model_type", "checkpoint")}
         if "checkpoint" in self.config:
@@ -155,6 +155,11 @@ class Scratch:
         values = {**head, **values}
         if isinstance(processor, PreTrainedTokenizerBase):
             values = {**vocabulary(processor, config, self.pad_vocab_to_multiple_of or 1), **values}
+            if values["vocab_size"] < len(processor):
+                raise UserError(
+                    f"model.config.vocab_size={values['vocab_size']}: the tokenizer has "
+                    f"{len(processor)} tokens: leave it out."
+                )
         if "checkpoint" in self.config:
             with told("model.config"):
                 config.update(values)

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import AutoImageProcessor, BaseImageProcessor
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 
-from hydralight.errors import UserError, told
+from hydralight.errors import UserError, did_you_mean, told
 from hydralight.hub import only_cached
 from hydralight.models import default_config, read_config
 
@@ -39,12 +39,14 @@ class Pretrained:
             raise UserError("checkpoint has no value: give checkpoint=<hub id or folder>.")
         read_config(self.checkpoint, self.revision)
         with told(f"checkpoint={self.checkpoint} has no image processor"):
-            return AutoImageProcessor.from_pretrained(
+            made = AutoImageProcessor.from_pretrained(
                 self.checkpoint,
                 revision=self.revision,
                 local_files_only=only_cached(self.checkpoint),
                 **{"trust_remote_code": False, **(self.options or {})},
             )
+        check_options(made, self.options or {})
+        return made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,4 +80,22 @@ class Scratch:
         kinds = kinds if isinstance(kinds, dict) else dict(enumerate(kinds))
         kind = kinds.get("pil") or next(k for k in reversed(list(kinds.values())) if k)
         with told("tokenizer.options"):
-            return kind(**(self.options or {}))
+            made = kind(**(self.options or {}))
+        check_options(made, self.options or {})
+        return made
+
+
+def check_options(processor: BaseImageProcessor, options: Mapping[str, Any]) -> None:
+    """Refuse values that an image processor does not have: it takes them, and reads none.
+
+    Raises:
+        UserError: there is one.
+    """
+    kwargs = getattr(type(processor), "valid_kwargs", None)
+    known = [*getattr(kwargs, "__annotations__", ()), "trust_remote_code"]
+    for name in options if kwargs is not None else ():
+        if name not in known:
+            kind = type(processor).__name__
+            raise UserError(
+                f"tokenizer.options.{name}: {kind} has no '{name}'{did_you_mean(name, known)}"
+            )

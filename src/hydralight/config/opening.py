@@ -6,6 +6,7 @@ They are the arguments of what a node's `_target_` names, and what lies below on
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import DictConfig, ListConfig, Node, OmegaConf
@@ -61,8 +62,9 @@ def _check_kind(cfg: DictConfig, override: Override) -> None:
     at = ".".join(parts[:depth])
     if depth < len(parts):
         if not isinstance(node, DictConfig | ListConfig):
+            held: Any = node
             raise UserError(
-                f"{at}={node} is a single value, and has no key '{parts[depth]}': give "
+                f"{at}={held} is a single value, and has no key '{parts[depth]}': give "
                 f"it whole, {at}=…"
             )
     elif isinstance(node, DictConfig) and isinstance(value, list):
