@@ -6,7 +6,6 @@ They are the arguments of what a node's `_target_` names, and what lies below on
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import DictConfig, ListConfig, Node, OmegaConf
@@ -62,13 +61,12 @@ def _check_kind(cfg: DictConfig, override: Override) -> None:
     at = ".".join(parts[:depth])
     if depth < len(parts):
         if not isinstance(node, DictConfig | ListConfig):
-            held: Any = node
             raise UserError(
-                f"{at}={held} is a single value, and has no key '{parts[depth]}': give "
+                f"{at}={node} is a single value, and has no key '{parts[depth]}': give "
                 f"it whole, {at}=…"
             )
     elif isinstance(node, DictConfig) and isinstance(value, list):
-        example = ", ".join(f"{name}: …" for name in node) or "key: …"
+        example = ", ".join(f"{name!s}: …" for name in node) or "key: …"
         raise UserError(f"{override.input_line} should be a mapping: {at}={{{example}}}.")
     elif isinstance(node, ListConfig) and isinstance(value, dict):
         raise UserError(f"{override.input_line} should be a list: {at}=[…].")
