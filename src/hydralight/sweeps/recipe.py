@@ -41,7 +41,7 @@ def write_recipe(folder: Path, trial: Path) -> None:
     typed = [*again_of(folder), "experiment=best"]
     for text, override in _kept(folder, trial):
         if _is_the_programs(override):
-            typed.append(text)
+            typed += [] if override.key_or_group == "trust" else [text]  # which is for one run
             continue
         group = override.key_or_group
         named = group if override.package is None else f"{group}@{override.package}"
