@@ -145,6 +145,7 @@ def test_a_trial_composes_from_where_its_sweep_was_typed(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     monkeypatch.setattr(project, "_looked_from", [])
+    project.projects.cache_clear()  # as in a new process
     elsewhere = pickle.loads(pickle.dumps(loader))
     assert project.projects() == (project.Project(("mine.*",)),)
     task = [word for word in words if not word.startswith(("hydra.", "seed="))]
@@ -182,21 +183,22 @@ def swept_once(folder, recipe, *words, mine):
 def test_the_recipe_of_the_best_names_an_experiment_of_ones_own(mine, tmp_path):
     """Also by `report.py`, which nobody tells where the sweep was typed."""
     folder = tmp_path / "sweep"
-    swept_once(folder, "my_mrpc", "+robot=arm", "robot.speed=3", "scheduler=cosine", mine=mine)
+    words = ["+robot=arm", "robot.speed=3", "scheduler=cosine", "paths.log_dir='my logs'"]
+    swept_once(folder, "my_mrpc", *words, mine=mine)
     write_recipe(folder, folder / "0")
     text = (folder / "best.yaml").read_text()
     assert text.splitlines()[1:3] == [
-        "# python train.py --config-dir=mine experiment=best",
+        f"# python train.py --config-dir=mine experiment=best {shlex.quote(words[-1])}",
         "# Trial 0 of the sweep sweep; copy this file to mine/experiment/.",
     ]
     (mine / "experiment/best.yaml").write_text(text)
     again = typed_for(folder, folder / "0")
     assert again[:2] == ["--config-dir=mine", "experiment=my_mrpc"]
     composed = []
-    for words in (["--config-dir=mine", "experiment=best"], again):
-        argv = ["train.py", *words]
-        prepare("train", argv)
-        with initialize_config_dir(str(CONFIG_DIR), job_name="train"):
+    for typed in (shlex.split(text.splitlines()[1])[3:], again):
+        argv = ["train.py", *typed]
+        _, was_typed = prepare("train", argv)
+        with composing(was_typed), initialize_config_dir(str(CONFIG_DIR), job_name="train"):
             composed.append(OmegaConf.to_container(compose("train", argv[1:])))
     assert composed[0] == composed[1]
     optimizer = composed[0]["optimizer"]
@@ -241,7 +243,8 @@ def test_sweeps_with_a_recipe_of_ones_own(more, mine, typed, tmp_path):
     best = OmegaConf.load(folder / "best/config.yaml").optimizer.lr
     assert again.config.optimizer.lr == best
     (mine / "experiment/best.yaml").write_text((folder / "best.yaml").read_text())
-    once_more = Run(start("train", ["--config-dir", str(mine), "experiment=best"]))
+    line = (folder / "best.yaml").read_text().splitlines()[1]
+    once_more = Run(start("train", shlex.split(line)[3:]))
     assert once_more.metrics["best"] == again.metrics["best"]
     assert sorted(os.listdir(folder / "best/model"))
     assert [(folder / name / "model").exists() for name in "01"].count(True) == 1

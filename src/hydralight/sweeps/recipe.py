@@ -9,6 +9,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
+from hydralight.config.composition import OWN_KEYS
 from hydralight.config.project import config_dirs
 from hydralight.config.search_path import typed_again
 from hydralight.runs.files import write_text
@@ -24,7 +25,8 @@ SEARCH = ("hparams_search", "sweep")  # what is of a sweep, and not of a run
 def write_recipe(folder: Path, trial: Path) -> None:
     """Write `best.yaml`: the sweep's recipe with the trial's overrides, as an experiment.
 
-    Left out are what was redacted and, of another program's trial, groups that we do not have and
+    What only the user may say, such as `paths.log_dir`, stands in the line that runs it. Left out
+    are what was redacted and, of another program's trial, groups that we do not have and
     what Hydra cannot read.
 
     Args:
@@ -36,7 +38,11 @@ def write_recipe(folder: Path, trial: Path) -> None:
     experiment = experiment_of(trial)
     groups: list[Any] = []
     values = OmegaConf.create()
-    for override in _kept(folder, trial):
+    typed = [*again_of(folder), "experiment=best"]
+    for text, override in _kept(folder, trial):
+        if _is_the_programs(override):
+            typed += [] if override.key_or_group == "trust" else [text]  # which is for one run
+            continue
         group = override.key_or_group
         named = group if override.package is None else f"{group}@{override.package}"
         if override.is_delete():
@@ -49,18 +55,17 @@ def write_recipe(folder: Path, trial: Path) -> None:
             groups.append({f"{prefix}/{named}": override.value()})
     ours = "experiment" in chosen or _has_choice("experiment", experiment)
     defaults = [*([experiment] if ours and experiment != "null" else []), *groups, "_self_"]
-    place = again_of(folder)
-    configs = place[0].partition("=")[2] if place else "configs"
+    configs = "configs" if typed[0] == "experiment=best" else typed[0].partition("=")[2]
     header = [
         "# @package _global_",
-        f"# python train.py {shlex.join([*place, 'experiment=best'])}",
+        f"# python train.py {shlex.join(typed)}",
         f"# Trial {trial.name} of the sweep {folder.name}; "
         f"copy this file to {configs}/experiment/.",
     ]
     body = OmegaConf.to_yaml(OmegaConf.create({"defaults": defaults}))
     rest = OmegaConf.to_yaml(values) if len(values) else ""
-    text = [" ".join(said.split()) for said in header]  # a path may have any signs in it
-    write_text(folder / "best.yaml", "\n".join([*text, body + rest]))
+    lines = [" ".join(said.split()) for said in header]  # a path may have any signs in it
+    write_text(folder / "best.yaml", "\n".join([*lines, body + rest]))
 
 
 def again_of(folder: Path) -> list[str]:
@@ -80,11 +85,17 @@ def typed_for(folder: Path, trial: Path) -> list[str]:
     return [*again_of(folder), *own]
 
 
-def _kept(folder: Path, trial: Path) -> Iterator[Override]:
+def _kept(folder: Path, trial: Path) -> Iterator[tuple[str, Override]]:
     """Yield what is of a trial in a recipe, which has its own base."""
-    for _, override in _overrides(folder, trial):
+    for text, override in _overrides(folder, trial):
         if _root(override) not in ("experiment", *SEARCH):
-            yield override
+            yield text, override
+
+
+def _is_the_programs(override: Override) -> bool:
+    """Whether an override is refused where a recipe has it."""
+    key = override.key_or_group.replace("/", ".")
+    return any(key == own or key.startswith(f"{own}.") for own in OWN_KEYS)
 
 
 def _overrides(folder: Path, trial: Path) -> Iterator[tuple[str, Override]]:
