@@ -14,6 +14,7 @@ from hydralight.commands import start
 from hydralight.config.check import check_targets
 from hydralight.config.whitelist import WHITELIST, allowed
 from hydralight.errors import UserError
+from hydralight.runs.as_json import unspelled
 from hydralight.sweeps.space import distribution, split
 
 
@@ -56,7 +57,7 @@ def test_evaluation_reproduces_the_best(experiment, recipe, capsys):
     assert len(best) > 1
     capsys.readouterr()
     start("eval", [f"run={run.path}"])
-    again = json.loads(capsys.readouterr().out)
+    again = unspelled(json.loads(capsys.readouterr().out))
     # a correlation of nearly equal predictions magnifies their rounding
     tolerance = 1e-3 if experiment == "bert_stsb" else 1e-6
     assert again == pytest.approx(best, rel=tolerance, abs=1e-6, nan_ok=True)

@@ -253,8 +253,15 @@ def test_one_text_to_predict_is_no_pair(tmp_path):
     columns = {"text": "premise", "text_pair": "text"}
     source = Source(source=dict, columns=columns)
     data = DataModule(shape=TextClassification(), source=source, tokenizer=lambda *_, **__: None)
-    with pytest.raises(UserError, match="input: column 'text' is both the text and the text_pair"):
+    with pytest.raises(UserError, match="and this task reads text and text_pair: give JSON lines"):
         data.predict_from("a text of its own")
+    one = DataModule(
+        shape=TextClassification(),
+        source=Source(source=dict, columns={"text": "body", "text_pair": "body"}),
+        tokenizer=lambda *_, **__: None,
+    )
+    with pytest.raises(UserError, match="input: column 'body' is both the text and the text_pair"):
+        one.predict_from('{"body": "a text of its own"}')
     pair = write_jsonl(tmp_path / "a.jsonl", [{"premise": "same", "text": "same"}] * 2)
     data.predict_from(str(pair))  # texts to be compared may be equal
 

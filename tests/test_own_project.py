@@ -182,5 +182,5 @@ def test_a_source_that_lacks_an_argument_is_told_before_it_is_called(monkeypatch
     module = types.ModuleType("mine")
     module.lines = lambda number, path=None: {}
     monkeypatch.setitem(sys.modules, "mine", module)
-    with pytest.raises(UserError, match=r"needs 'number': give \+data\.number=…"):
+    with pytest.raises(UserError, match=r"needs 'number': give data\.number=…"):
         own_source("mine.lines", {"path": "x"})

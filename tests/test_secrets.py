@@ -206,10 +206,10 @@ def test_a_command_and_a_trial_hide_secrets_from_the_start(tmp_path, monkeypatch
         raise UserError("seen")
 
     monkeypatch.setattr(cli, "prepare", look)
-    monkeypatch.setattr(trials, "start", look)
+    monkeypatch.setattr(trials, "call", look)
     for start in (
         lambda: cli.main("train"),
-        lambda: trials.train_trial(tmp_path, [], typed=Typed()),
+        lambda: trials.train_trial(tmp_path, [], typed=Typed(), place="."),
     ):
         logging.setLogRecordFactory(begin)
         sys.argv = ["train.py"]

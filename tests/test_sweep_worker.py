@@ -193,7 +193,7 @@ def test_a_trial_is_a_single_run_of_the_same_values(monkeypatch):
             "hydra": ["hydra.mode=MULTIRUN", "hydra/launcher=joblib", "hydra.verbose=true"],
             "task": ["seed=3"],
         },
-        "job": {"num": 7},
+        "job": {"num": 7, "config_name": "train"},
         "sweep": {"dir": "/sweeps/it's [a]=b"},
     }
     monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create(job))

@@ -228,12 +228,12 @@ def test_a_sweep_keeps_the_weights_of_its_best_while_it_goes_on(sweep, tmp_path,
     ("typed", "number", "said"),
     [
         ([LRS, "seed=1,2"], 6, "6 trials take about 4.0 MB on disk: weights of the best 3, and"),
-        ([LRS, "+hparams_search.keep=null"], 3, "3 trials take about 3.0 MB on disk: weights of 3"),
-        (["hparams_search=default"], 1, "20 trials take about 4.0 MB on disk: weights of the best"),
+        ([LRS, "hparams_search.keep=null"], 3, "3 trials take about 3.0 MB on disk: weights of 3"),
+        (["hparams_search=default"], 2, "20 trials take about 4.0 MB on disk: weights of the best"),
     ],
 )
 def test_a_preflight_says_what_a_sweep_takes(typed, number, said, sweep, caplog):
-    """Of a search the first point is looked at: its space may have no end."""
+    """Of a search the two ends are looked at: its space may have no end."""
     caplog.set_level("INFO", logger="hydralight")
 
     def checked(job):

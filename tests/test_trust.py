@@ -167,7 +167,7 @@ RECIPES = {
         LISTED,
     ),
     "a module loader": (
-        "callbacks: {x: {_target_: hydralight.callbacks.predictions.json.codecs.open, mode: w}}",
+        "callbacks: {x: {_target_: hydralight.callbacks.best_model.json.codecs.open, mode: w}}",
         LISTED,
     ),
     "a checkpoint's pickle": (

@@ -21,6 +21,8 @@ from hydralight.errors import UserError
 IMPLIED = {"generation": "transformers.generation.configuration_utils.GenerationConfig"}
 # Their entries have names of the user's own.
 NAMED = ("callbacks", "logger")
+# Of a grid too, which chooses no config of the group.
+ALONE = ("hparams_search.keep",)
 
 
 def open_keys(cfg: DictConfig, overrides: list[Override]) -> None:
@@ -34,6 +36,7 @@ def open_keys(cfg: DictConfig, overrides: list[Override]) -> None:
         UserError: there is no such argument.
     """
     targets: dict[str, str] = {}  # that are typed, by the key of their node
+    before: list[str] = []  # keys that are typed, whose values take the place of the config's
     for override in overrides:
         if override.is_delete() or override.is_sweep_override() or override.package is not None:
             continue
@@ -43,11 +46,13 @@ def open_keys(cfg: DictConfig, overrides: list[Override]) -> None:
         leaves = list(leaves_of(key, value))
         targets |= _typed_targets(key, value)
         if override.type is OverrideType.CHANGE:
-            _check_kind(cfg, override)
+            if not any(key == one or key.startswith(f"{one}.") for one in before):
+                _check_kind(cfg, override)
             missing = [leaf for leaf in leaves if not _is_there(cfg, split_key(leaf))]
             added = [_may_be_added(leaf, cfg, targets) for leaf in missing]  # each is looked at
             if missing and all(added):
                 override.type = OverrideType.FORCE_ADD
+        before.append(key)
 
 
 def _check_kind(cfg: DictConfig, override: Override) -> None:
@@ -59,6 +64,8 @@ def _check_kind(cfg: DictConfig, override: Override) -> None:
     parts, value = split_key(override.key_or_group), override.value()
     depth, node = _deepest(cfg, parts)
     at = ".".join(parts[:depth])
+    if depth == len(parts) and (node._is_none() or node._is_missing()):  # which takes any kind
+        return
     if depth < len(parts):
         if not isinstance(node, DictConfig | ListConfig):
             raise UserError(
@@ -84,7 +91,7 @@ def _deepest(cfg: DictConfig, parts: list[str]) -> tuple[int, Node]:
         if not isinstance(child, Node):
             return (len(parts) if isinstance(node, ListConfig) else place), node
         node = child
-    return len(parts), DictConfig({}) if node._is_none() or node._is_missing() else node
+    return len(parts), node
 
 
 def _typed_targets(key: str, value: object) -> dict[str, str]:
@@ -107,6 +114,8 @@ def _may_be_added(leaf: str, cfg: DictConfig, targets: dict[str, str]) -> bool:
     Raises:
         UserError: what it would be given to does not take it.
     """
+    if leaf in ALONE:
+        return True
     parts = split_key(leaf)
     for depth in reversed(range(1, len(parts))):
         at, key = ".".join(parts[:depth]), parts[depth]

@@ -78,7 +78,7 @@ def check_is_text(dataset: Dataset, role: str, where: Where) -> None:
         joined = " ".join(f"{{{name}}}" for name in column)
         raise UserError(
             f"{where}: data.columns.{role}=[{', '.join(column)}] is a list of columns, and the "
-            f"{role} is a text: 'data.columns={{{role}: \"{joined}\"}}' joins them."
+            f"{role} is text: 'data.columns={{{role}: \"{joined}\"}}' joins them."
         )
     if any(sign in column for sign in "[{"):
         how = "name what is text in them"
