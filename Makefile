@@ -24,7 +24,7 @@ train: $(READY) ## Train the quickstart; make train ARGS="experiment=bart_cnn" f
 test: $(READY) ## Run the tests; make test ARGS="-k resume" for some of them
 	@$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
 
-thorough: $(READY) ## Try every key of every group, each by a run of its own (takes minutes)
+thorough: $(READY) ## Try every key of every group, each data set and what each task learns (takes minutes)
 	@$(BIN)/python -m pytest -n auto --maxprocesses 8 -m thorough $(ARGS)
 
 soak: $(READY) ## Kill runs 200 times and searches 10 times, and flip 200 bits of what they leave (takes long)

@@ -61,9 +61,10 @@ def killed_at(moment, overrides) -> None:
     [
         # 2: before the first checkpoint; 9: in a window; 4: between the names of a checkpoint
         ("bert_mrpc", 0, 1, True, [("batch", 2), ("batch", 9), ("checkpoint's record", 4)]),
-        (
+        pytest.param(
             *("roberta_mlm_wikitext", 2, 1, False),
             [("validation", 3), ("between epochs", 3), ("checkpoint's record", 5)],
+            marks=pytest.mark.soak,
         ),
         pytest.param(
             *("bert_ner_conll2003", 0, 2, True),

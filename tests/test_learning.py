@@ -184,6 +184,7 @@ def squad(rng, size):
     return {"version": "v2.0", "data": [{"title": "all", "paragraphs": paragraphs}]}
 
 
+@pytest.mark.thorough
 def test_answers(learn, predict, tmp_path):
     """A name's kind is asked for, in contexts of up to three windows.
 
@@ -219,12 +220,14 @@ def choice(rng):
     return {"context": f"the fox is {colours[label]}", "endings": endings, "label": label}
 
 
+@pytest.mark.thorough
 def test_choice(learn, rows):
     """The ending with the context's colour, one of four: chance is 0.25."""
     run = learn("multiple_choice", rows(choice), epochs=15)
     assert run.metrics["best"]["val/accuracy"] > 0.9
 
 
+@pytest.mark.thorough
 def test_translation(learn, tmp_path):
     """A language word by word: a sentence of random words has a BLEU below 10."""
     rng = random.Random(0)
@@ -298,6 +301,7 @@ def test_masked_lm(learn, rows):
     assert best["val/perplexity"] < 1.5
 
 
+@pytest.mark.thorough
 def test_images_in_folders(learn, tmp_path):
     """The bright quarter names the class: chance is 0.25."""
     rng = np.random.default_rng(0)
@@ -321,6 +325,7 @@ def test_images_in_folders(learn, tmp_path):
     assert run.metrics["best"]["val/accuracy"] > 0.95
 
 
+@pytest.mark.thorough
 def test_vit_digits(quick):
     """The recipe, with fewer epochs: chance is 0.1."""
     short = ["trainer.max_epochs=16", "+trainer.check_val_every_n_epoch=16"]
@@ -328,6 +333,7 @@ def test_vit_digits(quick):
     assert run.metrics["best"]["val/accuracy"] > 0.95
 
 
+@pytest.mark.thorough
 def test_memory_serves(learn, rows):
     """A topic of eight, drawn once a document and asked for in each segment of four tokens.
 

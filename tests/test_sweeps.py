@@ -127,6 +127,7 @@ def check_search(folder, n_trials, interrupted):
     assert f"{len(study.trials)} trials ({states})" in (folder / "sweep.md").read_text()
 
 
+@pytest.mark.soak
 def test_a_search_that_is_killed_goes_on(mrpc, tmp_path):
     """Its process alone is killed, and then all of its group; the trial is in another one."""
     folder = tmp_path / "sweep"
@@ -148,6 +149,7 @@ def test_a_search_that_is_killed_goes_on(mrpc, tmp_path):
     until(lambda: not processes_of(tmp_path))
 
 
+@pytest.mark.thorough
 def test_the_ranks_of_a_trial_train_that_trial(mrpc, tmp_path):
     rates = {"0": 0.01, "1": 0.02}
     own = ["trainer=ddp_cpu", "data.batch_size=2", "optimizer.lr=0.01,0.02"]
@@ -164,6 +166,7 @@ def test_the_ranks_of_a_trial_train_that_trial(mrpc, tmp_path):
     assert [trial.state for trial in study_of(folder).trials] == [TrialState.COMPLETE] * 2
 
 
+@pytest.mark.thorough
 def test_a_hopeless_trial_is_pruned_and_no_secret_is_written(mrpc, tmp_path):
     """After its first evaluation; of three trials, of which one fails."""
     pruner = ["hparams_search.pruner._target_=optuna.pruners.ThresholdPruner"]
