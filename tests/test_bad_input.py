@@ -47,7 +47,11 @@ KINDS = [
     ("bert_squad", {"question": ["why"]}, "'question' holds lists, and the question is text"),
     ("bert_swag", {"label": [1]}, "the label is a single value"),
     ("bert_swag", {f"ending{i}": i for i in range(4)}, "are lists of texts"),
-    ("bart_cnn", {"highlights": ["a"]}, "'highlights' holds lists, and the summary is text"),
+    (
+        "bart_cnn",
+        {"highlights": ["a"]},
+        r"\(column 'highlights'\), and training takes one text",
+    ),
     ("bert_mrpc", {"label": {"of": 1}}, "and not of dict: name a field"),
     ("bert_mrpc", {"label": -1}, "none of the 13 training rows has a label"),
 ]
