@@ -50,7 +50,7 @@ KINDS = [
     (
         "bart_cnn",
         {"highlights": ["a"]},
-        "the summary is a list .*, and training takes one text",
+        r"\(column 'highlights'\), and training takes one text",
     ),
     ("bert_mrpc", {"label": {"of": 1}}, "and not of dict: name a field"),
     ("bert_mrpc", {"label": -1}, "none of the 13 training rows has a label"),

@@ -151,7 +151,7 @@ def test_columns_of_a_split_refused(splits, by_split, sentence):
         (
             {"summary": "refs"},
             r"the summary is a list \(column 'refs'\), and training takes one text: name it, as in "
-            r"data\.columns\.summary='refs\[0\]', .* "
+            r"'data\.columns=\{summary: \"refs\[0\]\"\}', .* "
             r"'data\.columns_by_split=\{test: \{summary: refs\}\}'",
         ),
         ({"summary": ["text", "summary"]}, r"\{test: \{summary: \[text, summary\]\}\}"),

@@ -41,13 +41,13 @@ def one_is_trained_on(role: str, where: Where) -> str:
     """Return the sentence on several references in training."""
     column = where.column(role)
     if isinstance(column, str):
-        first, all_of = f"'{column}[0]'", column
+        first, all_of = f'"{column}[0]"', column
     else:
         first, all_of = str(column[0]), f"[{', '.join(map(str, column))}]"
     return (
         f"{where}: the {role} is a list ({_written(role, where)}), and training takes one text: "
-        f"name it, as in data.columns.{role}={first}, and all of them for the splits that are only "
-        f"evaluated, as in 'data.columns_by_split={{test: {{{role}: {all_of}}}}}'."
+        f"name it, as in 'data.columns={{{role}: {first}}}', and all of them for the splits "
+        f"that are only evaluated, as in 'data.columns_by_split={{test: {{{role}: {all_of}}}}}'."
     )
 
 
