@@ -122,7 +122,7 @@ def test_what_is_no_name(spec):
         ("q.tags", "'q.tags[0]', or join them as '{q.tags[*]}'"),
         ("q", "name a field as 'q.stem'"),
         ("n", "name it as '{n}'"),
-        (["a.b", "q.stem"], "data.columns={text: '{a.b} {q.stem}'} joins them"),
+        (["a.b", "q.stem"], 'data.columns={text: "{a.b} {q.stem}"}\' joins them'),
     ],
 )
 def test_lists_and_numbers_where_text_is_wanted(tmp_path, shape, column, hint):

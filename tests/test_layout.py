@@ -13,7 +13,8 @@ from hydralight.config.project import PACKAGE
 from hydralight.data.module import DataModule
 
 GROUND = {"config", "runs", "metrics", "optim", "models", "tokenizers", "processors"}
-GROUND |= {"loggers", "curves", "hub", "progress", "shell", "cached", "packed", "disk"}
+GROUND |= {"model_configs", "loggers", "curves", "hub", "progress", "shell", "cached"}
+GROUND |= {"packed", "disk"}
 PART = {"data", "tasks", "callbacks", "sweeps"}
 COMMANDS = {"building", "training", "evaluation", "prediction", "preflight", "summary"}
 ENTRY = {"commands", "cli", "help", "completion", "trials", "preloaded", "manners"}

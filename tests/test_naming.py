@@ -22,7 +22,7 @@ from hydralight.data.shapes.token_classification import TokenClassification
 from hydralight.data.source import Source
 from hydralight.data.splits import Splits
 from hydralight.errors import UserError
-from hydralight.models import labels_of
+from hydralight.model_configs import labels_of
 
 MULTI = "multi_label_classification"
 AB = ClassLabel(names=["not_equivalent", "equivalent"])

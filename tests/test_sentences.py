@@ -84,7 +84,7 @@ def options():
 def commands():
     """Whole command lines of the documents and of the headers of YAML files, as arguments."""
     for path, text in texts():
-        lines = text.splitlines() if path.suffix == ".md" else [text]
+        lines = text.replace("\\\n", "").splitlines() if path.suffix == ".md" else [text]
         if path.name == "data.md":
             lines = [f"python train.py {x}" if x.startswith("experiment=") else x for x in lines]
         for line in lines:

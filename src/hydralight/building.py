@@ -17,7 +17,7 @@ from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
-from hydralight import models, optim
+from hydralight import optim
 from hydralight.callbacks.checkpoint_io import write_in_place
 from hydralight.callbacks.loops import take_our_loops
 from hydralight.config.blame import key_of, refused
@@ -31,6 +31,7 @@ from hydralight.data.naming import Labels, as_said, names_of
 from hydralight.data.source import Source
 from hydralight.data.splits import Splits
 from hydralight.errors import UserError, count
+from hydralight.model_configs import labels_of, read_config
 from hydralight.progress import interactive
 from hydralight.runs.run import model_folder, own_config
 from hydralight.runs.secrets import is_secret_name, redact
@@ -256,9 +257,9 @@ def use_trained_model(cfg: DictConfig, run_dir: Path) -> None:
     module = str(cfg.tokenizer._target_).rpartition(".")[0]  # tokenizers, or processors
     trusted = {key: True for key in options[1:] if cfg.tokenizer.get(key)}
     cfg.tokenizer = {"_target_": f"{module}.Pretrained", "checkpoint": folder, **trusted}
-    config = models.read_config(folder, None, bool(kept.get("trust_remote_code")))
+    config = read_config(folder, None, bool(kept.get("trust_remote_code")))
     if "labels" in cfg.data:
-        labels = models.labels_of(config)
+        labels = labels_of(config)
         if labels is None and cfg.get("run"):
             labels = plain(OmegaConf.select(own_config(run_dir), "data.labels"))
         cfg.data.labels = labels_to_use(plain(cfg.data.labels), labels, bool(cfg.get("run")))

@@ -10,7 +10,7 @@ from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPI
 
 from hydralight.errors import UserError, did_you_mean, told
 from hydralight.hub import only_cached
-from hydralight.models import default_config, read_config
+from hydralight.model_configs import default_config, read_config
 
 
 @dataclass(frozen=True, kw_only=True)

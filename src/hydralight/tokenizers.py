@@ -28,7 +28,7 @@ from hydralight.cached import intact, locked, seal, told_if_full
 from hydralight.config.ranges import NotNegative, Positive
 from hydralight.errors import UserError, told
 from hydralight.hub import only_cached
-from hydralight.models import read_config
+from hydralight.model_configs import read_config
 from hydralight.packed import opened
 from hydralight.progress import waiting
 from hydralight.runs.files import clear_partials, new_folder

@@ -20,7 +20,7 @@ from hydralight.disk import Footprint
 from hydralight.errors import UserError
 from hydralight.evaluation import test_best
 from hydralight.loggers import CSVLogger, wandb_run_ends
-from hydralight.models import read_config
+from hydralight.model_configs import read_config
 from hydralight.preflight import preflight
 from hydralight.runs.begin import begin, clear, clear_strays, has_come_to_something
 from hydralight.runs.checkpoints import checkpoints_in, intact_checkpoint

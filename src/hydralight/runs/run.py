@@ -134,7 +134,7 @@ def _load(folder: Path) -> "PreTrainedModel":
     """Load a model of the class that it was saved from."""
     import transformers
 
-    from hydralight.models import check_kernels, read_config
+    from hydralight.model_configs import check_kernels, read_config
 
     config = read_config(str(folder))
     check_kernels(str(folder), config)
