@@ -37,7 +37,6 @@ def recipe_of(folder, tmp_path):
     own.parent.mkdir(parents=True)
     own.write_text((folder / "best.yaml").read_text())
     overrides = [f"hydra.searchpath=[file://{tmp_path / 'own'}]", "experiment=best"]
-    overrides.append(f"paths.log_dir={tmp_path / 'logs'}")  # which no recipe may say
     with initialize_config_dir(str(CONFIG_DIR)):
         return OmegaConf.to_container(compose("train", overrides))
 
