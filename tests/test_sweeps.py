@@ -31,12 +31,12 @@ def config_of(trial):
     return {key: value for key, value in config.items() if key != "hparams_search"}
 
 
-def recipe_of(folder, tmp_path):
-    """Return what `best.yaml` composes to as an experiment."""
+def recipe_of(folder, tmp_path, *typed):
+    """Return what `best.yaml` composes to as an experiment, with what no recipe may say typed."""
     own = tmp_path / "own/experiment/best.yaml"
     own.parent.mkdir(parents=True)
     own.write_text((folder / "best.yaml").read_text())
-    overrides = [f"hydra.searchpath=[file://{tmp_path / 'own'}]", "experiment=best"]
+    overrides = [f"hydra.searchpath=[file://{tmp_path / 'own'}]", "experiment=best", *typed]
     with initialize_config_dir(str(CONFIG_DIR)):
         return OmegaConf.to_container(compose("train", overrides))
 
@@ -75,7 +75,8 @@ def test_a_grid_from_end_to_end(mrpc, tmp_path):
     best = min(losses, key=losses.get)
     assert (folder / "best").resolve() == folder / str(best)
     assert f"The best is trial {best}, with val/loss {losses[best]:.4g}" in text
-    assert recipe_of(folder, tmp_path) == config_of(folder / str(best))
+    log_dir = f"paths.log_dir={tmp_path / 'logs'}"
+    assert recipe_of(folder, tmp_path, log_dir) == config_of(folder / str(best))
     said = (tmp_path / "said.log").read_text().splitlines()
     assert f"best trial: {best}, val/loss {losses[best]:.4f}" in said
     assert "6 trials: 4 complete, 2 failed (sweep.md has the reasons)" in said
