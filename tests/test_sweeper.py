@@ -288,12 +288,13 @@ def test_of_a_search_the_ends_are_checked(sweep):
     assert ends == [["1e-06", "1", "1", "4"], ["0.0001", "5", "40", "64"]]
 
 
-def test_what_a_launcher_refuses_is_a_sentence(sweep):
+@pytest.mark.parametrize("more", [[], ["check=true"]])
+def test_what_a_launcher_refuses_is_a_sentence(more, sweep):
     def refused(job):
         raise ValueError("n_jobs == 0 has no meaning")
 
     with pytest.raises(UserError, match=r"hydra\.launcher: n_jobs == 0 has no meaning"):
-        sweep(refused, LRS)
+        sweep(refused, LRS, *more)
 
 
 def test_what_trials_import_is_named_by_the_function_that_runs_them(sweep, monkeypatch):

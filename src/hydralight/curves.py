@@ -73,7 +73,8 @@ def _draw(axes: Any, table: "pd.DataFrame", title: str, names: list[str]) -> Non
     labels = dict.fromkeys(c.rpartition("/")[2] for c in table.columns if c.count("/") > 1)
     shared = by_label and len({line.rpartition("/")[2] for line in lines}) == len(lines)
     order = list(labels) if shared else lines
-    colours: Any = getattr(colormaps["tab10" if len(order) <= 10 else "tab20"], "colors")  # noqa: B009
+    palette = colormaps["tab10" if len(order) <= 10 else "tab20"]
+    colours = [palette(number) for number in range(palette.N)]
     if len(order) > len(colours):
         colours = [colormaps["turbo"](number / (len(order) - 1)) for number in range(len(order))]
     for name in names:

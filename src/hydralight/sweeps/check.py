@@ -16,7 +16,7 @@ from hydralight.disk import readable
 from hydralight.errors import UserError
 from hydralight.runs.overrides import quoted
 from hydralight.sweeps import space
-from hydralight.sweeps.launch import outcome_of, together
+from hydralight.sweeps.launch import launched, outcome_of, together
 from hydralight.sweeps.request import SweepRequest
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def check_all(
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(scratch)}")
     combinations = [space.overrides_of(point) for point in points]
     jobs = [[*fixed, *combination] for combination in combinations]
-    outcomes = [outcome_of(job) for job in launcher.launch(jobs, initial_job_idx=0)]
+    outcomes = [outcome_of(job) for job in launched(launcher, jobs, 0)]
     for number, (combination, outcome) in enumerate(zip(combinations, outcomes, strict=True)):
         log.info("%s: %s", " ".join(combination), outcome.get("reason", "fine"))
         if outcome["state"] != "failed":

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from hydralight.config.explain import explain
-from hydralight.errors import UserError, first_line
+from hydralight.errors import first_line, told
 from hydralight.sweeps.request import SweepRequest
 from hydralight.sweeps.trial import Outcome, read_outcome, write_outcome
 
@@ -60,18 +60,32 @@ def launch(
         UserError: the launcher refuses its options, or what it hands them to is not there.
     """
     try:
-        returned = launcher.launch(jobs, initial_job_idx=first)
+        returned = launched(launcher, jobs, first)
     except UNCOMPOSED:
         faults = [_fault(job, compose) for job in jobs]
         if not any(faults):
             raise
         numbered = enumerate(zip(jobs, faults, strict=True), first)
         return [_settled(folder / str(number), *pair) for number, pair in numbered]
-    except Exception as error:
+    return [outcome_of(job) for job in returned]
+
+
+def launched(launcher: Launcher, jobs: Sequence[Job], first: int) -> Sequence[JobReturn]:
+    """Run jobs together, and return what Hydra has of each.
+
+    Raises:
+        HydraException: the overrides of a job make no config.
+        UserError: the launcher refuses its options, or what it hands jobs to is not there.
+    """
+    try:
+        return launcher.launch(jobs, initial_job_idx=first)
+    except UNCOMPOSED:
+        raise
+    except Exception:
         if isinstance(launcher, BasicLauncher):  # a bug of ours
             raise
-        raise UserError(f"hydra.launcher: {first_line(error)}") from error
-    return [outcome_of(job) for job in returned]
+        with told("hydra.launcher"):
+            raise
 
 
 def outcome_of(job: JobReturn) -> Outcome:
