@@ -39,6 +39,13 @@ def no_trace_of_ddp() -> Iterator[None]:
     os.environ.update(before)
 
 
+@pytest.fixture(autouse=True)
+def few_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs draw no curves, which is a quarter of a short one, unless a test is marked `draws`."""
+    if request.node.get_closest_marker("draws") is None:
+        monkeypatch.setattr("hydralight.curves.panels_of", lambda table: {})
+
+
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """A function from an architecture to the folder of a tiny random checkpoint."""

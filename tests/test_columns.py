@@ -254,8 +254,8 @@ def test_label_words_behind_a_semicolon(tmp_path):
     assert found.shape.label_names == ["joy", "sadness"]
 
 
-def test_a_txt_is_predicted_on_as_it_was_trained_on(tmp_path):
-    """Its label words are no part of the text; a file of plain lines is read by lines."""
+def test_a_txt_is_predicted_on_as_it_was_trained_on(tmp_path, caplog):
+    """Its label words are no part of the text; what is not of its format is read by lines."""
     test = write(tmp_path / "test.txt", "i feel fine;joy\ni am low;sadness\n")
     plain = write(tmp_path / "plain.txt", "i feel fine\ni am low\n")
     reader = {"format": "csv", "sep": ";", "column_names": ["text", "label"]}
@@ -263,13 +263,16 @@ def test_a_txt_is_predicted_on_as_it_was_trained_on(tmp_path):
     for file in (test, plain):
         rows, _ = source.read_input(file, TextClassification())
         assert rows["text"][:] == ["i feel fine", "i am low"]
+        assert (f"{file} is read as plain text" in caplog.text) == (file == plain)
     conll = write(tmp_path / "conll.txt", "-DOCSTART- -X- O O\n\nTwo CD I-NP O\n. . O O\n\n")
     reader = {"format": "conll", "delimiter": " ", "column_names": ["tokens", "pos", "c", "tags"]}
     source = Source(path="unused.txt", reader=reader)
     rows, _ = source.read_input(conll, TokenClassification())
     assert rows["tokens"][:] == [["Two", "."]]
+    caplog.clear()
     rows, _ = source.read_input(plain, TokenClassification())
     assert rows["tokens"][:] == ["i feel fine", "i am low"]
+    assert f"{plain} is read as plain text" in caplog.text
 
 
 PLAY = "".join(f"ACT {i}\n\n\nLine {i} of the play.\n  More of {i}.\n\n" for i in range(200))

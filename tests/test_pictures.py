@@ -17,6 +17,7 @@ from hydralight.curves import draw_curves, panels_of
 from hydralight.data.digits import digits
 from hydralight.data.spread import spread
 
+pytestmark = pytest.mark.draws
 LABELS = [f"finding {number}" for number in range(15)]
 
 

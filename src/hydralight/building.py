@@ -27,7 +27,7 @@ from hydralight.data.batches import Batching
 from hydralight.data.encoding import Encoding
 from hydralight.data.mix import Mix
 from hydralight.data.module import DataModule
-from hydralight.data.naming import Labels, as_said, names_of
+from hydralight.data.naming import labels_to_use
 from hydralight.data.source import Source
 from hydralight.data.splits import Splits
 from hydralight.errors import UserError, count
@@ -268,32 +268,6 @@ def use_trained_model(cfg: DictConfig, run_dir: Path) -> None:
 def plain(node: Any) -> Any:
     """Return a structure of OmegaConf's as plain lists and mappings."""
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-
-
-def labels_to_use(said: Labels, trained: Labels, own_run: bool) -> Labels:
-    """Return the labels of the data that a trained model is to see.
-
-    Args:
-        said: `data.labels`; a mapping may say what stands in other files for the model's labels.
-        trained: The model's, with what stood for them in the file that it was trained on; None
-            where it has no names for them.
-        own_run: Whether it is a run's, which was trained with these labels and no others.
-
-    Raises:
-        UserError: they are others than a run was trained with.
-    """
-    names, wanted = names_of(trained), names_of(said)
-    if not said or not names:
-        return said or trained
-    if isinstance(said, Mapping) and set(wanted) == set(names):
-        values = as_said(said)
-        assert isinstance(values, dict)
-        return {v: name for name in names for v, one in values.items() if one == name}
-    if wanted == names:
-        return trained or said
-    if own_run:
-        raise UserError(f"data.labels: the run was trained with {', '.join(names)}: leave it out.")
-    return said
 
 
 def progress_bar(cfg: DictConfig) -> list[Any]:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import signature
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +27,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from hydralight.cached import intact, locked, seal, told_if_full
 from hydralight.config.ranges import NotNegative, Positive
-from hydralight.errors import UserError, told
+from hydralight.errors import UserError, did_you_mean, told
 from hydralight.hub import only_cached
 from hydralight.model_configs import read_config
 from hydralight.packed import opened
@@ -36,6 +37,10 @@ from hydralight.runs.files import clear_partials, new_folder
 log = logging.getLogger(__name__)
 
 PARALLELISM = os.environ.get("TOKENIZERS_PARALLELISM")  # the user's own, before ours
+
+# Options of `from_pretrained` that leave no trace on a tokenizer.
+OF_LOADING = frozenset({"subfolder", "use_fast", "from_slow", "tokenizer_type", "gguf_file"})
+OF_LOADING |= {"extra_special_tokens", "legacy", "fix_mistral_regex", "mistral_format"}
 
 LONGEST_WORD = 1_000_000  # characters; a second's work
 
@@ -77,6 +82,7 @@ class Pretrained:
                 local_files_only=only_cached(self.checkpoint),
                 **(self.options or {}),
             )
+        check_options(tokenizer, self.options or {})
         check_vocabulary(tokenizer, self.checkpoint)
         if cache_key:  # there are texts
             check_knows(tokenizer, texts())
@@ -215,6 +221,23 @@ def all_cores() -> Iterator[None]:
         yield
     finally:
         os.environ["TOKENIZERS_PARALLELISM"] = PARALLELISM or "false"
+
+
+def check_options(tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any]) -> None:
+    """Refuse options that `from_pretrained` takes, keeps and never uses.
+
+    Raises:
+        UserError: the tokenizer has no such argument.
+    """
+    inits = [vars(one).get("__init__", object) for one in type(tokenizer).__mro__]
+    made = {name for init in inits for name in signature(init).parameters}
+    known = {*made, *vars(tokenizer), *tokenizer.SPECIAL_TOKENS_ATTRIBUTES, *OF_LOADING}
+    for name in options:
+        if not (name in known or hasattr(tokenizer, name) or name.endswith("_token")):
+            raise UserError(
+                f"tokenizer.options.{name}: {type(tokenizer).__name__} has no such argument"
+                f"{did_you_mean(name, known)}"
+            )
 
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerBase, checkpoint: str) -> None:

@@ -4,11 +4,11 @@ import re
 from collections.abc import Iterable, Iterator
 
 from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hydralight.config.blame import blamed, key_of, refused
-from hydralight.config.project import config_dirs
+from hydralight.config.project import choices_of
 from hydralight.errors import UserError, did_you_mean
 
 OUT_OF_MEMORY = (
@@ -41,8 +41,8 @@ def explain(error: BaseException, cfg: DictConfig | None = None) -> str | None:
     if type(error).__module__.startswith("wandb."):
         return f"W&B: {error} (or keep the run here: logger.wandb.offline=true)"
     if isinstance(error, OverrideParseException) and "=" not in error.override:
-        recipes = [path.stem for folder in config_dirs() for path in folder.glob("experiment/*")]
-        written = f"experiment={error.override}" if error.override in recipes else "key=value"
+        recipe = any(path.stem == error.override for path in choices_of("experiment"))
+        written = f"experiment={error.override}" if recipe else "key=value"
         return f"'{error.override}' is no key with a value: write {written}"
     if isinstance(error, OverrideParseException):
         return (
@@ -80,8 +80,8 @@ def _composition_error(error: ConfigCompositionException) -> str:
         group, _, choice = missing.rpartition("/")
         if not group:
             return _line(str(error))
-        files = [path for folder in config_dirs() for path in (folder / group).glob("*.yaml")]
-        options = sorted(getattr(error, "options", None) or {path.stem for path in files})
+        there = getattr(error, "options", None) or {path.stem for path in choices_of(group)}
+        options = sorted(there)
         near = did_you_mean(choice, options)
         return f"there is no '{choice}' in configs/{group}{near} (there are: {', '.join(options)})"
     unmatched = re.match(r"Could not override '([^'@]+)'\.\s+No match", str(error))
@@ -123,12 +123,9 @@ def no_key(key: str, at: str, known: Iterable[str], advice: str = "") -> str:
 def _where_it_is(key: str) -> str:
     """Say which recipes, or which file of the group, have a key."""
     group, _, name = key.partition(".")
-    files = [path for folder in config_dirs() for path in (folder / group).glob("*.yaml")]
-    of_a_recipe = group in ("data", "task")
-    if of_a_recipe and any(
-        re.search(rf"^{re.escape(name)}:", path.read_text(), re.MULTILINE) for path in files
-    ):
-        recipes = sorted({path.stem for f in config_dirs() for path in f.glob("experiment/*.yaml")})
+    files = choices_of(group)
+    if group in ("data", "task") and any(name in OmegaConf.load(path) for path in files):
+        recipes = sorted({path.stem for path in choices_of("experiment")})
         return f"other recipes have it: choose one by experiment=…, of {', '.join(recipes)}"
     if group == "data" and name in OF_THE_READER:
         return f"it is an option of the reader of files: data.reader.{name}=…"

@@ -62,6 +62,11 @@ def config_dirs() -> list[Path]:
     return [CONFIG_DIR, *(one.configs for one in projects() if one.configs is not None)]
 
 
+def choices_of(group: str) -> list[Path]:
+    """Return the YAML files of a group, of all folders of configs, the template's first."""
+    return [file for dir_ in config_dirs() for file in sorted((dir_ / group).glob("*.yaml"))]
+
+
 def _of_checkout() -> Iterator[Project]:
     """Read the nearest `[tool.hydralight]` of the user's at or above the working directory."""
     here = next(iter(_looked_from), Path.cwd())

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.resolvers import oc
 
-from hydralight.config.project import config_dirs
+from hydralight.config.project import choices_of
 from hydralight.config.typed import Typed
 from hydralight.config.whitelist import allowed
 from hydralight.errors import UserError
@@ -82,8 +82,7 @@ def variable(typed: Typed) -> Callable[..., Any]:
 def named_variables(typed: Typed) -> set[str]:
     """Return the variables that are asked for by what was typed, and in `configs/local`."""
     texts = list(typed.arguments)
-    for folder in config_dirs():
-        texts += [path.read_text() for path in sorted((folder / "local").glob("*.yaml"))]
+    texts += [path.read_text() for path in choices_of("local")]
     return {name for text in texts for name in re.findall(r"\$\{\s*oc\.env:\s*(\w+)", text)}
 
 

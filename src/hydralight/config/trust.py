@@ -20,7 +20,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hydralight.config.project import config_dirs
+from hydralight.config.project import choices_of
 from hydralight.config.typed import Typed
 from hydralight.config.whitelist import allowed
 from hydralight.errors import UserError, did_you_mean
@@ -165,11 +165,10 @@ def _value(node: Any, key: Any) -> Any:
 def local_values() -> dict[str, Any]:
     """Return the values of `configs/local`, as they stand there, by their dotted keys."""
     found: dict[str, Any] = {}
-    for folder in config_dirs():
-        for path in sorted((folder / "local").glob("*.yaml")):
-            node = OmegaConf.load(path)
-            if isinstance(node, DictConfig):
-                found |= {leaf.path: leaf.raw for leaf in leaves_of(node)}
+    for path in choices_of("local"):
+        node = OmegaConf.load(path)
+        if isinstance(node, DictConfig):
+            found |= {leaf.path: leaf.raw for leaf in leaves_of(node)}
     return found
 
 

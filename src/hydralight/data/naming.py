@@ -48,6 +48,32 @@ def names_of(labels: Labels) -> list[str]:
     return list(dict.fromkeys(map(str, named)))
 
 
+def labels_to_use(said: Labels, trained: Labels, own_run: bool) -> Labels:
+    """Return the labels of the data that a trained model is to see.
+
+    Args:
+        said: `data.labels`; a mapping may say what stands in other files for the model's labels.
+        trained: The model's, with what stood for them in the file that it was trained on; None
+            where it has no names for them.
+        own_run: Whether it is a run's, which was trained with these labels and no others.
+
+    Raises:
+        UserError: they are others than a run was trained with.
+    """
+    names, wanted = names_of(trained), names_of(said)
+    if not said or not names:
+        return said or trained
+    if isinstance(said, Mapping) and set(wanted) == set(names):
+        values = as_said(said)
+        assert isinstance(values, dict)
+        return {v: name for name in names for v, one in values.items() if one == name}
+    if wanted == names:
+        return trained or said
+    if own_run:
+        raise UserError(f"data.labels: the run was trained with {', '.join(names)}: leave it out.")
+    return said
+
+
 def called(names: Sequence[str], labels: Labels) -> list[str]:
     """Return what the classes that a source declares are called.
 

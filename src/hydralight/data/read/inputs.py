@@ -1,5 +1,6 @@
 """What is to be predicted: a file, standard input, or a text."""
 
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from hydralight.data.read.lines import read_objects
 from hydralight.data.read.stdin import standard_input
 from hydralight.errors import UserError
 
+log = logging.getLogger(__name__)
 Load = Callable[[str, Mapping[str, Any]], dict[str, Dataset]]
 TYPED = ("text", "document", "json")  # what can be typed, or come by standard input
 SAMPLES = {"text": "line", "document": "document"}  # as `datasets` calls them
@@ -116,13 +118,15 @@ def begins_an_object(text: str) -> bool:
 def _as_trained(source: str, load: Load, reader: Mapping[str, Any]) -> Dataset | None:
     """Read a text file as the training data was, whose reader said that such hold something else.
 
-    None where it is not of that format: then it is plain text.
+    None, with a warning, where it is not of that format: then it is plain text.
     """
     if reader.get("format", "text") == "text":
         return None
     try:
         (rows,) = load(source, reader).values()
-    except UserError:
+    except UserError as error:
+        said = "%s is read as plain text, as it cannot be read as the training data was: %s"
+        log.warning(said, source, error)
         return None
     return rows
 
