@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ def parsed(argument: str) -> Override | None:
         return None
 
 
+@cache
 def key_of(argument: str) -> str | None:
     """Return the key or group that an argument sets; None for a flag."""
     free = FREE_TEXT.fullmatch(argument)
@@ -87,7 +89,8 @@ def refuse_keys_of_others(command: str, arguments: Sequence[str]) -> None:
 
 def value_of(key: str, arguments: Sequence[str]) -> Any:
     """Return the last value that was typed for a key; None where none was."""
-    found = [o for a in arguments if (o := parsed(a)) is not None and o.key_or_group == key]
+    likely = (parsed(argument) for argument in arguments if key in argument)
+    found = [one for one in likely if one is not None and one.key_or_group == key]
     return found[-1].value() if found else None
 
 

@@ -262,6 +262,7 @@ def is_secret(key: str, value: Any) -> bool:
     return BARE_KEY.search(key) is not None and KEY_VALUE.fullmatch(bare) is not None
 
 
+@cache  # each text that is written asks for all of the environment's
 def is_secret_variable(name: str) -> bool:
     """Whether an environment variable is named like a secret."""
     return SECRET_VARIABLE.search(name) is not None
