@@ -43,9 +43,11 @@ def test_labels_share_a_panel_with_their_mean_first():
     }
 
 
-def test_fifteen_labels_are_told_apart(tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [15, 24])
+def test_many_labels_are_told_apart(number, tmp_path, monkeypatch):
     """As drawn: a colour each, the same in all panels, the mean above, no legend over a line."""
-    rows = table("val/auroc", *(f"val/{m}/{x}" for m in ("f1", "auroc") for x in LABELS))
+    labels = [f"finding {n}" for n in range(number)]
+    rows = table("val/auroc", *(f"val/{m}/{x}" for m in ("f1", "auroc") for x in labels))
     rows["val/auroc/finding 0"] = float("nan")
     rows.to_csv(tmp_path / "metrics.csv", index=False)
     drawn = []
@@ -55,11 +57,11 @@ def test_fifteen_labels_are_told_apart(tmp_path, monkeypatch):
     f1, auroc = drawn[0].axes
     lines = {axes: {line.get_label(): line for line in axes.get_lines()} for axes in (f1, auroc)}
     colours = {name: line.get_color() for name, line in lines[f1].items()}
-    assert list(colours) == LABELS
-    assert len(set(colours.values())) == 15
+    assert list(colours) == labels
+    assert len(set(colours.values())) == number
     mean = lines[auroc].pop("val/auroc (mean)")
     assert {n: line.get_color() for n, line in lines[auroc].items()} == {
-        n: colours[n] for n in LABELS[1:]
+        n: colours[n] for n in labels[1:]
     }
     assert all(mean.get_zorder() > line.get_zorder() for line in lines[auroc].values())
     for axes in (f1, auroc):
