@@ -95,6 +95,7 @@ def test_a_trained_tokenizer_leaves_a_prompt_open(sonnets, predicted):
     tokenizer = AutoTokenizer.from_pretrained(run.path / "model")
     assert tokenizer.tokenize(f"storm{MARKER}")[-1] == MARKER
     assert MARKER in tokenizer.all_special_tokens
+    assert len(tokenizer) <= 300  # with the marker
     generation = json.loads((run.path / "model" / "generation_config.json").read_text())
     ends = [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(MARKER)]
     assert generation["eos_token_id"] == ends
