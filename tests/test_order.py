@@ -5,7 +5,7 @@ import pytest
 
 from hydralight.data.batches import Batching
 from hydralight.data.budget import Budget, widest
-from hydralight.data.order import Batches, LongestFirst, Order, Place, shares
+from hydralight.data.order import Batches, LongestFirst, Order, Place
 from hydralight.errors import UserError
 
 
@@ -14,8 +14,7 @@ def batches(num_rows, batch_size, place=None, epoch=0, position=0, **settings):
     plan = Order(
         num_rows=num_rows,
         batch_size=batch_size,
-        world_size=place.world_size,
-        batches_per_step=place.accumulate_grad_batches,
+        batches_per_step=place.batches_per_step,
         **settings,
     )
     return Batches(plan, place, epoch, position)
@@ -80,58 +79,42 @@ def test_batches_of_like_lengths():
 
 
 @pytest.mark.parametrize(
-    ("num_rows", "world_size", "max_tokens"),
-    [(1003, 1, 2048), (1003, 2, 1024), (17, 3, 600), (500, 1, 512), (4, 2, 4000)],
+    ("num_rows", "number", "max_tokens"),
+    [(1003, 1, 2048), (1003, 8, 1024), (17, 3, 600), (500, 1, 512), (500, 4, 512), (4, 2, 4000)],
 )
-def test_batches_of_a_token_budget(num_rows, world_size, max_tokens):
+def test_micro_batches_of_a_token_budget(num_rows, number, max_tokens):
     lengths = np.random.default_rng(num_rows).integers(5, 513, num_rows)
-
-    def ranks(epoch, position=0):
-        samplers = [
-            Batches(
-                Budget(lengths, max_tokens, seed=2, world_size=world_size), Place(rank, world_size)
-            )
-            for rank in range(world_size)
-        ]
-        for sampler in samplers:
-            sampler.epoch, sampler.position = epoch, position
-        found = [indices(sampler) for sampler in samplers]
-        assert {len(part) + position for part in found} == {len(sampler) for sampler in samplers}
-        return found
-
-    epochs = [ranks(epoch) for epoch in range(3)]
-    assert len({len(part) for parts in epochs for part in parts}) == 1
-    for parts in epochs:
-        rows = sorted(row for part in parts for batch in part for row in batch)
-        assert len(rows) == len(set(rows)) > num_rows - world_size
-        sizes = [len(batch) * lengths[batch].max() for part in parts for batch in part]
+    plan = Budget(lengths, max_tokens, seed=2, batches_per_step=number)
+    epochs = [[batch.tolist() for batch in plan.batches(epoch)] for epoch in range(3)]
+    assert {len(found) for found in epochs} == {len(plan)}
+    assert len(plan) % number == 0
+    for found in epochs:
+        rows = sorted(row for batch in found for row in batch)
+        assert len(rows) == len(set(rows)) > num_rows - number
+        sizes = [len(batch) * lengths[batch].max() for batch in found]
         assert max(sizes) <= max_tokens
         if num_rows > 100:
-            assert len(rows) == num_rows
-            assert lengths.max() in [lengths[part[0]].max() for part in parts]
+            assert lengths.max() == lengths[found[0]].max()
             assert sum(sizes) < 1.1 * lengths.sum()
-    together = [{frozenset(b) for b in parts[0] if len(b) > 3} for parts in epochs]
+    together = [{frozenset(batch) for batch in found if len(batch) > 3} for found in epochs]
     if num_rows > 100:
         assert len(together[0] & together[1]) < len(together[0]) / 4
-        longest = [lengths[batch].max() for batch in epochs[0][0][1:]]
+        longest = [lengths[batch].max() for batch in epochs[0][1:]]
         assert abs(np.corrcoef(longest, range(len(longest)))[0, 1]) < 0.2
-    assert ranks(1, position=1) == [part[1:] for part in epochs[1]]
 
 
-@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("number", [1, 2])
 @pytest.mark.parametrize(("longest", "max_tokens"), [((400, 112), 1000), ((40, 12), 99)])
-def test_a_token_budget_holds_for_sources_and_targets(longest, max_tokens, world_size):
+def test_a_token_budget_holds_for_sources_and_targets(longest, max_tokens, number):
     rng = np.random.default_rng(4)
     parts = np.stack([rng.integers(5, length, 800) for length in longest], axis=1)
-    sampler = Batches(
-        Budget(parts, max_tokens, seed=2, world_size=world_size), Place(0, world_size)
-    )
-    for _ in range(3):
-        found = [parts[batch] for batch in indices(sampler)]
+    plan = Budget(parts, max_tokens, seed=2, batches_per_step=number)
+    for epoch in range(3):
+        found = [parts[batch] for batch in plan.batches(epoch)]
         sizes = [len(batch) * batch.max(axis=0).sum() for batch in found]
         assert max(sizes) <= max_tokens
         assert sum(sizes) < 1.4 * sum(batch.sum() for batch in found)
-        assert len(found) == len(sampler)
+        assert len(found) == len(plan)
 
 
 def test_rows_of_one_length_may_change_places():
@@ -140,47 +123,57 @@ def test_rows_of_one_length_may_change_places():
     assert [widest(parts, parts.sum(axis=1), *pair) for pair in bounds] == [10, 10, 10, 3]
 
 
-@pytest.mark.parametrize("num_rows", [8, 9, 11, 16, 17])
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_ranks_share_the_global_batches(num_rows, world_size):
-    alone = indices(batches(num_rows, 3 * world_size, seed=1))
-    ranks = [
-        indices(batches(num_rows, 3, Place(rank, world_size), seed=1)) for rank in range(world_size)
+def per_step(found, number):
+    return [found[start : start + number] for start in range(0, len(found), number)]
+
+
+def shared_by(plan, world_size, number):
+    """The micro-batches of each step, as the ranks have them, one rank after the other."""
+    own = number // world_size
+    ranks = [indices(Batches(plan, Place(rank, world_size, own))) for rank in range(world_size)]
+    runs = [per_step(found, len(found) // -(-len(plan) // number)) for found in ranks]
+    return [[micro for run in step for micro in run] for step in zip(*runs, strict=True)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+@pytest.mark.parametrize("num_rows", [8, 48, 50, 61, 64, 71])
+def test_a_step_is_the_same_on_any_number_of_ranks(num_rows, batch_size):
+    """8 micro-batches: accumulated by one rank, or shared by two, four or eight."""
+    plan = Order(num_rows=num_rows, batch_size=batch_size, seed=4, batches_per_step=8)
+    alone = shared_by(plan, 1, 8)
+    assert [len(step) for step in alone] == [8] * len(alone)
+    rows = [row for step in alone for micro in step for row in micro]
+    left_out = num_rows % 8 if batch_size == 1 else 0
+    assert len(set(rows)) == len(rows) == num_rows - left_out
+    assert max(len(micro) for step in alone for micro in step) == min(batch_size, -(-num_rows // 8))
+    for world_size in (2, 4, 8):
+        assert shared_by(plan, world_size, 8) == alone
+
+
+def test_a_step_of_a_budget_is_the_same_on_any_number_of_ranks():
+    lengths = np.random.default_rng(0).integers(5, 513, 300)
+    plan = Budget(lengths, 1024, seed=2, batches_per_step=4)
+    alone = shared_by(plan, 1, 4)
+    assert shared_by(plan, 2, 4) == shared_by(plan, 4, 4) == alone
+    # the negative control: rows dealt out in turns
+    rows = [row for step in alone for micro in step for row in micro]
+    assert [rows[rank::2] for rank in range(2)] != [
+        [row for step in alone for micro in step[rank * 2 : rank * 2 + 2] for row in micro]
+        for rank in range(2)
     ]
-    assert len({len(found) for found in ranks}) == 1
-    steps = [sorted(i for part in step for i in part) for step in zip(*ranks, strict=True)]
-    assert sorted(i for step in steps for i in step) == list(range(num_rows))
-    assert all(part for found in ranks for part in found)
-    if num_rows % (3 * world_size) >= world_size or num_rows % (3 * world_size) == 0:
-        assert steps == [sorted(batch) for batch in alone]
 
 
-@pytest.mark.parametrize(("num_rows", "whole"), [(64, 4), (61, 3), (50, 2)])
-def test_micro_batches_of_a_step_are_those_of_any_number_of_ranks(num_rows, whole):
-    """A step of 16 rows in micro-batches of 2: accumulated by one, or shared by two or four.
+def test_few_rows_make_a_short_step():
+    plan = Order(num_rows=6, batch_size=4, seed=4, batches_per_step=8)
+    assert [len(micro) for micro in plan.batches(0)] == [1] * 6
+    assert shared_by(plan, 2, 8) == shared_by(plan, 1, 8)
 
-    The last step may be short, and then it may borrow rows from the one before.
-    """
 
-    def steps(world_size, size=8):
-        found = []
-        for rank in range(world_size):
-            place = Place(rank, world_size, size // world_size)
-            found.append(indices(batches(num_rows, 2, place, seed=4)))
-        count = size // world_size
-        return [
-            [micro for rank in found for micro in rank[start : start + count]]
-            for start in range(0, len(found[0]), count)
-        ]
-
-    alone = steps(1)
-    for world_size in (2, 4):
-        shared = steps(world_size)
-        assert shared[:whole] == alone[:whole]  # in this order, too
-        assert len(shared) == len(alone)
-        assert sorted(row for step in shared for micro in step for row in micro) == list(
-            range(num_rows)
-        )
+def test_an_evaluation_is_in_whole_micro_batches():
+    plan = Order(num_rows=11, batch_size=2, shuffle=False)
+    ranks = [indices(Batches(plan, Place(rank, 4))) for rank in range(4)]
+    assert ranks == [[[0, 1], [8, 9]], [[2, 3], [10]], [[4, 5]], [[6, 7]]]
+    assert [len(Batches(plan, Place(rank, 4))) for rank in range(4)] == [2, 2, 1, 1]
 
 
 def test_a_resumed_rank_goes_on_within_a_step():
@@ -188,13 +181,6 @@ def test_a_resumed_rank_goes_on_within_a_step():
     whole = indices(batches(64, 2, place, seed=4))
     for position in range(16):
         assert indices(batches(64, 2, place, seed=4, position=position)) == whole[position:]
-
-
-def test_shares_of_unequal_batches_are_cut_each_by_itself():
-    step = [np.arange(6), np.arange(6, 9)]
-    assert [list(part) for part in shares(step, 0, 2)] == [[0, 1, 2], [6, 7]]
-    assert [list(part) for part in shares(step, 1, 2)] == [[3, 4, 5], [8]]
-    assert [list(part) for part in shares([np.arange(8)] * 2, 1, 2)] == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
 def test_evaluation_goes_by_the_last_part_first():
@@ -218,5 +204,5 @@ def test_batches_are_of_like_lengths_where_asked():
 def test_settings_of_batches_are_refused():
     with pytest.raises(UserError, match="no room for a training example of 9 tokens"):
         Batching(max_tokens=8).training(np.array([[4], [9]]), Place())
-    with pytest.raises(UserError, match="1 training examples are too few for 2 devices"):
+    with pytest.raises(UserError, match="1 training example cannot be shared by 2 devices"):
         Batching().training(np.array([[4]]), Place(0, 2))

@@ -45,6 +45,22 @@ def begin_the_next_epoch(trainer: Trainer) -> None:
         trainer.fit_loop.reset_restart_stage()
 
 
+def share_progress(checkpoint: dict[str, Any], before: int, now: int) -> None:
+    """Let a resumed run count its batches as one that was on as many devices from the start.
+
+    Lightning counts the batches of one process, whatever the number of processes.
+
+    Args:
+        checkpoint: Loaded, and about to be restored; its counts are changed.
+        before: Processes that wrote it.
+        now: Processes.
+    """
+    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    for counts in (progress["total"], progress["current"]):
+        for name, value in counts.items():
+            counts[name] = value * before // now
+
+
 def evaluate_now(trainer: Trainer, extra: bool = False) -> None:
     """Run a whole validation before or after training, as if its step had just ended.
 

@@ -9,7 +9,7 @@ from annotated_types import Interval
 from hydralight.config.ranges import Positive, Seed
 from hydralight.data.budget import Budget
 from hydralight.data.order import Batches, LongestFirst, Order, Place, Plan
-from hydralight.errors import UserError
+from hydralight.errors import UserError, count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,10 +17,13 @@ class Batching:
     """How rows come together in batches.
 
     Args:
-        batch_size: Examples of a batch per device.
+        batch_size: Examples of a micro-batch, which a device takes at once.
         eval_batch_size: The same in evaluation and prediction; `batch_size` unless said.
-        max_tokens: Of a training batch per device, padding included: it takes as many examples of
-            like lengths as fit, instead of `batch_size`.
+        batches_per_step: Micro-batches of an optimizer step over all devices. It fixes what a step
+            is on any number of devices, each of which accumulates its share of them. Unless said,
+            `trainer.accumulate_grad_batches` for each device.
+        max_tokens: Of a micro-batch, padding included: it takes as many examples of like lengths as
+            fit, instead of `batch_size`.
         group_by_length: Whether a training batch is of examples of like lengths, which saves
             padding.
         pad_to_multiple_of: What the lengths of batches are rounded up to, such as 64 for few shapes
@@ -32,6 +35,7 @@ class Batching:
 
     batch_size: Positive = 8
     eval_batch_size: Positive | None = None
+    batches_per_step: Positive | None = None
     max_tokens: Positive | None = None
     group_by_length: bool = False
     pad_to_multiple_of: Positive | None = None
@@ -49,9 +53,11 @@ class Batching:
         Raises:
             UserError: a row alone exceeds the budget, or there are fewer rows than processes.
         """
-        if len(sizes) < place.world_size:
+        number = place.batches_per_step
+        if len(sizes) < number and len(sizes) % place.world_size:
             raise UserError(
-                f"{len(sizes)} training examples are too few for {place.world_size} devices."
+                f"{count(len(sizes), 'training example')} cannot be shared by {place.world_size} "
+                "devices: take fewer of them."
             )
         if self.max_tokens is not None and shuffle:
             longest = sizes.sum(axis=1).max()
@@ -60,7 +66,7 @@ class Batching:
                     f"data.max_tokens={self.max_tokens} has no room for a training example of "
                     f"{longest} tokens: raise it, or shorten the examples."
                 )
-            plan: Plan = Budget(sizes, self.max_tokens, seed=self.seed, world_size=place.world_size)
+            plan: Plan = Budget(sizes, self.max_tokens, seed=self.seed, batches_per_step=number)
         else:
             plan = Order(
                 num_rows=len(sizes),
@@ -68,24 +74,25 @@ class Batching:
                 seed=self.seed,
                 shuffle=shuffle,
                 lengths=sizes.sum(axis=1) if self.group_by_length and shuffle else None,
-                world_size=place.world_size,
-                batches_per_step=place.accumulate_grad_batches,
+                batches_per_step=number,
             )
         return Batches(plan, place)
 
     def evaluation(self, sizes: np.ndarray, place: Place, whole: bool = True) -> Batches:
         """Return batches from long to short, or in the source's order where not all are taken."""
         size = self.eval_batch_size or self.batch_size
-        common: dict[str, Any] = {"batch_size": size, "world_size": place.world_size}
+        common: dict[str, Any] = {"num_rows": len(sizes), "batch_size": size}
         plan = (
-            LongestFirst(num_rows=len(sizes), sizes=sizes, **common)
+            LongestFirst(sizes=sizes, **common)
             if whole
-            else Order(num_rows=len(sizes), shuffle=False, **common)
+            else Order(shuffle=False, **common)
         )
         return Batches(plan, Place(place.rank, place.world_size))
 
-    def order_settings(self, place: Place) -> dict[str, Any]:
-        """Return what decides on the order of a run's rows in steps, beside the size of batches."""
-        names = ("seed", "group_by_length", "max_tokens")
+    def order_settings(self) -> dict[str, Any]:
+        """Return what decides on the rows of a run's micro-batches."""
+        names = ("seed", "group_by_length", "max_tokens", "batch_size")
         settings: dict[str, Any] = {f"data.{name}": getattr(self, name) for name in names}
-        return {**settings, "trainer.accumulate_grad_batches": place.accumulate_grad_batches}
+        if self.max_tokens is not None:
+            del settings["data.batch_size"]
+        return settings

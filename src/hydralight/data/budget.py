@@ -4,25 +4,28 @@ import itertools
 
 import numpy as np
 
+from hydralight.data.order import shared
+
 
 class Budget:
-    """Global batches that hold at most so many tokens on each rank, padding included.
+    """Micro-batches that hold at most so many tokens, padding included.
 
-    Rows are sorted by length and divided into sections of some batches each; within its section a
-    row may come into any batch, and the batches are shuffled, except that the longest comes first,
-    so that memory fails early. Rows of one length are shuffled before they are divided. As the
-    sorted lengths are the same in every epoch, so is the number of batches, which schedules count
-    on.
+    Rows are sorted by length and divided into sections of some micro-batches each; within its
+    section a row may come into any of them, and they are shuffled, except that the longest comes
+    first, so that memory fails early. Rows of one length are shuffled before they are divided. As
+    the sorted lengths are the same in every epoch, so is the number of micro-batches, which
+    schedules count on. Some are halved, so that all steps have as many; where none can be, a rest
+    is left to another epoch.
 
     Args:
         sizes: Tokens of each row, part by part, each padded by itself (rows, parts).
-        max_tokens: Of a batch on one rank: its rows times the longest of them, or of their parts.
+        max_tokens: Of a micro-batch: its rows times the longest of them, or of their parts.
         seed: Of the shuffle.
-        world_size: Ranks.
+        batches_per_step: Micro-batches of an optimizer step, over all devices.
     """
 
     def __init__(
-        self, sizes: np.ndarray, max_tokens: int, *, seed: int = 0, world_size: int = 1
+        self, sizes: np.ndarray, max_tokens: int, *, seed: int = 0, batches_per_step: int = 1
     ) -> None:
         parts = sizes.reshape(len(sizes), -1)
         self.totals = parts.sum(axis=1)
@@ -32,34 +35,29 @@ class Budget:
         num_rows = len(totals)
         if totals[0] > max_tokens:
             raise ValueError(f"a row of {totals[0]} tokens, and a budget of {max_tokens}")
-        whole = int(totals.sum()) // (max_tokens * world_size)
+        whole = int(totals.sum()) // max_tokens
         per_section = max(whole // 50, min(8, max(2, whole // 16)))  # more mix more, and pad more
         self.sections = [0]
-        self._bounds = [0]
+        cut: list[int] = []  # rows of each micro-batch
         while (start := self.sections[-1]) < num_rows:
-            most = max_tokens // max(1, int(totals[start])) * world_size * per_section
-            width = widest(parts, totals, start, start + most + world_size)
-            rows = max(1, max_tokens // max(1, width)) * world_size
-            stop = start + rows * per_section
-            if num_rows - stop < world_size:  # else some rank would have none of the rest
-                stop = num_rows
-            number = -(-(stop - start) // rows)
-            if rows == world_size:  # one row a rank: the rest is left to another epoch
-                number = (stop - start) // rows
-                stop = start + number * rows
-            cut = [len(batch) for batch in np.array_split(np.arange(start, stop), number)]
-            self._bounds += [start + size for size in itertools.accumulate(cut)]
+            most = max_tokens // max(1, int(totals[start])) * per_section
+            width = widest(parts, totals, start, start + most + 1)
+            rows = max(1, max_tokens // max(1, width))
+            stop = min(start + rows * per_section, num_rows)
+            cut += shared(stop - start, -(-(stop - start) // rows))
             self.sections.append(stop)
-            if num_rows - stop < world_size:
-                break
-        self.sections[-1] = num_rows
+        while len(cut) % batches_per_step and (most := max(cut)) > 1:
+            place = cut.index(most)
+            cut[place : place + 1] = shared(most, 2)
+        self._bounds = [*itertools.accumulate(cut, initial=0)]
+        self._number = len(cut) // batches_per_step * batches_per_step or len(cut)
 
-    def bounds(self) -> list[int]:
-        """Return where the global batches begin and end among the sorted rows."""
-        return self._bounds
+    def __len__(self) -> int:
+        """Micro-batches of an epoch."""
+        return self._number
 
     def batches(self, epoch: int) -> list[np.ndarray]:
-        """Return the global batches of an epoch."""
+        """Return the micro-batches of an epoch."""
         rng = np.random.default_rng([self.seed, epoch])
         order = rng.permutation(len(self.totals))
         order = order[np.argsort(-self.totals[order], kind="stable")]
@@ -69,7 +67,7 @@ class Budget:
         shuffled = rng.permutation(len(batches)).tolist()
         longest = int(np.maximum.reduceat(self.totals[order], self._bounds[:-1]).argmax())
         shuffled.remove(longest)
-        return [batches[number] for number in [longest, *shuffled]]
+        return [batches[number] for number in [longest, *shuffled]][: self._number]
 
 
 def widest(parts: np.ndarray, totals: np.ndarray, start: int, stop: int) -> int:

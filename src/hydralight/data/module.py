@@ -226,17 +226,18 @@ class DataModule(LightningDataModule):
         return self._trained_on
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the place in the data (the batches taken from it in all), and what data it is."""
+        """Return the place in the data (the micro-batches taken from it), and what data it is."""
         consumed, batches_per_epoch = self.consumed, self._batches_per_epoch
+        place = self.place
         if self.trainer is not None:
             consumed = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
             batches_per_epoch = int(self.trainer.num_training_batches)
         return {
-            "consumed": consumed,
-            "batches_per_epoch": batches_per_epoch,
-            "global_batch_size": self.global_batch_size,
+            "consumed": consumed * place.world_size,
+            "batches_per_epoch": batches_per_epoch * place.world_size,
+            "batches_per_step": place.batches_per_step,
             "trained_on": self.trained_on,
-            **self.batching.order_settings(self.place),
+            **self.batching.order_settings(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -245,23 +246,39 @@ class DataModule(LightningDataModule):
         Raises:
             UserError: the data or its order would be another one.
         """
-        for name, value in self.batching.order_settings(self.place).items():
+        for name, value in self.batching.order_settings().items():
             before = state_dict.get(name, value)  # earlier versions kept fewer
             if value != before:
                 raise UserError(
                     f"the run was trained with {name}={before}, and another value "
                     "would change the order of its data: resume without it."
                 )
-        size, unit = self.global_batch_size, "tokens" if self.batching.max_tokens else "examples"
-        if size != state_dict["global_batch_size"]:
-            raise UserError(
-                f"the run was trained with {state_dict['global_batch_size']} {unit} a batch over "
-                f"all devices, and now there are {size}: resume with the same data.batch_size "
-                "and number of devices."
-            )
+        self._share(state_dict["batches_per_step"])
         check_same(state_dict.get("trained_on"), self.trained_on)
-        self.consumed = state_dict["consumed"]
-        self._batches_per_epoch = state_dict["batches_per_epoch"]
+        world_size = self.place.world_size
+        self.consumed = state_dict["consumed"] // world_size
+        self._batches_per_epoch = state_dict["batches_per_epoch"] // world_size
+
+    def _share(self, batches_per_step: int) -> None:
+        """Accumulate as many micro-batches on each device as make the steps what they were.
+
+        Raises:
+            UserError: another number of micro-batches a step was typed, or they cannot be shared.
+        """
+        typed, place = self.batching.batches_per_step, self.place
+        if typed not in (None, batches_per_step):
+            raise UserError(
+                f"the run was trained with steps of {batches_per_step} micro-batches, and "
+                f"data.batches_per_step={typed} would change them: resume without it."
+            )
+        if batches_per_step % place.world_size:
+            raise UserError(
+                f"the run was trained with steps of {batches_per_step} micro-batches, which "
+                f" {place.world_size} devices cannot share: resume on a number that divides "
+                "them."
+            )
+        if self.trainer is not None:
+            self.trainer.accumulate_grad_batches = batches_per_step // place.world_size
 
     # ------------------------------------------------------------ batches
 
@@ -274,9 +291,9 @@ class DataModule(LightningDataModule):
         return Place(trainer.global_rank, trainer.world_size, trainer.accumulate_grad_batches)
 
     @property
-    def global_batch_size(self) -> int:
-        """Examples of a training batch over all devices; or tokens, where `max_tokens` is set."""
-        return (self.batching.max_tokens or self.batching.batch_size) * self.place.world_size
+    def seed(self) -> int:
+        """What is random in a run is drawn from."""
+        return self.batching.seed
 
     @property
     def target_capacity(self) -> int:

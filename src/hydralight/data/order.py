@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -11,20 +11,19 @@ from torch.utils.data import Sampler
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """Rows in batches of a fixed size.
+    """Rows in micro-batches of a fixed size, which make steps of a fixed number of them.
 
-    A global batch is what all ranks read together. No row is lost or doubled; the last global
-    batch may be short, and then every rank's share is. (With one row a rank, a shuffled epoch
-    leaves out a rest that is smaller than the number of ranks.)
+    It knows of no devices: whoever shares the micro-batches of a step, they are the same ones. No
+    row is lost or doubled. The last step of an epoch may be short, and then all of its micro-batches
+    are. (With one row a micro-batch, an epoch leaves out a rest that is smaller than their number.)
 
     Args:
         num_rows: Rows of the data set.
-        batch_size: Rows of a batch on one rank.
+        batch_size: Rows of a micro-batch.
         seed: Of the shuffle; epoch e draws from (seed, e).
         shuffle: Off for evaluation.
         lengths: Of each row; where given, a shuffled epoch's steps are of rows of like lengths.
-        world_size: Ranks.
-        batches_per_step: Batches of one rank that an optimizer step accumulates.
+        batches_per_step: Micro-batches of an optimizer step, over all devices; 1 in evaluation.
     """
 
     num_rows: int
@@ -32,7 +31,6 @@ class Order:
     seed: int = 0
     shuffle: bool = True
     lengths: np.ndarray | None = None
-    world_size: int = 1
     batches_per_step: int = 1
 
     def rows(self, epoch: int) -> np.ndarray:
@@ -43,28 +41,37 @@ class Order:
         order = rng.permutation(self.num_rows)
         if self.lengths is None:
             return order
-        step = self.batch_size * self.world_size * self.batches_per_step
+        step = self.batch_size * self.batches_per_step
         return grouped_by_length(order, self.lengths, step, rng)
 
-    def bounds(self) -> list[int]:
-        """Return where the global batches begin and end in the epoch's order."""
-        step = self.batch_size * self.world_size
-        bounds = [*range(0, self.num_rows, step), self.num_rows]
-        left = bounds[-1] - bounds[-2] if len(bounds) > 1 else 0
-        if left < self.world_size and len(bounds) > 2:
-            if self.batch_size > 1:
-                # some rank would have no row in the last batch: it borrows from the one before
-                bounds[-2] -= self.world_size - left
-            elif self.shuffle:
-                # with one row a rank there is none to borrow; another epoch brings these rows
-                bounds.pop(-2)
-                bounds[-1] = self.num_rows - left
-        return bounds
+    def sizes(self) -> list[int]:
+        """Return the rows of each micro-batch of an epoch."""
+        step = self.batch_size * self.batches_per_step
+        whole, left = divmod(self.num_rows, step)
+        steps = [step] * whole + [left] * (left > 0)
+        lack = self.batches_per_step - left
+        if left and lack > 0 and whole:
+            if self.batch_size > 1:  # the last step borrows from the one before
+                steps[-2:] = [step - lack, left + lack]
+            else:  # there is none to borrow; another epoch brings these rows
+                steps.pop()
+        return [size for rows in steps for size in shared(rows, self.batches_per_step)]
+
+    def __len__(self) -> int:
+        """Micro-batches of an epoch."""
+        return len(self.sizes())
 
     def batches(self, epoch: int) -> list[np.ndarray]:
-        """Return the global batches of an epoch."""
-        rows, bounds = self.rows(epoch), self.bounds()
+        """Return the micro-batches of an epoch."""
+        rows = self.rows(epoch)
+        bounds = itertools.accumulate(self.sizes(), initial=0)
         return [rows[start:stop] for start, stop in itertools.pairwise(bounds)]
+
+
+def shared(rows: int, number: int) -> list[int]:
+    """Return sizes of so many parts, as equal as can be, the larger first; none is empty."""
+    size, more = divmod(rows, number)
+    return [size + 1] * more + [size] * (number - more if size else 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,35 +129,44 @@ class Place:
     Args:
         rank: This process.
         world_size: All processes.
-        accumulate_grad_batches: Batches of one process in an optimizer step.
+        accumulate_grad_batches: Micro-batches of one process in an optimizer step.
     """
 
     rank: int = 0
     world_size: int = 1
     accumulate_grad_batches: int = 1
 
+    @property
+    def batches_per_step(self) -> int:
+        """Micro-batches of an optimizer step, over all processes."""
+        return self.world_size * self.accumulate_grad_batches
+
 
 class Plan(Protocol):
     """What decides which rows come together in an epoch."""
 
-    def bounds(self) -> Sequence[int]:
-        """Return where global batches begin and end; the same in every epoch but for the order."""
+    def __len__(self) -> int:
+        """Micro-batches of an epoch; the same in every epoch."""
 
     def batches(self, epoch: int) -> list[np.ndarray]:
-        """Return the row indices of each global batch of an epoch."""
+        """Return the row indices of each micro-batch of an epoch."""
 
 
 class Batches(Sampler[list[tuple[int, int]]]):
-    """Yields one rank's batches of an epoch; each iteration is an epoch.
+    """Yields one rank's micro-batches of an epoch; each iteration is an epoch.
 
-    A batch is a list of pairs: the epoch, and the row's index. What is random per example draws
-    from both, wherever the row is read.
+    Of the micro-batches of a step, a rank has a contiguous run, and each rank has as many. In an
+    evaluation, where a step is a micro-batch for each rank, the last ranks may have one less.
+
+    A micro-batch is a list of pairs: the epoch, and the row's index. What is random per example
+    draws from both, wherever the row is read.
 
     Args:
-        plan: The global batches of each epoch.
+        plan: The micro-batches of each epoch.
         place: Which share of them is this process's.
         epoch: The epoch of the first iteration.
-        position: Batches of that epoch to leave out, because training has had them.
+        position: Micro-batches of this rank in that epoch to leave out, because training has had
+            them.
     """
 
     def __init__(
@@ -162,39 +178,22 @@ class Batches(Sampler[list[tuple[int, int]]]):
         self.position = position
 
     def __len__(self) -> int:
-        """Batches of a whole epoch on this rank, whatever the position."""
-        bounds = self.plan.bounds()
-        # with fewer rows than ranks, the last batch of an evaluation is empty on some
-        return len(bounds) - 1 - (bounds[-1] - bounds[-2] <= self.place.rank)
+        """Micro-batches of a whole epoch on this rank, whatever the position."""
+        return len(self._own(range(len(self.plan))))
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        """Yield the batches that are left of the current epoch, and turn to the next."""
+        """Yield the micro-batches that are left of the current epoch, and turn to the next."""
         epoch, position = self.epoch, self.position
         self.epoch, self.position = epoch + 1, 0
-        batches, size = self.plan.batches(epoch), self.place.accumulate_grad_batches
-        first = position // size * size  # the step in which the position is
-        for start in range(first, len(batches), size):
+        for batch in self._own(self.plan.batches(epoch))[position:]:
+            yield [(epoch, index) for index in batch.tolist()]
+
+    def _own(self, batches: Sequence[Any]) -> list[Any]:
+        """Return this rank's run of each step."""
+        rank, size = self.place.rank, self.place.batches_per_step
+        own: list[Any] = []
+        for start in range(0, len(batches), size):
             step = batches[start : start + size]
-            own = shares(step, self.place.rank, self.place.world_size)
-            for share in own[max(0, position - start) :]:
-                if len(share):
-                    yield [(epoch, index) for index in share.tolist()]
-
-
-def shares(step: Sequence[np.ndarray], rank: int, world_size: int) -> list[np.ndarray]:
-    """Return one rank's micro-batches of an optimizer step: a contiguous run of the step's rows.
-
-    A whole step is cut into as many runs as there are ranks, and each run into micro-batches, so
-    that the micro-batches are the same ones, however many ranks share them. Where global batches
-    differ in size (a last, short one; a budget of tokens), each of them is cut by itself.
-
-    Args:
-        step: The global batches of the step.
-        rank: This process.
-        world_size: All processes.
-    """
-    sizes = {len(batch) for batch in step}
-    if len(sizes) > 1 or next(iter(sizes)) % world_size:
-        return [np.array_split(batch, world_size)[rank] for batch in step]
-    run = np.split(np.concatenate(step), world_size)[rank]
-    return np.split(run, len(step))
+            run = -(-len(step) // self.place.world_size)
+            own += step[rank * run : (rank + 1) * run]
+        return own

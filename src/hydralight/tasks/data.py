@@ -31,6 +31,10 @@ class TaskData(Protocol):
         """What a validation evaluates: the validation split, and further sets by name."""
 
     @property
+    def seed(self) -> int:
+        """What is random in a run is drawn from."""
+
+    @property
     def target_capacity(self) -> int:
         """How many targets a training batch of one device holds, about."""
 
