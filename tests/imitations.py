@@ -109,6 +109,19 @@ def commonsense_qa(folder):
         write_jsonl(folder / f"{names[split]}.jsonl", made)
 
 
+def arc(folder):
+    """Most rows have four endings, some three or five; most have letters, some numbers."""
+    for split, rows in numbered():
+        made = []
+        for i in rows:
+            names = ["ABCD", "1234", "ABC", "ABCDE"][i % 4]
+            choices = {"text": [WORDS[(i + k) % 12] for k in range(len(names))]}
+            row = {"id": f"Mercury_{i}", "question": f"Where is {sentence(i)}?"}
+            row |= {"choices": {**choices, "label": list(names)}}
+            made.append({**row, "answerKey": names[(i + 1) % len(names)]})
+        write_jsonl(folder / f"{split}.jsonl", made)
+
+
 def ag_news(folder):
     for split, rows in numbered():
         if split != "validation":

@@ -196,7 +196,8 @@ def test_commonsense_qa_and_arc():
     assert choices([listed(i, "ABCDE") for i in (4, 0, 2)], columns=columns) == [4, 0, 2]
     columns |= {"ending_labels": "question.choices[*].label"}
     mixed = [listed(3, "ABCD"), listed(3, "1234"), listed(0, "1234")]
-    assert choices(mixed, columns=columns) == [3, 3, 0]
+    mixed += [listed(2, "ABC"), listed(4, "12345")]  # as ARC has them
+    assert choices(mixed, columns=columns) == [3, 3, 0, 2, 4]
     record = [
         {"q": "why?", "choices": {"text": ["a", "b"], "label": ["1", "2"]}, "answerKey": str(i)}
         for i in (1, 2)

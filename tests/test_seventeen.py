@@ -130,6 +130,12 @@ CASES = {
         choice(f"Where is {sentence(0)}?", None, WORDS[:5], "B"),
         *(1, "accuracy", "test_rand_split_no_answers.jsonl", 3, CHOICE),
     ),
+    "arc": Case(
+        *("ARC", imitations.arc, (8, 4, 3)),
+        choice(f"Where is {sentence(0)}?", None, WORDS[:4], "B"),
+        *(1, "accuracy", "test.jsonl", 3, CHOICE),
+        always=True,
+    ),
     "ag news": Case(
         *("AG News", imitations.ag_news, (7, 1, 3)),
         {"text": f'Title 0 Of "{sentence(0)}", it is said', "label": "World"},
