@@ -314,6 +314,19 @@ def test_a_text_with_a_mark_or_packed_is_read_as_it_is(tmp_path):
         read(str(tmp_path / "a.txt"), CausalLM(), None, {"sample_b": "document"})
 
 
+def test_texts_in_a_folder_a_class(tmp_path):
+    """IMDB's reviews: a file each, with its line ends."""
+    for folder, text in [("neg", "bad\r\n"), ("pos", "good <br /><br />\n\n"), ("unsup", "none")]:
+        (tmp_path / "train" / folder).mkdir(parents=True)
+        (tmp_path / "train" / folder / "0_9.txt").write_bytes(text.encode())
+    columns, reader = {"label": "folder"}, {"sample_by": "document"}
+    path = str(tmp_path / "train" / "[np]*" / "*.txt")
+    found = read(path, TextClassification(), columns, reader)
+    assert found.splits["train"]["label"][:] == ["neg", "pos"]
+    assert found.splits["train"]["text"][:] == ["bad\r\n", "good <br /><br />\n\n"]
+    assert found.shape.label_names == ["neg", "pos"]
+
+
 @pytest.mark.parametrize("by", ["stratify_by", "group_by"])
 def test_a_single_text_has_no_groups(tmp_path, by):
     path = write(tmp_path / "play.txt", PLAY)
@@ -373,4 +386,4 @@ def test_commands_of_the_document_are_composed(command):
 
 
 def test_the_document_has_a_command_for_each_kind():
-    assert len(COMMANDS) == 23
+    assert len(COMMANDS) == 26
