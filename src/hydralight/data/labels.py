@@ -132,11 +132,24 @@ class Labelled(Shape):
         if len(names) < 2:
             there = f"only one label in the training data, {names[0]!r}"
             raise UserError(f"there is {there}: name those that there can be in data.labels.")
+        if not declared and self.problem_type == "single_label_classification":
+            _tell_of_two(names)
         return replace(self, labels=names)
 
     def check_targets(self, rows: Columns) -> None:
         """Look the labels up."""
         encode_labels(rows["label"], self.known, self.problem_type, 0)
+
+
+def _tell_of_two(names: Sequence[str]) -> None:
+    """Say which of two words comes second, and has the `f1`: the alphabet does not know."""
+    if len(names) == 2 and not all(
+        name.lstrip("-").isdigit() or name in ("False", "True") for name in names
+    ):
+        log.info(
+            "f1 is that of '%s', the second label; 'data.labels=[%s, %s]' makes it that of '%s'",
+            *(names[1], names[1], names[0], names[0]),
+        )
 
 
 def named_labels(
