@@ -124,6 +124,7 @@ def test_texts_of_one_line_or_several(read, tmp_path):
     assert texts("", source=str(file)) == ['{"text": "a"}', '{"text": "b"}']
     assert texts("", "json", source=str(file)) == ["a", "b"]
     assert texts("", "document", source=str(file)) == ['{"text": "a"}\n{"text": "b"}']
+    assert texts("", source=str(tmp_path / "*.txt")) == ['{"text": "a"}', '{"text": "b"}']
     plain = file.rename(tmp_path / "a.en")  # no suffix of a format
     for more in ({"format": "text"}, {"reader": {"format": "text"}}):
         assert texts("", source=str(plain), **more) == ['{"text": "a"}', '{"text": "b"}']

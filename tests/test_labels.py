@@ -149,3 +149,13 @@ def test_the_label_that_f1_is_of_is_told_where_the_alphabet_chooses_it(names, to
     TextClassification(labels=names).settled(Dataset.from_dict({"label": names}), ())
     TextClassification().settled(None, names)
     assert caplog.text == ""
+
+
+def test_labels_with_fractions_are_no_classes_unless_that_is_said():
+    rows = Dataset.from_dict({"text": ["a", "b"], "label": [1.0, 2.5]})
+    with pytest.raises(UserError, match=r"x: there are labels such as 2\.5: data\.problem_type=r"):
+        TextClassification().prepare(rows, Where("x"))
+    said = TextClassification(labels=["1", "2.5"])
+    assert said.prepare(rows, Where("x"))["label"][:] == ["1", "2.5"]
+    whole = Dataset.from_dict({"text": ["a", "b", "c"], "label": [1.0, 2.0, None]})
+    assert TextClassification().prepare(whole, Where("x"))["label"][:] == ["1", "2", None]

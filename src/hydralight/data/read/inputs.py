@@ -1,5 +1,6 @@
 """What is to be predicted: a file, standard input, or a text."""
 
+import glob
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -57,7 +58,8 @@ def read_input(
         UserError: there is no such file, or nothing in it, or it is of another format.
     """
     if source != "-" and looks_like_a_file(source):
-        if not Path(source).expanduser().exists():
+        place = Path(source).expanduser()
+        if not place.exists() and not glob.glob(str(place), recursive=True):
             raise UserError(f"input={source}: there is no such file.")
         found = _read_file(source, role, load, reader, format)
     else:
