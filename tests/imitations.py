@@ -109,6 +109,19 @@ def commonsense_qa(folder):
         write_jsonl(folder / f"{names[split]}.jsonl", made)
 
 
+def arc(folder):
+    """Most rows have four endings, some three or five; most have letters, some numbers."""
+    for split, rows in numbered():
+        made = []
+        for i in rows:
+            names = ["ABCD", "1234", "ABC", "ABCDE"][i % 4]
+            choices = {"text": [WORDS[(i + k) % 12] for k in range(len(names))]}
+            row = {"id": f"Mercury_{i}", "question": f"Where is {sentence(i)}?"}
+            row |= {"choices": {**choices, "label": list(names)}}
+            made.append({**row, "answerKey": names[(i + 1) % len(names)]})
+        write_jsonl(folder / f"{split}.jsonl", made)
+
+
 def ag_news(folder):
     for split, rows in numbered():
         if split != "validation":
@@ -116,6 +129,38 @@ def ag_news(folder):
                 f'"{i % 4 + 1}","Title {i}","Of ""{sentence(i)}"", it is said"\n' for i in rows
             ]
             (folder / f"{split}.csv").write_text("".join(lines))
+
+
+def cola(folder):
+    """The test split, which has a header and no labels, is of another format than the rest."""
+    for split, rows in numbered():
+        content = [["gj04", i % 2, "" if i % 2 else "*", f'{sentence(i)} "now"'] for i in rows]
+        if split == "test":
+            content = [["index", "sentence"], *([i, sentence(i)] for i in rows)]
+        name = {"validation": "dev"}.get(split, split)
+        text = "".join("\t".join(map(str, row)) + "\n" for row in content)
+        (folder / f"{name}.tsv").write_text(text)
+
+
+def piqa(folder):
+    names = {"train": "train", "validation": "valid", "test": "tests"}
+    for split, rows in numbered():
+        made = []
+        for i in rows:
+            row = {"id": str(i), "goal": f"{sentence(i)}?"}
+            row |= {f"sol{k + 1}": f"the {WORDS[(i + k) % 12]}" for k in range(2)}
+            made.append(row | ({} if split == "test" else {"label": (i + 1) % 2}))
+        write_jsonl(folder / f"{names[split]}.jsonl", made)
+
+
+def imdb(folder):
+    """A file a review, in a folder a class; those of `unsup` have none."""
+    for split, labels in [("train", ("neg", "pos", "unsup")), ("test", ("neg", "pos"))]:
+        for label in labels:
+            (folder / "aclImdb" / split / label).mkdir(parents=True, exist_ok=True)
+            for i in dict(numbered())[split]:
+                text = f"{label}: {sentence(i)}<br /><br />{i}"
+                (folder / "aclImdb" / split / label / f"{i}_7.txt").write_text(text)
 
 
 def emotion(folder):

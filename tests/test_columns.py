@@ -196,7 +196,8 @@ def test_commonsense_qa_and_arc():
     assert choices([listed(i, "ABCDE") for i in (4, 0, 2)], columns=columns) == [4, 0, 2]
     columns |= {"ending_labels": "question.choices[*].label"}
     mixed = [listed(3, "ABCD"), listed(3, "1234"), listed(0, "1234")]
-    assert choices(mixed, columns=columns) == [3, 3, 0]
+    mixed += [listed(2, "ABC"), listed(4, "12345")]  # as ARC has them
+    assert choices(mixed, columns=columns) == [3, 3, 0, 2, 4]
     record = [
         {"q": "why?", "choices": {"text": ["a", "b"], "label": ["1", "2"]}, "answerKey": str(i)}
         for i in (1, 2)
@@ -316,6 +317,19 @@ def test_a_text_with_a_mark_or_packed_is_read_as_it_is(tmp_path):
         read(str(tmp_path / "a.txt"), CausalLM(), None, {"sample_b": "document"})
 
 
+def test_texts_in_a_folder_a_class(tmp_path):
+    """IMDB's reviews: a file each, with its line ends."""
+    for folder, text in [("neg", "bad\r\n"), ("pos", "good <br /><br />\n\n"), ("unsup", "none")]:
+        (tmp_path / "train" / folder).mkdir(parents=True)
+        (tmp_path / "train" / folder / "0_9.txt").write_bytes(text.encode())
+    columns, reader = {"label": "folder"}, {"sample_by": "document"}
+    path = str(tmp_path / "train" / "[np]*" / "*.txt")
+    found = read(path, TextClassification(), columns, reader)
+    assert found.splits["train"]["label"][:] == ["neg", "pos"]
+    assert found.splits["train"]["text"][:] == ["bad\r\n", "good <br /><br />\n\n"]
+    assert found.shape.label_names == ["neg", "pos"]
+
+
 @pytest.mark.parametrize("by", ["stratify_by", "group_by"])
 def test_a_single_text_has_no_groups(tmp_path, by):
     path = write(tmp_path / "play.txt", PLAY)
@@ -375,4 +389,4 @@ def test_commands_of_the_document_are_composed(command):
 
 
 def test_the_document_has_a_command_for_each_kind():
-    assert len(COMMANDS) == 23
+    assert len(COMMANDS) == 27

@@ -30,6 +30,7 @@ from hydralight.tasks.losses import (
     token_cross_entropy,
     weights_of_classes,
 )
+from hydralight.tasks.multiple_choice import MultipleChoiceTask
 from hydralight.tasks.question_answering import QuestionAnsweringTask
 from hydralight.tasks.task import Task
 
@@ -60,6 +61,28 @@ def test_weighted_losses_are_those_of_torch():
             focal_loss(SimpleNamespace(logits=logits), batch, gamma=0), plain
         )
         assert focal_loss(SimpleNamespace(logits=logits), batch, gamma=2)[0] < plain[0]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_endings_that_a_row_does_not_have_are_never_chosen(smoothing, monkeypatch):
+    logits = torch.tensor([[1.0, 2.0, 9.0], [0.5, 3.0, 1.0]], requires_grad=True)
+    monkeypatch.setattr(Task, "forward", lambda task, batch: SimpleNamespace(logits=logits))
+    task = MultipleChoiceTask(model=None, optimizer=None, label_smoothing=smoothing)
+    batch = {"labels": torch.tensor([0, 2]), "choices": torch.tensor([2, 3])}
+    batch["endings"] = [["a", "b"], ["c", "d", "e"]]
+    outputs = task(batch)
+    loss_sum, weight = task.loss_and_weight(outputs, batch)
+    own = [(logits[:1, :2], batch["labels"][:1]), (logits[1:], batch["labels"][1:])]
+    expected = sum(F.cross_entropy(*pair, label_smoothing=smoothing) for pair in own)
+    assert loss_sum.item() == pytest.approx(expected.item())
+    assert weight == 2
+    loss_sum.backward()
+    assert logits.grad[0, 2] == 0
+    assert torch.isfinite(logits.grad).all()
+    columns = task.decode(outputs, batch)
+    assert columns["ending"] == ["b", "d"]
+    assert [len(scores) for scores in columns["scores"]] == [2, 3]
+    assert [sum(scores) for scores in columns["scores"]] == pytest.approx([1, 1])
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

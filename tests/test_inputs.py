@@ -124,6 +124,13 @@ def test_texts_of_one_line_or_several(read, tmp_path):
     assert texts("", source=str(file)) == ['{"text": "a"}', '{"text": "b"}']
     assert texts("", "json", source=str(file)) == ["a", "b"]
     assert texts("", "document", source=str(file)) == ['{"text": "a"}\n{"text": "b"}']
+    assert texts("", source=str(tmp_path / "*.txt")) == ['{"text": "a"}', '{"text": "b"}']
+    plain = file.rename(tmp_path / "a.en")  # no suffix of a format
+    for more in ({"format": "text"}, {"reader": {"format": "text"}}):
+        assert texts("", source=str(plain), **more) == ['{"text": "a"}', '{"text": "b"}']
+    with pytest.raises(UserError, match=r"its suffix .* add format=text \(a text a line\)"):
+        texts("", source=str(plain))
+    plain.rename(file)
     lines = texts("", "text", source=str(file), reader={"sample_by": "document"})
     assert lines == ['{"text": "a"}', '{"text": "b"}']
 

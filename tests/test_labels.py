@@ -129,3 +129,33 @@ def test_labels_are_declared_said_or_found():
         TextClassification(problem_type=kind, labels=["b"])
     with pytest.raises(UserError, match="not known without training data"):
         _ = shape.settled(None, ()).label_names
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["same", "other"], "f1 is that of 'same', the second label; 'data.labels=[same, other]'"),
+        (["0", "1"], ""),
+        (["True", "False"], ""),
+        (["a", "b", "c"], ""),
+    ],
+)
+def test_the_label_that_f1_is_of_is_told_where_the_alphabet_chooses_it(names, told, caplog):
+    caplog.set_level("INFO")
+    TextClassification().settled(Dataset.from_dict({"label": names}), ())
+    assert bool(caplog.text) == bool(told)
+    assert told in caplog.text
+    caplog.clear()
+    TextClassification(labels=names).settled(Dataset.from_dict({"label": names}), ())
+    TextClassification().settled(None, names)
+    assert caplog.text == ""
+
+
+def test_labels_with_fractions_are_no_classes_unless_that_is_said():
+    rows = Dataset.from_dict({"text": ["a", "b"], "label": [1.0, 2.5]})
+    with pytest.raises(UserError, match=r"x: there are labels such as 2\.5: data\.problem_type=r"):
+        TextClassification().prepare(rows, Where("x"))
+    said = TextClassification(labels=["1", "2.5"])
+    assert said.prepare(rows, Where("x"))["label"][:] == ["1", "2.5"]
+    whole = Dataset.from_dict({"text": ["a", "b", "c"], "label": [1.0, 2.0, None]})
+    assert TextClassification().prepare(whole, Where("x"))["label"][:] == ["1", "2", None]

@@ -5,11 +5,14 @@ import json
 import pytest
 import transformers
 from datasets import ClassLabel, Dataset, Features, List, Value
+from hydra.utils import execution_whitelist
 from shaping import MY_CSV
 from standins import WORDS, tokenizer, write_jsonl
 from transformers import BertConfig
 
 import hydralight
+from hydralight.building import build_data
+from hydralight.config.whitelist import WHITELIST
 from hydralight.data.mix import Mix
 from hydralight.data.module import DataModule
 from hydralight.data.rows import read_rows
@@ -23,6 +26,7 @@ from hydralight.data.source import Source
 from hydralight.data.splits import Splits
 from hydralight.errors import UserError
 from hydralight.model_configs import labels_of
+from hydralight.summary import next_commands
 
 MULTI = "multi_label_classification"
 AB = ClassLabel(names=["not_equivalent", "equivalent"])
@@ -236,6 +240,11 @@ def test_a_test_split_without_labels_is_told_where_it_is_evaluated(run):
     with pytest.raises(UserError, match=sentence):
         hydralight.train([*run.typed, "test=true"])
     assert [p for p in sorted((run.folder / "logs").rglob("*.*")) if p not in before] == []
+    cfg = hydralight.Run(run.path).config
+    with execution_whitelist(WHITELIST):
+        commands = next_commands(cfg, build_data(cfg), run.path)
+    assert "predict" in commands[0]
+    assert not any("split=test" in command for command in commands)
 
 
 @pytest.mark.thorough

@@ -117,6 +117,14 @@ FITTING = {  # a recipe, rows, and the line
         alpaca,
         "'data.columns={text: \"{instruction} {input}\", summary: output}'",
     ),
+    "dolly": (
+        "bart_cnn",
+        lambda i: {
+            **{"instruction": text(i, 6), "context": text(i, 9) if i % 2 else ""},
+            **{"response": text(i, 12), "category": "open_qa"},
+        },
+        "'data.columns={text: \"{instruction} {context}\", summary: response}'",
+    ),
     "alpaca, whole": (
         "distilgpt2_sonnets",
         alpaca,

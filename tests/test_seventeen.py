@@ -99,6 +99,19 @@ CASES = {
         labels=["negative", "positive"],
         always=True,
     ),
+    "cola": Case(
+        *("CoLA", imitations.cola, (8, 4)),
+        {"text": f'{sentence(0)} "now"', "label": "unacceptable"},
+        *("unacceptable", "mcc", "dev.tsv", 4, SEQUENCE),
+        labels=["unacceptable", "acceptable"],
+    ),
+    "imdb": Case(
+        *("IMDB", imitations.imdb, (14, 2, 6)),
+        {"text": f"neg: {sentence(0)}<br /><br />0", "label": "neg"},
+        *("neg", "f1_macro", TEXT, 1, SEQUENCE),
+        model="distilbert",
+        labels=["neg", "pos"],
+    ),
     "conll": Case(
         *("CoNLL's columns", imitations.conll, (8, 4, 3)),
         {"tokens": ["two", "in", "Old", "Storm", "."], "tags": PLACE},
@@ -129,6 +142,17 @@ CASES = {
         *("CommonsenseQA", imitations.commonsense_qa, (8, 4, 3)),
         choice(f"Where is {sentence(0)}?", None, WORDS[:5], "B"),
         *(1, "accuracy", "test_rand_split_no_answers.jsonl", 3, CHOICE),
+    ),
+    "piqa": Case(
+        *("PIQA", imitations.piqa, (8, 4, 3)),
+        choice(f"{sentence(0)}?", None, [f"the {WORDS[k]}" for k in range(2)], 1),
+        *(1, "accuracy", "tests.jsonl", 3, CHOICE),
+    ),
+    "arc": Case(
+        *("ARC", imitations.arc, (8, 4, 3)),
+        choice(f"Where is {sentence(0)}?", None, WORDS[:4], "B"),
+        *(1, "accuracy", "test.jsonl", 3, CHOICE),
+        always=True,
     ),
     "ag news": Case(
         *("AG News", imitations.ag_news, (7, 1, 3)),

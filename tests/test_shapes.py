@@ -54,6 +54,24 @@ def test_an_empty_opening_is_no_word():
     ]
 
 
+def test_rows_with_their_own_number_of_endings():
+    rows = {
+        "context": ["a", "b"],
+        "endings": [["two trains", "three"], ["four", "five", "six"]],
+        "ending_labels": [["A", "B"], ["1", "2", "3"]],
+        "label": ["B", "3"],
+    }
+    shape = MultipleChoice()
+    table = shape.prepare(Dataset.from_dict(rows), Where("x"))
+    encoded = shape.encode(table[:], [0, 1], tokenizer(), "evaluate")
+    batch = batch_of(shape, encoded, tokenizer())
+    assert batch["input_ids"].shape[:2] == (2, 3)
+    assert batch["choices"].tolist() == [2, 3]
+    assert batch["input_ids"][0, 2].tolist() == batch["input_ids"][0, 0].tolist()
+    sizes = shape.size(Dataset.from_dict(encoded).with_format("numpy"))
+    assert sizes.tolist() == [[3 * length] for length in encoded["length"]]
+
+
 def test_choices_refused():
     rows = {"context": ["a", "b"], "endings": [["x", "y"], ["x", "y", "z"]], "label": ["0", "2"]}
     with pytest.raises(UserError, match="x, row 2: there are 3 endings, and 2 in most"):

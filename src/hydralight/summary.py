@@ -46,7 +46,7 @@ def next_commands(cfg: DictConfig, data: DataModule, run_dir: Path) -> list[str]
     """Return two commands that go on from here; each can be pasted as it is."""
     run, found = near(run_dir), []
     if (run_dir / "model").is_dir():
-        if "test" in data.rows().splits and read_metrics(run_dir).get("test") is None:
+        if has_test(data) and read_metrics(run_dir).get("test") is None:
             found.append(line("eval", f"run={run}", "split=test"))
         example = example_input(data)
         if example is not None:
@@ -57,6 +57,13 @@ def next_commands(cfg: DictConfig, data: DataModule, run_dir: Path) -> list[str]
         found.append(line("train", f"resume={run}", *longer))
     found.append(line("eval", f"run={run}"))
     return found[:2]
+
+
+def has_test(data: DataModule) -> bool:
+    """Whether there is a test split that can be evaluated, and not only predicted."""
+    targets = set(data.shape.targets) - set(data.shape.optional_roles)
+    test = data.rows().splits.get("test")
+    return test is not None and targets <= set(test.column_names)
 
 
 def example_input(data: DataModule) -> str | None:

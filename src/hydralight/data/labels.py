@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 from datasets import ClassLabel, Dataset, List, Value
 
+from hydralight.data import naming
 from hydralight.data.naming import Labels, as_said, called, in_order, names_of, unknown, written
 from hydralight.data.roles import Where, check_texts, is_text
 from hydralight.data.shape import Columns, Shape
@@ -112,6 +113,9 @@ class Labelled(Shape):
         """Check the texts, and name the labels."""
         if "label" in rows.column_names:
             kind, delimiter = self.problem_type, self.label_delimiter
+            one = isinstance(rows.features["label"], Value)
+            if one and kind == "single_label_classification" and self.labels is None:
+                naming.check_whole_numbers(rows.unique("label"), where)
             said = None if isinstance(self.labels, Mapping) else self.labels
             names = said or self.declared(rows, where) or None  # which a mapping has as keys
             rows = named_labels(rows, kind, names, delimiter, where.name, self.labels)
@@ -132,6 +136,8 @@ class Labelled(Shape):
         if len(names) < 2:
             there = f"only one label in the training data, {names[0]!r}"
             raise UserError(f"there is {there}: name those that there can be in data.labels.")
+        if not declared and self.problem_type == "single_label_classification":
+            naming.tell_of_two(names)
         return replace(self, labels=names)
 
     def check_targets(self, rows: Columns) -> None:

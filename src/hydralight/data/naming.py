@@ -1,6 +1,7 @@
 """What the classes of a file are called: names for its numbers, or for its words."""
 
 import logging
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
@@ -147,3 +148,28 @@ def unknown(what: str, value: Any, labels: Labels) -> str:
 def _some(texts: Iterable[str]) -> str:
     known = list(texts)
     return ", ".join(known[:SHOWN]) + (", …" if len(known) > SHOWN else "")
+
+
+def tell_of_two(names: Sequence[str]) -> None:
+    """Say which of two words comes second, and has the `f1`: the alphabet does not know."""
+    if len(names) == 2 and not all(
+        name.lstrip("-").isdigit() or name in ("False", "True") for name in names
+    ):
+        log.info(
+            "f1 is that of '%s', the second label; 'data.labels=[%s, %s]' makes it that of '%s'",
+            *(names[1], names[1], names[0], names[0]),
+        )
+
+
+def check_whole_numbers(values: Sequence[Any], where: Any) -> None:
+    """Refuse labels with fractions, which nobody has said to be classes.
+
+    Raises:
+        UserError: there are some.
+    """
+    parts = [v for v in values if isinstance(v, float) and math.isfinite(v) and v % 1]
+    if parts:
+        raise UserError(
+            f"{where}: there are labels such as {parts[0]}: data.problem_type=regression "
+            "optimized_metric=val/spearman predicts numbers; data.labels names classes."
+        )

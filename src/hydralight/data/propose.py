@@ -49,6 +49,7 @@ NAMES = {
 TEMPLATES = (  # of columns that belong together in one text
     ("instruction", "input", "output"),
     ("instruction", "input"),
+    ("instruction", "context"),
     ("instruction", "output"),
     ("prompt", "completion"),
 )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torchmetrics import MeanMetric, Metric
 from transformers import AutoModelForMultipleChoice
@@ -26,9 +27,23 @@ class MultipleChoiceTask(Task):
         """Return the accuracy."""
         return {"accuracy": MeanMetric()}
 
+    def forward(self, batch: Batch) -> Any:
+        """Call the model, and give -inf to the endings that a row does not have."""
+        outputs = super().forward(batch)
+        places = torch.arange(outputs.logits.shape[-1], device=outputs.logits.device)
+        absent = places >= batch["choices"][:, None]
+        outputs.logits = outputs.logits.masked_fill(absent, float("-inf"))
+        return outputs
+
     def own_loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Sum the cross-entropy over examples."""
-        return token_cross_entropy(outputs.logits, batch["labels"], self.label_smoothing)
+        """Sum the cross-entropy over examples; smoothing spreads over a row's own endings."""
+        logits, part = outputs.logits.float(), self.label_smoothing
+        loss_sum, weight = token_cross_entropy(logits, batch["labels"])
+        if part:
+            logs = logits.log_softmax(-1).masked_fill(logits == float("-inf"), 0)
+            spread = -(logs.sum(-1) / batch["choices"]).sum()
+            loss_sum = (1 - part) * loss_sum + part * spread
+        return loss_sum, weight
 
     def decode(self, outputs: Any, batch: Batch) -> dict[str, list]:
         """Return the number of the best ending, its text, and all scores."""
@@ -36,7 +51,8 @@ class MultipleChoiceTask(Task):
         columns: dict[str, Any] = {"prediction": scores.argmax(-1).tolist()}
         pairs = zip(batch["endings"], columns["prediction"], strict=True)
         columns["ending"] = [endings[number] for endings, number in pairs]
-        columns["scores"] = scores.tolist()
+        both = zip(scores.tolist(), batch["choices"].tolist(), strict=True)
+        columns["scores"] = [row[:number] for row, number in both]
         if "labels" in batch:
             columns["reference"] = batch["labels"].tolist()
         return columns

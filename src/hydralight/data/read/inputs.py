@@ -1,10 +1,11 @@
 """What is to be predicted: a file, standard input, or a text."""
 
+import glob
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from datasets import Dataset
 
@@ -59,7 +60,8 @@ def read_input(
         UserError: there is no such file, or nothing in it, or it is of another format.
     """
     if source != "-" and looks_like_a_file(source):
-        if not Path(source).expanduser().exists():
+        place = Path(source).expanduser()
+        if not place.exists() and not glob.glob(str(place), recursive=True):
             raise UserError(f"input={source}: there is no such file.")
         found = _read_file(source, role, load, reader, format)
     else:
@@ -90,7 +92,13 @@ def _read_lines(
 def _read_file(
     source: str, role: str, load: Load, reader: Mapping[str, Any], format: Format | None
 ) -> Input:
-    is_text = format in SAMPLES or (format is None and suffix(source) in (".txt", ".text"))
+    untold = suffix(source) not in FORMATS and not Path(source).expanduser().is_dir()
+    if format is None and untold and "format" not in reader:
+        raise UserError(
+            f"input={source}: its suffix does not say what it holds: add format=text (a text a "
+            f"line), or another of {', '.join(get_args(Format))}."
+        )
+    is_text = format in SAMPLES or (format is None and _is_text(source, reader))
     if is_text and format is None and (as_trained := _as_trained(source, load, reader)) is not None:
         return Input(as_trained, source)
     options = dict(reader)
@@ -98,7 +106,7 @@ def _read_file(
         options = {k: v for k, v in reader.items() if k in ("encoding", "sample_by")}
     elif format is not None and reader.get("format", format) != format:
         options = {}
-    if format is not None:
+    if is_text or format is not None:
         options["format"] = "text" if is_text else format
     if format in SAMPLES:
         options["sample_by"] = SAMPLES[format]
@@ -108,6 +116,12 @@ def _read_file(
     if format == "document":  # without the end of its last line
         rows = Dataset.from_dict({role: [text.rstrip("\r\n") for text in rows[role][:]]})
     return Input(rows, source, is_text=is_text)
+
+
+def _is_text(source: str, reader: Mapping[str, Any]) -> bool:
+    """Whether a file is text: by its suffix, or else by what the reader says."""
+    kind = suffix(source)
+    return kind in (".txt", ".text") or (kind not in FORMATS and reader.get("format") == "text")
 
 
 def begins_an_object(text: str) -> bool:

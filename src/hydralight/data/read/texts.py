@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
@@ -17,10 +18,14 @@ def are_whole(kind: str, options: Mapping[str, Any]) -> bool:
 
 
 def whole_texts(files: Sequence[str], options: Mapping[str, Any]) -> Dataset:
-    """Read a row a file; the builder of `datasets` would turn every line end into a line feed."""
+    """Read a row a file, with the name of its folder, which may be a label.
+
+    The builder of `datasets` would turn every line end into a line feed.
+    """
     texts = []
     for file in files:
         encoding, errors = options.get("encoding"), options.get("encoding_errors")
         with io.TextIOWrapper(opened(file), encoding, errors, newline="") as stream:
             texts.append(stream.read())
-    return Dataset.from_dict({"text": texts})
+    folders = [Path(file).absolute().parent.name for file in files]
+    return Dataset.from_dict({"text": texts, "folder": folders})

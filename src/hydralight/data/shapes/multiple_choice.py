@@ -22,10 +22,11 @@ from hydralight.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class MultipleChoice(Shape):
-    """A context with as many endings for each example.
+    """A context with endings, as many for each example unless rows name their own.
 
     A batch holds `input_ids`, `attention_mask` (and `token_type_ids` where the model reads them),
-    each (batch, endings, length), and `labels` (batch,).
+    each (batch, endings, length), and `labels` (batch,). `choices` (batch,) is how many endings
+    there are of a row: what is behind them is its first one again, and never the right one.
 
     Args:
         max_length: In tokens, of a context with an ending; longer ones fall under `too_long`.
@@ -49,18 +50,24 @@ class MultipleChoice(Shape):
         object.__setattr__(self, "labels", names)
 
     def prepare(self, rows: Dataset, where: Where) -> Dataset:
-        """Check that each row has a context and as many endings as the first, and its labels."""
+        """Check that each row has a context and endings, and its labels.
+
+        Rows with a label have as many endings as most, unless they say what each is called.
+        """
         check_text(rows, "context", where)
         if "question" in rows.column_names:  # which may be empty
             check_is_text(rows, "question", where)
         check_list(rows, "endings", where, of_texts=True)
         sizes = [len(endings) for endings in rows["endings"][:]]
         ((usual, number),) = Counter(sizes).most_common(1)
-        if number < len(sizes):
+        unnamed = "label" in rows.column_names and "ending_labels" not in rows.column_names
+        if number < len(sizes) and unnamed:
             row = next(row for row, size in enumerate(sizes) if size != usual)
             raise UserError(
                 f"{where}, row {row + 1}: there are {sizes[row]} endings, and {usual} in most: "
-                f"leave out the rows that have not {usual}, {len(sizes) - number} of {len(sizes)}."
+                f"leave out the rows that have not {usual}, {len(sizes) - number} of {len(sizes)}, "
+                "or name a column that says what each row's endings are called: "
+                "data.columns={ending_labels: …}."
             )
         if "ending_labels" in rows.column_names:
             check_list(rows, "ending_labels", where)
@@ -107,6 +114,7 @@ class MultipleChoice(Shape):
                 map(right_ending, rows["label"], rows["endings"], own, indices)
             )
         lengths = [max(len(ids) for ids in row) for row in encoded["input_ids"]]
+        encoded["choices"] = list(map(len, rows["endings"]))
         return {**encoded, "length": lengths, "too_long": [any(longer[span]) for span in spans]}
 
     def check_targets(self, rows: Columns) -> None:
@@ -118,8 +126,8 @@ class MultipleChoice(Shape):
         return list(map(right_ending, rows["label"], rows["endings"], names, indices))
 
     def size(self, rows: Dataset) -> np.ndarray:
-        """Return the tokens of all endings, each as long as the longest."""
-        return rows["length"][:][:, None] * len(rows[0]["input_ids"])
+        """Return the tokens of as many endings as any row has, each as long as the longest."""
+        return rows["length"][:][:, None] * max(rows["choices"][:])
 
     def pad(
         self,
@@ -128,12 +136,18 @@ class MultipleChoice(Shape):
         pad_to_multiple_of: int | None = None,
         purpose: Purpose = "evaluate",
     ) -> Batch:
-        """Pad all endings to one length."""
-        endings = len(rows[0]["input_ids"])
+        """Pad all endings to one length, and all rows to as many endings."""
+        choices = [row["choices"] for row in rows]
         names = ["input_ids", *(["token_type_ids"] if "token_type_ids" in rows[0] else [])]
-        flat: list[Row] = [{n: row[n][i] for n in names} for row in rows for i in range(endings)]
+        places = [
+            (row, place if place < number else 0)
+            for row, number in zip(rows, choices, strict=True)
+            for place in range(max(choices))
+        ]
+        flat: list[Row] = [{name: row[name][place] for name in names} for row, place in places]
         padded = pad_inputs(flat, processor, pad_to_multiple_of)
-        batch: Batch = {n: t.view(len(rows), endings, -1) for n, t in padded.items()}
+        batch: Batch = {n: t.view(len(rows), max(choices), -1) for n, t in padded.items()}
+        batch["choices"] = torch.tensor(choices)
         if "labels" in rows[0]:
             batch["labels"] = torch.tensor([row["labels"] for row in rows])
         return batch
