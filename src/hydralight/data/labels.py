@@ -9,7 +9,16 @@ from typing import Any, Literal, Self
 
 from datasets import ClassLabel, Dataset, List, Value
 
-from hydralight.data.naming import Labels, as_said, called, in_order, names_of, unknown, written
+from hydralight.data.naming import (
+    Labels,
+    as_said,
+    called,
+    in_order,
+    is_nothing,
+    names_of,
+    unknown,
+    written,
+)
 from hydralight.data.roles import Where, check_texts, is_text
 from hydralight.data.shape import Columns, Shape
 from hydralight.errors import UserError
@@ -41,6 +50,8 @@ class Labelled(Shape):
     def __post_init__(self) -> None:
         labels = as_said(self.labels)
         names = names_of(labels)
+        if self.label_delimiter == "":
+            raise UserError("data.label_delimiter is empty: give what parts two labels, as '|'.")
         if len(names) == 1 and self.problem_type != "regression":
             raise UserError(f"data.labels names {names[0]} alone: there are two labels or more.")
         object.__setattr__(self, "labels", labels)
@@ -102,10 +113,10 @@ class Labelled(Shape):
             values = [value for row in rows["label"][:] for value in row or ()]
         if isinstance(inner, ClassLabel):
             return list(inner.names)
-        texts = [written(value) for value in values if value is not None]
+        texts = [written(value) for value in values if not is_nothing(value)]
         if self.problem_type == "multi_label_classification" and not isinstance(feature, List):
             delimiter = self.label_delimiter
-            texts = [part.strip() for text in texts for part in text.split(delimiter or None)]
+            texts = [part.strip() for text in texts for part in text.split(delimiter)]
         return list(dict.fromkeys(text for text in texts if text))
 
     def prepare(self, rows: Dataset, where: Where) -> Dataset:
@@ -228,17 +239,19 @@ def _named(
     names = labels or {}
 
     def name(value: Any) -> str | None:
-        if value is None or (class_names is not None and value == -1):
+        if is_nothing(value) or (class_names is not None and value == -1):
             return None
         if class_names is not None:
             return class_names[value]
-        return names.get(written(value), written(value))
+        text = written(value)
+        return names.get(text, text if text.strip() else None)
 
     def several(value: Any) -> list[str | None] | None:
-        if value is None:
+        if is_nothing(value):
             return [] if delimiter is not None else None  # an empty cell joins no label
-        if isinstance(value, str):
-            return [name(part.strip()) for part in value.split(delimiter) if part.strip()]
+        if not isinstance(value, list):  # a number too, where no row of a file joins several
+            parts = written(value).split(delimiter)
+            return [name(part.strip()) for part in parts if part.strip()]
         if hot_names is not None:
             return [name(label) for label, hot in zip(hot_names, value, strict=True) if hot]
         return [name(part) for part in value]
@@ -315,6 +328,8 @@ def encode_labels(
     ids = {name: number for number, name in enumerate(names_of(labels))}
 
     def check(row: int, label: Any) -> int:
+        if label is None:
+            raise UserError(f"row {first_row + row + 1}: one of the labels is missing")
         if label not in ids:
             raise UserError(f"row {first_row + row + 1}: {unknown('label', label, labels)}")
         return ids[label]
@@ -329,8 +344,5 @@ def encode_labels(
         return [float(value) for value in values]
     if problem_type == "single_label_classification":
         return [check(row, value) for row, value in enumerate(values)]
-    hot = []
-    for row, labels in enumerate(values):
-        present = {check(row, label) for label in labels}
-        hot.append([float(number in present) for number in range(len(ids))])
-    return hot
+    present = [{check(row, label) for label in value} for row, value in enumerate(values)]
+    return [[float(number in one) for number in range(len(ids))] for one in present]
