@@ -98,10 +98,9 @@ def _draw(axes: Any, table: "pd.DataFrame", title: str, names: list[str]) -> Non
     axes.grid(alpha=0.3)
     if len(names) > INSIDE:
         size = 7 if len(names) <= 18 else 5
-        title = f"{len(names) - MOST} more: metrics.csv" if len(names) > MOST else None
         axes.legend(
             handles=axes.get_lines()[:MOST],
-            title=title,
+            title=f"{len(names) - MOST} more: metrics.csv" if len(names) > MOST else None,
             title_fontsize=size,
             fontsize=size,
             loc="upper left",
