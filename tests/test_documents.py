@@ -2,19 +2,22 @@
 
 import copy
 from itertools import chain
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from shaping import batch_of
 from standins import article, tokenizer
 from tokenizers.processors import BertProcessing, RobertaProcessing
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, GenerationConfig
 
 from hydralight.data.ends import left_open
 from hydralight.data.shapes.causal_lm import CausalLM
 from hydralight.data.shapes.masked_lm import MaskedLM
 from hydralight.errors import UserError
+from hydralight.tasks.generation import continue_prompts
 from hydralight.tokenizers import Trained
 
 DOCUMENTS = [
@@ -134,6 +137,33 @@ def test_prompts_do_not_end_and_are_padded_on_the_left():
     ids = [[*ids, tokenizer().eos_token_id] for ids in whole]
     assert batch["input_ids"].tolist() == [ids[0], [*ids[1], *pads]]
     assert "labels" not in batch  # there is nothing to find but the masks
+
+
+@pytest.mark.parametrize("model", ["bpe", "unigram", "wordpiece"])
+def test_what_is_written_keeps_the_space_before_it(model):
+    """Prompt and prediction make up the text, whatever kind of tokenizer there is."""
+    texts = [text for i in range(60) for text in article(i).values()]
+    trained = Trained(model=model, vocab_size=400, add_special_tokens=False).train(texts)
+    whole = trained(["the storm near the mayor", "the river near the tower"])["input_ids"]
+    cuts = [len(trained(text)["input_ids"]) for text in ("the storm", "the river")]
+    room = max(len(ids) - cut for ids, cut in zip(whole, cuts, strict=True))
+    pad = [trained.pad_token_id] * 99
+    heads = [[*pad, *ids[:cut]][-20:] for ids, cut in zip(whole, cuts, strict=True)]
+    tails = [[*ids[cut:], *pad][:room] for ids, cut in zip(whole, cuts, strict=True)]
+    written = torch.tensor([h + t for h, t in zip(heads, tails, strict=True) for _ in range(2)])
+    model = SimpleNamespace(generation_config=GenerationConfig(), generate=lambda **_: written)
+    found = continue_prompts(model, trained, torch.tensor(heads), torch.tensor(heads))
+    assert found == [" near the mayor"] * 2 + [" near the tower"] * 2
+
+
+def test_a_marker_that_texts_have_is_told(caplog):
+    train = Dataset.from_dict({"text": ["a storm END", "A STORM", "end it"]})
+    CausalLM(append="end", clean=["lower"]).settled(train, ())
+    assert "data.append=end ends a text, and is inside 2 of the first 3 training" in caplog.text
+    caplog.clear()
+    for marker in ("<|eos|>", "\n\n", "", None):
+        CausalLM(append=marker).settled(train, ())
+    assert not caplog.records
 
 
 def test_long_prompts_lose_their_beginning():

@@ -146,6 +146,13 @@ def test_mistakes_are_told_with_their_line(refused):
         "or say format=text"
     )
     assert of(TEXT, '{"text": "a"}\nb').startswith("line 2 of standard input is no JSON")
+    one_line = "where lines are texts; an object has one line of its own."
+    assert of(TEXT, '{\n  "text": "a"\n}').endswith(one_line)
+    assert of(TEXT, '[\n{"text": "a"}\n]').endswith(one_line)
+    assert "holds a list, and should hold an object" in of(TEXT, '[{"text": "a"}]')
+    assert "line 2 of standard input: 'text' holds a text that cannot be read" in of(
+        TEXT, '{"text": "a"}\n{"text": "\\ud83d"}'
+    )
     assert of(TEXT, "a", "json").startswith("line 1 of standard input is no JSON")
     assert "line 1 of standard input holds a number, and should hold an object, as" in of(
         TEXT, "5", "json"

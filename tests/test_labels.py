@@ -8,7 +8,8 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 from shaping import MY_CSV, wordpiece
 from standins import tokenizer
 
-from hydralight.data.labels import distinct, encode_labels, named_labels
+from hydralight.data.label_column import distinct, named_labels
+from hydralight.data.labels import encode_labels
 from hydralight.data.roles import Where
 from hydralight.data.shapes.text_classification import TextClassification
 from hydralight.data.tokens import encode_texts, has_plain_backend

@@ -139,11 +139,13 @@ def test_groups_are_compared_by_what_they_are_called():
     )
     assert found["train"]["g"][:] == [0]
     numbers = Dataset.from_dict({"g": [1.0, None, 2.0]})
-    for other in (["2", "x"], [2]):
+    for other in (["2", "x"], [2], [2.0, None]):
         found = groups_apart(
             {"train": numbers, "test": Dataset.from_dict({"g": other})}, "g", "drop", {}
         )
         assert found["train"]["g"][:] == [1.0, None]
+    nan = Dataset.from_dict({"g": [1.0, float("nan")]})  # as a null
+    assert groups_apart({"train": nan, "test": nan.select([1])}, "g", "refuse", {})
 
 
 def test_equal_inputs(caplog):
@@ -174,6 +176,35 @@ def test_equal_inputs(caplog):
     words = {"train": [{"tokens": ["a", "b"], "tags": ["O", "O"]}]}
     read({**words, "test": words["train"]}, TokenClassification())
     assert "1 input of test (1 row of 1) is in train too (1 of 1): a b" in caplog.text
+
+
+def test_rows_that_are_mixed_in_are_rows_of_train(tmp_path, caplog):
+    splits = splits_of({"train": "abc", "validation": "de"})
+    path = write_jsonl(tmp_path / "a.jsonl", [splits["validation"][1], row("more", 0, "a")])
+    source = Source(source=lambda: splits)
+
+    def mixed(policy):
+        mix = Mix(mix={"more": {"path": str(path), "weight": 0.5}})
+        return read_rows(source, Splits(duplicates=policy), mix, TextClassification()).splits
+
+    assert "validation 1" in mixed("report")["train"]["text"]
+    sentence = (
+        "data.duplicates: 1 input of validation (1 row of 2) is in data.mix.more too (1 of 2)"
+    )
+    assert sentence in caplog.text
+    assert "validation 1" not in mixed("drop")["train"]["text"]
+    with pytest.raises(UserError, match=r"data\.mix\.more too"):
+        mixed("refuse")
+
+
+def test_groups_may_have_another_name_in_a_split():
+    splits = splits_of({"train": "abc", "test": "ax"})
+    for one in splits["test"]:
+        one["person"] = one.pop("patient")
+    source = Source(source=lambda: splits, columns_by_split={"test": {"patient": "person"}})
+    parting = Splits(group_by="patient", group_leaks="drop", validation_fraction=0)
+    found = read_rows(source, parting, Mix(), TextClassification()).splits
+    assert texts(found) == {"train": ["train 1", "train 2"], "test": ["test 0", "test 1"]}
 
 
 def squad_file(path, articles):

@@ -57,6 +57,7 @@ def numbers(values, labels, feature=None, **settings):
         ([1, 4, 2], FOUR, None, [0, 3, 1]),  # from 1 to 4, where a 3 does not come
         ([0, 3, 1], FOUR, None, [0, 3, 1]),
         ([True, False], ["no", "yes"], None, [1, 0]),
+        ([True, True], ["no", "yes"], None, [1, 1]),
         ([1, 0], ["different", "same"], AB, [1, 0]),
         ([0, 1, 2], ["one", "two", "ten"], DIGITS, [2, 1, 0]),
         ([4, 1], BY_VALUE, None, [3, 0]),
@@ -81,6 +82,8 @@ def test_numbers_are_named(values, labels, feature, expected):
         ([[0, 1], [1]], ["x", "y"], List(AB), None, [[1, 1], [0, 1]]),
         ([[1, 0], [1, 1]], {0: "x", 1: "y"}, None, None, [[1, 0], [1, 1]]),  # N-hot, by place
         (["1|3", "2"], ["x", "y", "z"], None, "|", [[1, 0, 1], [0, 1, 0]]),
+        ([1, 3], ["x", "y", "z"], None, "|", [[1, 0, 0], [0, 0, 1]]),  # where none has several
+        ([1.0, None, 2.0], ["x", "y"], None, "|", [[1, 0], [0, 0], [0, 1]]),
         (["a|c", ""], {"a": "x", "c": "z"}, None, "|", [[1, 1], [0, 0]]),
     ],
 )
@@ -107,12 +110,43 @@ def test_several_numbers_are_named(values, labels, feature, delimiter, expected)
         (["Neg", "pos"], ["neg", "pos"], None, "the label 'Neg' is not known; did you mean 'neg'?"),
         ([0, 1], ["neg", "pos"], ClassLabel(names=["Pos", "Neg"]), "'Pos' is not known"),
         ([0, 1], ["1", "2"], None, "the label '0' is not known"),  # numbers that name numbers
+        ([1.0, float("nan"), 2.0], ["a", "b"], None, "row 2: the label is missing"),
+        (["a", "", "b"], ["a", "b"], None, "row 2: the label is missing"),
+        ([0, 1], [None, "a"], None, "data.labels: the 1. label, None, is no name"),
+        ([0, 1], ["a", ["b"]], None, "data.labels: the 2. label, ['b'], is no name"),
     ],
 )
 def test_names_that_do_not_fit(values, labels, feature, sentence):
     with pytest.raises(UserError) as caught:
         numbers(values, labels, feature)
     assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "delimiter", "sentence"),
+    [
+        (
+            [["a"], ["ab"]],
+            None,
+            "row 2: the label 'ab' is not known; did you mean 'b'? (there are: a, b;",
+        ),
+        ([["a"], ["b", None]], None, "row 2: one of the labels is missing"),
+        (["a b", "b"], "", "data.label_delimiter is empty"),
+    ],
+)
+def test_several_names_that_do_not_fit(values, delimiter, sentence):
+    with pytest.raises(UserError) as caught:
+        numbers(values, ["a", "b"], problem_type=MULTI, label_delimiter=delimiter)
+    assert sentence in str(caught.value)
+
+
+def test_nothing_is_no_class():
+    rows = [{"text": "a b", "label": label} for label in (1.0, 2.0, float("nan"))]
+    texts = [{"text": "a b", "label": label} for label in ("x", "y", "")]
+    for one, known in ((rows, ["1", "2"]), (texts, ["x", "y"])):
+        source = Source(source=lambda one=one: {"train": one})
+        parting = Splits(validation_fraction=0)
+        assert read_rows(source, parting, Mix(), TextClassification()).shape.labels == known
 
 
 TAGS = ["O", "B-PER", "I-PER", "B-LOC"]
@@ -294,7 +328,10 @@ SQUAD = {
 CHOICE = {"context": "a", "question": "b", "endings": ["c", "d"], "label": 1}
 MISSING = object()
 TARGETS = {  # a shape, a row, its target, and what says that there is none
-    "labels": (TextClassification(), {"text": "a b", "label": 1}, "label", [MISSING, None, -1, ""]),
+    "labels": (
+        *(TextClassification(), {"text": "a b", "label": 1}, "label"),
+        [MISSING, None, -1, "", float("nan")],
+    ),
     "a class -1": (TextClassification(labels=["-1", "1"]), {"text": "a", "label": 1}, "label", []),
     "numbers": (
         *(TextClassification(problem_type="regression"), {"text": "a b", "label": 1.5}, "label"),

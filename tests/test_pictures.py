@@ -73,6 +73,32 @@ def test_many_labels_are_told_apart(number, tmp_path, monkeypatch):
     assert isinstance(f1, Axes)
 
 
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (["$50", "$x^$", "_a"], [r"\$50", r"\$x^\$", " _a"]),
+        ([x * 90 for x in "abcdef"], [f"{x * 11}…{x * 10}" for x in "abcdef"]),
+        ([str(i) for i in range(40)], [str(i) for i in range(19)]),
+    ],
+)
+def test_any_label_may_be_named(labels, said, tmp_path, monkeypatch):
+    """A label of signs, long ones, and more of them than there is room to name."""
+    rows = table("train/loss", "val/f1_macro", *(f"val/f1/{label}" for label in labels))
+    rows.to_csv(tmp_path / "metrics.csv", index=False)
+    drawn = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda s, *a, **k: (drawn.append(s), save(s, *a, **k)))
+    assert draw_curves(tmp_path)
+    (figure,) = drawn
+    legend, box = figure.axes[1].get_legend(), figure.axes[0].get_window_extent()
+    assert [text.get_text() for text in legend.get_texts()] == ["val/f1_macro (mean)", *said]
+    assert legend.get_title().get_text() == ("21 more: metrics.csv" if len(labels) == 40 else "")
+    extent = legend.get_window_extent()
+    assert extent.x0 > box.x1
+    assert extent.x1 <= figure.bbox.x1
+    assert extent.y0 >= 0
+
+
 def test_samples_are_spread_over_classes():
     sorted_ = Dataset.from_dict({"labels": [0] * 5 + [1] * 5 + [2] * 5})
     assert spread(sorted_, 3) == [0, 5, 10]

@@ -196,6 +196,7 @@ def test_arguments_are_added(option):
         ("data.format=csv", "it is an option of the reader of files: data.reader.format="),
         ("task.loss.margin=1", "task.loss._target_ names nothing"),
         ("seed.x=1", "seed=42 is a single value, and has no key 'x'"),
+        ("tags.x=1", "tags is a list, and has no key 'x': give it whole, tags=[…]"),
         ("data.columns=[a,b]", "should be a mapping: data.columns={text: …, text_pair: …, label"),
         ("model.freeze={a: b}", "should be a list: model.freeze="),
         (

@@ -253,6 +253,15 @@ def test_one_sweep_at_a_time_is_at_work_in_a_directory(sweep):
     assert len(sweep(outcome, LRS).launched) == 3
 
 
+def test_a_sweep_that_is_refused_leaves_the_record_as_it_is(sweep, tmp_path):
+    """What it was begun with is what it goes on with."""
+    sweep(of_lr, LRS)
+    before = (tmp_path / "sweep/sweep.json").read_text()
+    with pytest.raises(UserError, match="was begun with other space"):
+        sweep(of_lr, "optimizer.lr=0.25,0.1")
+    assert (tmp_path / "sweep/sweep.json").read_text() == before
+
+
 def test_no_link_in_the_directory_of_a_sweep_is_followed(sweep, tmp_path):
     """Whether it begins there, goes on there, or is reported on."""
     folder, mine = tmp_path / "sweep", tmp_path / "mine"

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 PANEL = 4.2, 2.9  # inches
 LEGEND = 1.7  # inches beside the panels, where one has more lines than it has room to name
 INSIDE = 5  # lines that are named within a panel
+MOST = 20  # lines that there is room to name beside one
 
 
 def draw_curves(run_dir: Path) -> Path | None:
@@ -89,15 +90,23 @@ def _draw(axes: Any, table: "pd.DataFrame", title: str, names: list[str]) -> Non
             color="black" if mean else colours[order.index(_of(name, order))],
             linewidth=2.5 if mean else 1.2,
             zorder=3 if mean else 2,
-            label=f"{name} (mean)" if mean else _of(name, order),
+            label=_shown(f"{name} (mean)" if mean else _of(name, order), len(names)),
         )
-    axes.set_title(title if len(names) > 1 else names[0], fontsize=10)
+    axes.set_title(_shown(title if len(names) > 1 else names[0], 1), fontsize=10)
     axes.set_xlabel("step", fontsize=9)
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.3)
     if len(names) > INSIDE:
         size = 7 if len(names) <= 18 else 5
-        axes.legend(fontsize=size, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
+        axes.legend(
+            handles=axes.get_lines()[:MOST],
+            title=f"{len(names) - MOST} more: metrics.csv" if len(names) > MOST else None,
+            title_fontsize=size,
+            fontsize=size,
+            loc="upper left",
+            bbox_to_anchor=(1.01, 1.0),
+            borderaxespad=0,
+        )
     elif len(names) > 1:
         axes.legend(fontsize=8)
 
@@ -105,6 +114,15 @@ def _draw(axes: Any, table: "pd.DataFrame", title: str, names: list[str]) -> Non
 def _of(name: str, order: list[str]) -> str:
     """Return what a line is called: its label, where lines are told apart by that."""
     return name if name in order else name.rpartition("/")[2]
+
+
+def _shown(name: str, lines: int) -> str:
+    """Return what a legend says of a line: a long name by its two ends, and any sign as it is."""
+    room = 40 if lines <= INSIDE else 22
+    if len(name) > room:
+        name = f"{name[: room // 2]}…{name[1 - room // 2 :]}"
+    # matplotlib hides what begins with an underscore, and reads formulas between dollars
+    return (f" {name}" if name.startswith("_") else name).replace("$", r"\$")
 
 
 def panel_of(name: str, names: list[str]) -> str:

@@ -122,7 +122,7 @@ def no_key(key: str, at: str, known: Iterable[str], advice: str = "") -> str:
 
 def _where_it_is(key: str) -> str:
     """Say which recipes, or which file of the group, have a key."""
-    group, _, name = key.partition(".")
+    group, _, name = key.removeprefix(".").partition(".")
     files = choices_of(group)
     if group in ("data", "task") and any(name in OmegaConf.load(path) for path in files):
         recipes = sorted({path.stem for path in choices_of("experiment")})
@@ -131,6 +131,9 @@ def _where_it_is(key: str) -> str:
         return f"it is an option of the reader of files: data.reader.{name}=…"
     if group in ("callbacks", "logger") and any(path.stem == name for path in files):
         return f"{group}={name} adds it"
+    if files and not name:  # a group of which nothing is chosen
+        known = sorted({path.stem for path in files})
+        return f"{group}=… adds it, one of {', '.join(known)}"
     return ""
 
 

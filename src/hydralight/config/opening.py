@@ -67,7 +67,11 @@ def _check_kind(cfg: DictConfig, override: Override) -> None:
     if depth == len(parts) and (node._is_none() or node._is_missing()):  # which takes any kind
         return
     if depth < len(parts):
-        if not isinstance(node, DictConfig | ListConfig):
+        if isinstance(node, ListConfig):
+            raise UserError(
+                f"{at} is a list, and has no key '{parts[depth]}': give it whole, {at}=[…]"
+            )
+        if not isinstance(node, DictConfig):
             raise UserError(
                 f"{at}={node} is a single value, and has no key '{parts[depth]}': give "
                 f"it whole, {at}=…"
@@ -89,7 +93,8 @@ def _deepest(cfg: DictConfig, parts: list[str]) -> tuple[int, Node]:
             node._get_node(part, validate_access=False) if isinstance(node, DictConfig) else None
         )
         if not isinstance(child, Node):
-            return (len(parts) if isinstance(node, ListConfig) else place), node
+            in_list = isinstance(node, ListConfig) and part.isdigit()
+            return (len(parts) if in_list else place), node
         node = child
     return len(parts), node
 

@@ -76,7 +76,7 @@ class Documents(Shape):
         return checked
 
     def settled(self, train: Dataset | None, declared: Sequence[str]) -> Self:
-        """Return the shape; say so where only the beginning of a long text would be trained on."""
+        """Return the shape; say so where texts would be trained on in part, or end too early."""
         if train is not None and len(train) == 1 and self.block_size is None:
             words = len(train[0]["text"].split())
             if words > self.max_length:
@@ -85,6 +85,16 @@ class Documents(Shape):
                     "the training data is one text of %s words, of which data.max_length=%s keeps "
                     "the beginning: data.block_size=%s%s makes blocks of all of it",
                     *(f"{words:,}", *[self.max_length] * 2, packing),
+                )
+        marker = self.append or None
+        if train is not None and marker is not None and not marker.isspace():
+            some = train[:1000]["text"]
+            having = sum(marker in self.text_of(text) for text in some)
+            if having:
+                log.warning(
+                    "data.append=%s ends a text, and is inside %d of the first %d training texts: "
+                    "what is written will end there too; take what no text has, as '<|eos|>'",
+                    *(marker, having, len(some)),
                 )
         return self
 

@@ -5,20 +5,33 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from datasets import ClassLabel, Dataset, List, Value
 
-from hydralight.data import naming
-from hydralight.data.naming import Labels, as_said, called, in_order, names_of, unknown, written
-from hydralight.data.roles import Where, check_texts, is_text
+from hydralight.data.label_column import (
+    ProblemType,
+    distinct,
+    hot_names_of,
+    inner_of,
+    named_labels,
+)
+from hydralight.data.naming import (
+    Labels,
+    as_said,
+    check_whole_numbers,
+    in_order,
+    is_nothing,
+    names_of,
+    tell_of_two,
+    unknown,
+    written,
+)
+from hydralight.data.roles import Where, check_texts
 from hydralight.data.shape import Columns, Shape
 from hydralight.errors import UserError
 
 log = logging.getLogger(__name__)
-ProblemType = Literal[
-    "single_label_classification", "multi_label_classification", "regression"
-]  # as in HF's model configs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +55,8 @@ class Labelled(Shape):
     def __post_init__(self) -> None:
         labels = as_said(self.labels)
         names = names_of(labels)
+        if self.label_delimiter == "":
+            raise UserError("data.label_delimiter is empty: give what parts two labels, as '|'.")
         if len(names) == 1 and self.problem_type != "regression":
             raise UserError(f"data.labels names {names[0]} alone: there are two labels or more.")
         object.__setattr__(self, "labels", labels)
@@ -86,7 +101,7 @@ class Labelled(Shape):
         found = {s: self._values(one) for s, one in rows.items() if "label" in one.column_names}
         values = ordered_values(found, self.labels)
         split = next(iter(rows), "")
-        declared = isinstance(_inner(rows[split].features.get("label")), ClassLabel)
+        declared = isinstance(inner_of(rows[split].features.get("label")), ClassLabel)
         labels = in_order(self.labels, values, where[split], declared=declared, gaps=False)
         return self if labels is None else replace(self, labels=labels)
 
@@ -96,17 +111,17 @@ class Labelled(Shape):
         if not isinstance(feature, List):
             inner = feature
             values = rows.unique("label") if isinstance(feature, Value) else []
-        elif isinstance(feature.feature, Value) and _hot_names(rows, names_of(self.labels)):
+        elif isinstance(feature.feature, Value) and hot_names_of(rows, names_of(self.labels)):
             return []
         else:
             inner = feature.feature
             values = [value for row in rows["label"][:] for value in row or ()]
         if isinstance(inner, ClassLabel):
             return list(inner.names)
-        texts = [written(value) for value in values if value is not None]
+        texts = [written(value) for value in values if not is_nothing(value)]
         if self.problem_type == "multi_label_classification" and not isinstance(feature, List):
             delimiter = self.label_delimiter
-            texts = [part.strip() for text in texts for part in text.split(delimiter or None)]
+            texts = [part.strip() for text in texts for part in text.split(delimiter)]
         return list(dict.fromkeys(text for text in texts if text))
 
     def prepare(self, rows: Dataset, where: Where) -> Dataset:
@@ -115,7 +130,7 @@ class Labelled(Shape):
             kind, delimiter = self.problem_type, self.label_delimiter
             one = isinstance(rows.features["label"], Value)
             if one and kind == "single_label_classification" and self.labels is None:
-                naming.check_whole_numbers(rows.unique("label"), where)
+                check_whole_numbers(rows.unique("label"), where)
             said = None if isinstance(self.labels, Mapping) else self.labels
             names = said or self.declared(rows, where) or None  # which a mapping has as keys
             rows = named_labels(rows, kind, names, delimiter, where.name, self.labels)
@@ -137,122 +152,12 @@ class Labelled(Shape):
             there = f"only one label in the training data, {names[0]!r}"
             raise UserError(f"there is {there}: name those that there can be in data.labels.")
         if not declared and self.problem_type == "single_label_classification":
-            naming.tell_of_two(names)
+            tell_of_two(names)
         return replace(self, labels=names)
 
     def check_targets(self, rows: Columns) -> None:
         """Look the labels up."""
         encode_labels(rows["label"], self.known, self.problem_type, 0)
-
-
-def named_labels(
-    dataset: Dataset,
-    problem_type: ProblemType,
-    names: Sequence[str] | None,
-    delimiter: str | None,
-    where: str,
-    labels: Labels = None,
-) -> Dataset:
-    """Turn the column `label` into names (or a list of them; or, in regression, numbers).
-
-    A missing label, also the -1 of unlabelled hub splits, becomes None.
-
-    Args:
-        dataset: Rows with a `label`: a `ClassLabel`, a text or a number; for several labels a list
-            of these, a text that joins them, or a list of 0 and 1, one of each name (N-hot).
-        problem_type: As in the model's config.
-        names: All labels in order, where they are known.
-        delimiter: What joins several labels in a text.
-        where: What messages call the data set.
-        labels: What the labels are called, where it is a mapping.
-
-    Raises:
-        UserError: The column is of another kind.
-    """
-    feature = dataset.features["label"]
-    several = isinstance(feature, List)
-    inner = feature.feature if several else feature
-    if not isinstance(inner, ClassLabel | Value):
-        kinds = [type(label).__name__ for label in dataset["label"][:]]
-        other = next((row for row, kind in enumerate(kinds) if kind != kinds[0]), None)
-        if other is None:
-            raise UserError(
-                f"{where}: labels are texts, numbers or lists of them, and not of {kinds[0]}: "
-                "name a field or an item in data.columns, as {label: label.name}."
-            )
-        raise UserError(
-            f"{where}: labels are texts, numbers or lists of them, all of one kind; that of row 1 "
-            f"is {kinds[0]}, that of row {other + 1} {kinds[other]}."
-        )
-    if problem_type == "multi_label_classification":
-        if not several and delimiter is None:
-            raise UserError(
-                f"{where}: several labels are a list, or a text that data.label_delimiter parts."
-            )
-    elif several:
-        raise UserError(
-            f"{where}: the label is a list: set data.problem_type=multi_label_classification."
-        )
-    if problem_type == "regression" and is_text(inner):
-        raise UserError(
-            f"{where}: the label is text; regression needs numbers "
-            "(data.problem_type=single_label_classification takes names)."
-        )
-    arguments: dict[str, Any] = {"problem_type": problem_type, "delimiter": delimiter}
-    is_class = isinstance(inner, ClassLabel)
-    arguments["class_names"] = called(inner.names, labels) if is_class else None
-    arguments["labels"] = labels if isinstance(labels, Mapping) and not is_class else None
-    if several and not is_class:
-        arguments["hot_names"] = _hot_names(dataset, names)
-    kind: Any = Value("float64") if problem_type == "regression" else Value("string")
-    if problem_type == "multi_label_classification":
-        kind = List(kind)
-    features = dataset.features.copy()
-    features["label"] = kind
-    return dataset.map(_named, batched=True, fn_kwargs=arguments, features=features, desc="labels")
-
-
-def _hot_names(dataset: Dataset, names: Sequence[str] | None) -> list[str] | None:
-    """The names that the places of an N-hot list stand for; None where labels are listed."""
-    rows = [row for row in dataset["label"][:] if row is not None]
-    widths = {len(row) for row in rows}
-    if len(widths) != 1 or (names is not None and widths != {len(names)}):
-        return None
-    if not all(value in (0, 1) and not isinstance(value, str) for row in rows for value in row):
-        return None
-    return list(names) if names is not None else [str(i) for i in range(widths.pop())]
-
-
-def _named(
-    rows: dict[str, list],
-    problem_type: ProblemType,
-    delimiter: str | None,
-    class_names: list[str] | None,
-    hot_names: list[str] | None = None,
-    labels: Mapping[str, str] | None = None,
-) -> dict[str, list]:
-    names = labels or {}
-
-    def name(value: Any) -> str | None:
-        if value is None or (class_names is not None and value == -1):
-            return None
-        if class_names is not None:
-            return class_names[value]
-        return names.get(written(value), written(value))
-
-    def several(value: Any) -> list[str | None] | None:
-        if value is None:
-            return [] if delimiter is not None else None  # an empty cell joins no label
-        if isinstance(value, str):
-            return [name(part.strip()) for part in value.split(delimiter) if part.strip()]
-        if hot_names is not None:
-            return [name(label) for label, hot in zip(hot_names, value, strict=True) if hot]
-        return [name(part) for part in value]
-
-    if problem_type == "regression":
-        return {"label": rows["label"]}
-    function = several if problem_type == "multi_label_classification" else name
-    return {"label": [function(value) for value in rows["label"]]}
 
 
 def _unlabelled(rows: Dataset, where: Where) -> Dataset:
@@ -284,26 +189,6 @@ def ordered_values(found: Mapping[str, Sequence[str]], names: Sequence[str]) -> 
     return list(dict.fromkeys(value for one in there.values() for value in one))
 
 
-def _inner(feature: Any) -> Any:
-    """Return the feature of a label, or of the items of a list of labels."""
-    return feature.feature if isinstance(feature, List) else feature
-
-
-def distinct(dataset: Dataset, column: str = "label") -> list[str]:
-    """Return the distinct values of a column of names, or of lists of them, in order.
-
-    Names that are all numbers are ordered as numbers.
-    """
-    found: set[str] = set()
-    for batch in dataset.select_columns([column]).iter(1000):
-        for value in batch[column]:
-            found.update(value if isinstance(value, list) else [value])
-    names = [name for name in found if name is not None]
-    if all(name.lstrip("-").isdigit() for name in names):
-        return sorted(names, key=int)
-    return sorted(names)
-
-
 def encode_labels(
     values: Sequence[Any], labels: Labels, problem_type: ProblemType, first_row: int
 ) -> list[int] | list[float] | list[list[float]]:
@@ -321,6 +206,8 @@ def encode_labels(
     ids = {name: number for number, name in enumerate(names_of(labels))}
 
     def check(row: int, label: Any) -> int:
+        if label is None:
+            raise UserError(f"row {first_row + row + 1}: one of the labels is missing")
         if label not in ids:
             raise UserError(f"row {first_row + row + 1}: {unknown('label', label, labels)}")
         return ids[label]
@@ -335,8 +222,5 @@ def encode_labels(
         return [float(value) for value in values]
     if problem_type == "single_label_classification":
         return [check(row, value) for row, value in enumerate(values)]
-    hot = []
-    for row, labels in enumerate(values):
-        present = {check(row, label) for label in labels}
-        hot.append([float(number in present) for number in range(len(ids))])
-    return hot
+    present = [{check(row, label) for label in value} for row, value in enumerate(values)]
+    return [[float(number in one) for number in range(len(ids))] for one in present]

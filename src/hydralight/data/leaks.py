@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 
+from hydralight.data.naming import is_nothing
 from hydralight.data.roles import Where, is_text
 from hydralight.errors import UserError, count
 
@@ -170,7 +171,7 @@ def _values(rows: Dataset, column: str, texts: bool) -> pd.Series:
     elif not texts and any(isinstance(value, list | dict) for value in values[:1]):
         raise UserError(f"data.group_by={column}: it holds lists or records: name another.")
     elif not texts:
-        values = [None if value is None else _text(value) for value in values]
+        values = [None if is_nothing(value) else _text(value) for value in values]
     return pd.Series(values, dtype=object)
 
 

@@ -22,25 +22,37 @@ def written(value: Any) -> str:
     return str(value)
 
 
+def is_nothing(value: Any) -> bool:
+    """Whether a value of a file is none: null, or NaN, which stands for it in tables."""
+    return value is None or value != value
+
+
 def as_said(labels: Labels) -> list[str] | dict[str, str] | None:
     """Return `data.labels` as texts: names in order, or values of the file to names.
 
     Several values may have one name, which makes one class of them.
 
     Raises:
-        UserError: a list has a name twice, or a mapping a value without a name.
+        UserError: a list has a name twice, or one is no name.
     """
     if not labels:
         return None
     if isinstance(labels, Mapping):
         for value, name in labels.items():
-            if name is None or isinstance(name, Mapping | list | tuple) or not str(name).strip():
+            if not _is_name(name):
                 raise UserError(f"data.labels names {value} nothing: give {{{value}: a name}}.")
         return {written(value): str(name) for value, name in labels.items()}
+    for place, name in enumerate(labels, start=1):
+        if not _is_name(name):
+            raise UserError(f"data.labels: the {place}. label, {name!r}, is no name.")
     names = [str(label) for label in labels]
     if len(set(names)) < len(names):
         raise UserError(f"data.labels names a label twice: {', '.join(names)}.")
     return names
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str | int | float) and bool(str(name).strip())
 
 
 def names_of(labels: Labels) -> list[str]:
@@ -112,7 +124,9 @@ def in_order(
         return None
     if all(_NUMBER.fullmatch(name) for name in names) or not (numbers or switches or declared):
         return None
-    ordered = sorted(values, key=int) if numbers else sorted(values) if switches else list(values)
+    ordered = (
+        sorted(values, key=int) if numbers else ["False", "True"] if switches else list(values)
+    )
     if numbers and len(ordered) != len(names):
         there = {*map(int, ordered)}
         for start in (0, 1):  # some do not come in the data

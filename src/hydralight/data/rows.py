@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 from datasets import Dataset
@@ -82,7 +83,8 @@ def read_rows(
                 f"data.{key}={column}: {where['train']} has no such column"
                 f"{did_you_mean(column, names)} (there are: {', '.join(names)})"
             )
-    check_roles(source, [*shape.roles, *by.values()])
+    group = by.get("group_by")  # which the splits are compared by
+    check_roles(source, shape.roles if group is None else [*shape.roles, group])
     rows: dict[str, Dataset] = {}
     for split, one in read.items():
         if needed is not None and split not in needed:
@@ -91,8 +93,8 @@ def read_rows(
         else:
             lacking = []
         there = {*one.column_names, *one.flatten().column_names}
-        group = by.get("group_by")  # which the others are compared by
-        further = by.values() if split == "train" else [group] if group in there else []
+        named = group in there or group in where[split].columns
+        further = by.values() if split == "train" else [group] if group and named else []
         roles = [*(role for role in shape.roles if role not in lacking), *further]
         try:
             rows[split] = rename_roles(one, roles, where[split], shape.optional_roles)
@@ -110,7 +112,7 @@ def read_rows(
     rows = {split: shape.prepare(one, where[split]) for split, one in rows.items()}
     for split, one in rows.items():
         check_distinct(one, shape, where[split])
-    parted = parting.part(apart(rows, shape, parting, where, by.get("group_by")))
+    parted = parting.part(apart(rows, shape, parting, where, group))
     if cut_out := [s for s in source.columns_by_split or () if s in parted and s not in rows]:
         raise UserError(
             f"data.columns_by_split.{cut_out[0]}: the data has no such split, and what is cut out "
@@ -127,6 +129,7 @@ def read_rows(
         splits[name] = read_set("data.extra_eval", name, one, source, shape)
     if mix.mix and "train" in splits:
         others = {n: read_set("data.mix", n, one, source, shape) for n, one in mix.mix.items()}
+        others = mixed_apart(others, splits, shape, parting)
         splits["train"] = mix.interleave(splits["train"], others)
     return Rows(splits, shape, frozenset(cut))
 
@@ -189,6 +192,20 @@ def apart(
     if shape.targets:  # lines of a corpus may well recur
         given = inputs_apart(given, common, parting.duplicates)
     return {**rows, **given}
+
+
+def mixed_apart(
+    others: dict[str, Dataset], splits: Mapping[str, Dataset], shape: Shape, parting: Splits
+) -> dict[str, Dataset]:
+    """Look for inputs of the sets of `mix`, which are trained on, in what is evaluated."""
+    if not shape.targets:
+        return others
+    inputs = [role for role in shape.text_roles if role not in shape.targets]
+    for name, split in product(others, [split for split in splits if split != "train"]):
+        pair = {split: splits[split], f"data.mix.{name}": others[name]}
+        common = [r for r in inputs if all(r in one.column_names for one in pair.values())]
+        others[name] = inputs_apart(pair, common, parting.duplicates)[f"data.mix.{name}"]
+    return others
 
 
 def with_proposal(

@@ -7,6 +7,7 @@ from typing import Any
 from datasets import Dataset
 
 from hydralight.data.columns import NoColumn, rename_roles
+from hydralight.data.naming import is_nothing
 from hydralight.data.roles import Where
 from hydralight.data.shape import Shape
 
@@ -48,4 +49,4 @@ def without(roles: Sequence[str], where: Where) -> Where:
 def _is_none(value: Any, nothing: Sequence[Any]) -> bool:
     if isinstance(value, list):
         return bool(value) and all(_is_none(one, nothing) for one in value)
-    return not isinstance(value, dict) and value in nothing
+    return not isinstance(value, dict) and (is_nothing(value) or value in nothing)

@@ -32,7 +32,7 @@ from hydralight.sweeps.check import check_all
 from hydralight.sweeps.launch import launch, runs_here, together
 from hydralight.sweeps.recipe import again_of
 from hydralight.sweeps.record import write_record
-from hydralight.sweeps.request import SweepRequest, request_of
+from hydralight.sweeps.request import request_of
 
 if TYPE_CHECKING:
     from hydralight.sweeps.study import SweepStudy
@@ -113,18 +113,20 @@ class StudySweeper(Sweeper):
             return
         refuse_links(folder)
         with locked(folder):
-            write_record(folder, config, arguments, request)
             if runs_here(config.hydra.launcher):
                 worker.prepare(self.preload)  # its imports go on beside what follows
-            self.run_all(folder, request, fixed)
+            from hydralight.sweeps.study import SweepStudy
 
-    def run_all(self, folder: Path, request: SweepRequest, fixed: Sequence[str]) -> None:
+            quiet_launcher_and_optuna()
+            study = SweepStudy(folder, request)  # one that goes on otherwise is refused unwritten
+            write_record(folder, config, arguments, request)
+            self.run_all(study, fixed)
+
+    def run_all(self, study: "SweepStudy", fixed: Sequence[str]) -> None:
         """Run trials until there are as many finished ones as were asked for."""
         from hydralight.sweeps.keep import Keeper
-        from hydralight.sweeps.study import SweepStudy
 
-        quiet_launcher_and_optuna()
-        study = SweepStudy(folder, request)
+        folder, request = study.folder, study.request
         number = together(request, self.shared.hydra.launcher)
         keeper = Keeper(study)
         try:

@@ -153,8 +153,16 @@ def continue_prompts(
         ids, mask = ids[:, -room:], mask[:, -room:]
     stopping = {"tokenizer": tokenizer} if config.stop_strings else {}
     continued = model.generate(input_ids=ids, attention_mask=mask, **stopping)
-    texts = tokenizer.batch_decode(continued[:, ids.shape[1] :], skip_special_tokens=True)
-    return [cut(text, config.stop_strings) for text in texts]
+    each = len(continued) // len(ids)  # num_return_sequences
+    heads = tokenizer.batch_decode(ids.repeat_interleave(each, 0), skip_special_tokens=True)
+    texts = tokenizer.batch_decode(continued, skip_special_tokens=True)
+    alone = tokenizer.batch_decode(continued[:, ids.shape[1] :], skip_special_tokens=True)
+    # alone, what is written has lost the space before it, with other tokenizers than byte-level BPE
+    new = [
+        text.removeprefix(head) if text.startswith(head) else rest
+        for text, head, rest in zip(texts, heads, alone, strict=True)
+    ]
+    return [cut(text, config.stop_strings) for text in new]
 
 
 def cut(text: str, markers: str | Sequence[str] | None) -> str:

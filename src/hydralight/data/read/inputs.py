@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 Load = Callable[[str, Mapping[str, Any]], dict[str, Dataset]]
 TYPED = ("text", "document", "json")  # what can be typed, or come by standard input
 SAMPLES = {"text": "line", "document": "document"}  # as `datasets` calls them
-_OBJECT = re.compile(r'\s*\{\s*["}]')
+_OBJECT = re.compile(r'\s*(\[\s*)?\{\s*["}]')  # or the first of a list, which is told
 
 
 class Input(NamedTuple):
@@ -49,7 +49,7 @@ def read_input(
 
     Args:
         source: A file of any format that training reads; "-" for standard input; or a text itself.
-            What is no file is JSON lines where its first line begins as an object does (`{"`), and
+            What is no file is JSON lines where it begins as an object does (`{"`), and
             otherwise a text a line; what is typed, one text.
         role: What texts are.
         load: Reads a file with options of the reader.
@@ -79,8 +79,7 @@ def _read_lines(
     """Read what was typed, or has come by standard input."""
     if format is not None and format not in TYPED:
         raise UserError(f"format={format} is for files: {name} is one of {', '.join(TYPED)}.")
-    first = next((line for line in lines if line.strip()), "")
-    if format == "json" or (format is None and begins_an_object(first)):
+    if format == "json" or (format is None and begins_an_object("\n".join(lines))):
         rows, numbers = read_objects(lines, name, role)
         return Input(rows, name, numbers)
     whole = format == "document" or (typed and format is None)

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 from datasets import Dataset
 
-from hydralight.errors import UserError
+from hydralight.errors import UserError, ended, first_line
 
 KINDS = {list: "a list", bool: "true or false", type(None): "null", int: "a number"}
 KINDS |= {float: "a number", str: "a text", dict: "an object"}
@@ -52,6 +52,8 @@ def _object(line: str, where: str, role: str) -> dict[str, Any]:
     except ValueError as error:
         said = str(error).partition(": line 1 column")[0]
         place = getattr(error, "colno", None)
+        if place is not None and place > len(line.rstrip()):  # it goes on in the next line
+            advice += "; an object has one line of its own"
         at = f" at character {place}" if place else ""
         raise UserError(f"{where} is no JSON ({said}{at}): {advice}.") from error
     except RecursionError as error:
@@ -72,17 +74,18 @@ def _refuse_mixed(
     """Name the first line whose value is of another kind than those before it."""
     for field, values in columns.items():
 
-        def fails(length: int, field: str = field, values: list = values) -> bool:
+        def fails(some: list, field: str = field) -> bool:
             try:
-                Dataset.from_dict({field: values[:length]})
+                Dataset.from_dict({field: some})
             except (pa.ArrowException, TypeError, ValueError, OverflowError):
                 return True
             return False
 
-        if fails(len(values)):
-            place = bisect_left(range(len(values)), True, key=lambda i: fails(i + 1))
-            kind = KINDS[type(values[place])]
-            raise UserError(
-                f"line {numbers[place]} of {name}: '{field}' holds {kind} that does not go with "
-                "those of the lines before."
-            ) from error
+        if fails(values):
+            place = bisect_left(range(len(values)), True, key=lambda i: fails(values[: i + 1]))
+            what = f"line {numbers[place]} of {name}: '{field}' holds {KINDS[type(values[place])]}"
+            if fails([values[place]]):  # half of a character, or a number of too many digits
+                raise UserError(
+                    f"{what} that cannot be read: {ended(first_line(error))}"
+                ) from error
+            raise UserError(f"{what} that does not go with those of the lines before.") from error

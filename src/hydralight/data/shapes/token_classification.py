@@ -11,7 +11,8 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerBase
 
 from hydralight.config.ranges import Positive
-from hydralight.data.labels import distinct, ordered_values
+from hydralight.data.label_column import distinct
+from hydralight.data.labels import ordered_values
 from hydralight.data.naming import Labels, as_said, called, in_order, names_of, unknown, written
 from hydralight.data.padding import pad, pad_inputs
 from hydralight.data.roles import Where, check_list, check_text, is_text
