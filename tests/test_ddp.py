@@ -29,13 +29,13 @@ def test_two_processes_do_what_one_does(bart_cnn, articles, tmp_path):
     overrides = [
         *bart_cnn,
         f"data.path.train='{articles / 'train.jsonl'}[:12]'",
-        "model.config={dropout: 0}",
+        *("data.batch_size=2", "data.batches_per_step=2"),
         "trainer.max_epochs=1",
         "trainer.gradient_clip_val=null",
         "test=true",
     ]
-    one = hydralight.train([*overrides, "data.batch_size=4"])
-    ddp = ["trainer=ddp_cpu", "data.batch_size=2", f"paths.log_dir={tmp_path / 'ddp'}"]
+    one = hydralight.train(overrides)
+    ddp = ["trainer=ddp_cpu", f"paths.log_dir={tmp_path / 'ddp'}"]
     # 7 rows are evaluated one by one: the second process has a step less
     script("train.py", [*overrides, *ddp, "data.eval_batch_size=1"])
     (folder,) = (tmp_path / "ddp/train/runs").iterdir()
@@ -52,10 +52,13 @@ def test_two_processes_do_what_one_does(bart_cnn, articles, tmp_path):
     assert printed == pytest.approx(best, abs=1e-6)
     assert [row["row"] for row in two.predictions("validation")] == list(range(7))
 
-    script("train.py", [f"resume={folder}", "trainer.max_steps=5"])  # within an epoch
+    # on one process, within an epoch: it goes on as if there had been one all the time
+    hydralight.train([f"resume={folder}", "trainer.max_steps=5", "trainer.devices=1"])
     history = Run(folder).history
     assert list(history["step"]) == [1, 2, 3, 3, 4, 5, 5, 5]  # the last two: validation and test
     assert list(history["step"][history["val/loss"].notna()]) == [3, 5]
+    hydralight.train([f"resume={one.path}", "trainer.max_steps=5"])
+    np.testing.assert_allclose(Run(one.path).history, history, rtol=2e-5)
 
 
 def test_two_processes_evaluate_what_one_does(recipe, tmp_path):

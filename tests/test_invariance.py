@@ -1,4 +1,4 @@
-"""The same losses, gradients, weights and metrics however a batch of 8 is split."""
+"""The same losses, gradients, weights and metrics however a step of 8 rows is shared out."""
 
 import os
 import socket
@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import hydralight
+from hydralight.tasks import task
 from hydralight.tasks.gradient import Gradient
 
 OFF = "hidden_dropout_prob: 0, attention_probs_dropout_prob: 0"
@@ -18,17 +19,17 @@ MODELS = {
     "vit_cxr14": f"{{{OFF}}}",  # several labels
 }
 ALONE = {"1 x 8": (8, 1), "1 x 2 x 4": (2, 4)}
-TOGETHER = {"2 x 4": (4, 1), "2 x 1 x 4": (1, 4)}
+SHARED = 2, 4  # with dropout: two of the four micro-batches on each of two processes
 
 
-def overrides_of(recipe, experiment, folder, split):
-    """12 rows: an epoch is a window of 8 and a short one of 4. 7 rows are evaluated."""
-    batch_size, accumulate = split
+def overrides_of(recipe, experiment, folder, split, dropout=False):
+    """12 rows: an epoch is a step of 8 and a short one of 4. 7 rows are evaluated."""
+    batch_size, batches_per_step = split
     overrides = [
         *recipe(experiment),
-        f"model.config={MODELS[experiment]}",
+        *([] if dropout else [f"model.config={MODELS[experiment]}"]),
         f"data.batch_size={batch_size}",
-        f"trainer.accumulate_grad_batches={accumulate}",
+        f"data.batches_per_step={batches_per_step}",
         "trainer.max_epochs=2",
         "trainer.gradient_clip_val=null",
         # Adam makes steps of the rounding of gradients that are truly 0 (a key's bias)
@@ -75,8 +76,10 @@ def shown(found):
     return ", ".join(f"{kind} {value:.1e}" for kind, value in found.items())
 
 
-def train_a_share(rank, port, jobs, folder):
+def train_a_share(rank, port, jobs, folder, before=None):
     """One of two processes, as a launcher starts them; all runs in one process save imports."""
+    if before is not None:
+        before()
     environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
     environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GROUP_RANK": 0}
     environment |= {"TORCHELASTIC_RUN_ID": "test"}
@@ -90,35 +93,47 @@ def train_a_share(rank, port, jobs, folder):
 
 @pytest.fixture
 def single(recipe, tmp_path):
-    def train(experiment, split):
+    def train(experiment, split, dropout=False):
         folder = tmp_path / "logs" / f"{split[0]}"
-        overrides = overrides_of(recipe, experiment, tmp_path, split)
+        overrides = overrides_of(recipe, experiment, tmp_path, split, dropout)
         return outcome(hydralight.train([*overrides, f"paths.log_dir={folder}"]))
 
     return train
 
 
-def test_two_processes_and_one(recipe, single, checkpoints, tmp_path):
-    jobs, alone = {}, {}
-    for experiment in MODELS:
-        for name, split in TOGETHER.items():
-            overrides = overrides_of(recipe, experiment, tmp_path, split)
-            files = tmp_path / experiment
-            if not files.exists():
-                (tmp_path / "data").rename(files)
-            jobs[f"{experiment}, {name}"] = [
-                o.replace(f"{tmp_path}/data/", f"{files}/") for o in overrides
-            ]
-        alone[experiment] = single(experiment, ALONE["1 x 8"])
+def together(jobs, folder, *before):
+    """Train in two processes, each of which may do something `before` that."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    torch.multiprocessing.spawn(train_a_share, (port, jobs, tmp_path), nprocs=2)
-    for name in jobs:
-        together = torch.load(tmp_path / f"{name}.pt", weights_only=False)
-        found = difference(alone[name.split(",")[0]], together)
+    torch.multiprocessing.spawn(train_a_share, (port, jobs, folder, *before), nprocs=2)
+    return {name: torch.load(folder / f"{name}.pt", weights_only=False) for name in jobs}
+
+
+def test_two_processes_and_one(recipe, single, checkpoints, tmp_path):
+    """With dropout: a micro-batch is the same one, whoever computes it."""
+    jobs, alone = {}, {}
+    for experiment in MODELS:
+        overrides = overrides_of(recipe, experiment, tmp_path, SHARED, dropout=True)
+        alone[experiment] = single(experiment, SHARED, dropout=True)
+        files = (tmp_path / "data").rename(tmp_path / experiment)
+        jobs[experiment] = [o.replace(f"{tmp_path}/data/", f"{files}/") for o in overrides]
+    for name, shared in together(jobs, tmp_path).items():
+        found = difference(alone[name], shared)
         print(f"{name}: {shown(found)}")
         assert max(found.values()) < 1e-5, (name, found)
+
+    # the negative control: each process seeds by its rank alone, as it usually is
+    jobs = {f"{name}, by rank": jobs[name] for name in ("bert_mrpc",)}
+    for name, shared in together(jobs, tmp_path, seed_by_rank).items():
+        found = difference(alone[name.split(",")[0]], shared)
+        print(f"{name}: {shown(found)}")
+        assert found["weights"] > 1e-3, found
+
+
+def seed_by_rank():
+    """Let dropout come from one stream a process."""
+    task.seed_training = lambda *_: None
 
 
 @pytest.mark.parametrize("experiment", MODELS)

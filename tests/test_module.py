@@ -73,8 +73,9 @@ def test_a_place_in_the_data_is_gone_on_from(articles):
     epochs = [[batch["row"].tolist() for batch in loader] for _ in range(2)]
     resumed = module(articles, batching=Batching(batch_size=4))
     resumed.prepare_data()
-    place = {"consumed": 7, "batches_per_epoch": 5, "global_batch_size": 4}
-    settings = resumed.batching.order_settings(resumed.place)
+    place = {"consumed": 7, "batches_per_epoch": 5, "batches_per_step": 1}
+    place["accumulate_grad_batches"] = 1
+    settings = resumed.batching.order_settings()
     resumed.load_state_dict({**place, **settings})
     assert [batch["row"].tolist() for batch in resumed.train_dataloader()] == epochs[1][2:]
     assert resumed.state_dict() == {**place, **settings, "trained_on": whole.trained_on}
@@ -88,8 +89,12 @@ def test_a_place_in_the_data_is_gone_on_from(articles):
             resumed.load_state_dict(other)
     with pytest.raises(UserError, match=r"trained with data\.seed=1, and another"):
         resumed.load_state_dict({**place, **settings, "data.seed": 1})
-    with pytest.raises(UserError, match="8 examples a batch over all devices, and now there are 4"):
-        resumed.load_state_dict({**place, **settings, "global_batch_size": 8})
+    with pytest.raises(UserError, match=r"trained with data\.batch_size=8, and another"):
+        resumed.load_state_dict({**place, **settings, "data.batch_size": 8})
+    with pytest.raises(UserError, match=r"trained with trainer\.accumulate_grad_batches=2, and an"):
+        resumed.load_state_dict(
+            {**place, **settings, "accumulate_grad_batches": 2, "batches_per_step": 2}
+        )
     resumed.load_state_dict({**place, **settings, "batches_per_epoch": 6})
     with pytest.raises(UserError, match="had 6 batches an epoch, and now there are 5"):
         resumed.train_dataloader()

@@ -71,6 +71,7 @@ def prepare(cfg: DictConfig) -> None:
 
 def build(cfg: DictConfig) -> tuple[Task, DataModule, Trainer]:
     """Build the task, its data and the trainer; no data or weights are loaded yet."""
+    data = build_data(cfg)
     if cfg.trainer.get("fast_dev_run"):  # then nothing is to be written
         trainer = build_trainer(cfg, progress_bar(cfg), logger=False)
     else:
@@ -80,7 +81,31 @@ def build(cfg: DictConfig) -> tuple[Task, DataModule, Trainer]:
 
             callbacks += pruning_of(cfg)
         trainer = build_trainer(cfg, callbacks, logger=build_all(without_secrets(cfg.logger)))
-    return build_task(cfg), build_data(cfg), trainer
+    share_steps(trainer, data.batching.batches_per_step)
+    return build_task(cfg), data, trainer
+
+
+def share_steps(trainer: Trainer, batches_per_step: int | None) -> None:
+    """Let each device accumulate its share of a step's micro-batches, where their number is said.
+
+    Raises:
+        UserError: they cannot be shared, or the trainer's number is said too.
+    """
+    if batches_per_step is None:
+        return
+    said, devices = f"data.batches_per_step={batches_per_step}", trainer.num_devices
+    devices *= trainer.num_nodes
+    if trainer.accumulate_grad_batches != 1:
+        raise UserError(
+            f"{said} says how many micro-batches an optimizer step has over all devices, and "
+            f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches} how many on each: "
+            "set one of them to null."
+        )
+    if batches_per_step % devices:
+        raise UserError(
+            f"{said} cannot be shared by {devices} devices: take a number that they divide."
+        )
+    trainer.accumulate_grad_batches = batches_per_step // devices
 
 
 def build_task(cfg: DictConfig) -> Task:

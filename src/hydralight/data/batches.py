@@ -82,11 +82,7 @@ class Batching:
         """Return batches from long to short, or in the source's order where not all are taken."""
         size = self.eval_batch_size or self.batch_size
         common: dict[str, Any] = {"num_rows": len(sizes), "batch_size": size}
-        plan = (
-            LongestFirst(sizes=sizes, **common)
-            if whole
-            else Order(shuffle=False, **common)
-        )
+        plan = LongestFirst(sizes=sizes, **common) if whole else Order(shuffle=False, **common)
         return Batches(plan, Place(place.rank, place.world_size))
 
     def order_settings(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from hydralight.data.mix import Mix
 from hydralight.data.order import Batches, Place
 from hydralight.data.padding import rounded_up
 from hydralight.data.rows import Rows, check_split, read_rows
-from hydralight.data.same import check_same, rows_of
+from hydralight.data.same import check_order, check_same, rows_of
 from hydralight.data.shape import Batch, Purpose, Row, Shape
 from hydralight.data.source import SPLITS, Source
 from hydralight.data.splits import Splits
@@ -236,49 +236,24 @@ class DataModule(LightningDataModule):
             "consumed": consumed * place.world_size,
             "batches_per_epoch": batches_per_epoch * place.world_size,
             "batches_per_step": place.batches_per_step,
+            "accumulate_grad_batches": place.accumulate_grad_batches,
             "trained_on": self.trained_on,
             **self.batching.order_settings(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the place that `state_dict` recorded.
+        """Take up the place that `state_dict` recorded, on any number of devices.
 
         Raises:
-            UserError: the data or its order would be another one.
+            UserError: the data, its order or its steps would be others.
         """
-        for name, value in self.batching.order_settings().items():
-            before = state_dict.get(name, value)  # earlier versions kept fewer
-            if value != before:
-                raise UserError(
-                    f"the run was trained with {name}={before}, and another value "
-                    "would change the order of its data: resume without it."
-                )
-        self._share(state_dict["batches_per_step"])
+        place = self.place
+        accumulated = check_order(state_dict, self.batching, place)
         check_same(state_dict.get("trained_on"), self.trained_on)
-        world_size = self.place.world_size
-        self.consumed = state_dict["consumed"] // world_size
-        self._batches_per_epoch = state_dict["batches_per_epoch"] // world_size
-
-    def _share(self, batches_per_step: int) -> None:
-        """Accumulate as many micro-batches on each device as make the steps what they were.
-
-        Raises:
-            UserError: another number of micro-batches a step was typed, or they cannot be shared.
-        """
-        typed, place = self.batching.batches_per_step, self.place
-        if typed not in (None, batches_per_step):
-            raise UserError(
-                f"the run was trained with steps of {batches_per_step} micro-batches, and "
-                f"data.batches_per_step={typed} would change them: resume without it."
-            )
-        if batches_per_step % place.world_size:
-            raise UserError(
-                f"the run was trained with steps of {batches_per_step} micro-batches, which "
-                f" {place.world_size} devices cannot share: resume on a number that divides "
-                "them."
-            )
         if self.trainer is not None:
-            self.trainer.accumulate_grad_batches = batches_per_step // place.world_size
+            self.trainer.accumulate_grad_batches = accumulated
+        self.consumed = state_dict["consumed"] // place.world_size
+        self._batches_per_epoch = state_dict["batches_per_epoch"] // place.world_size
 
     # ------------------------------------------------------------ batches
 

@@ -14,7 +14,7 @@ class Order:
     """Rows in micro-batches of a fixed size, which make steps of a fixed number of them.
 
     It knows of no devices: whoever shares the micro-batches of a step, they are the same ones. No
-    row is lost or doubled. The last step of an epoch may be short, and then all of its micro-batches
+    row is lost or doubled. The last step of an epoch may be short, and then all its micro-batches
     are. (With one row a micro-batch, an epoch leaves out a rest that is smaller than their number.)
 
     Args:
@@ -44,7 +44,7 @@ class Order:
         step = self.batch_size * self.batches_per_step
         return grouped_by_length(order, self.lengths, step, rng)
 
-    def sizes(self) -> list[int]:
+    def batch_sizes(self) -> list[int]:
         """Return the rows of each micro-batch of an epoch."""
         step = self.batch_size * self.batches_per_step
         whole, left = divmod(self.num_rows, step)
@@ -59,12 +59,12 @@ class Order:
 
     def __len__(self) -> int:
         """Micro-batches of an epoch."""
-        return len(self.sizes())
+        return len(self.batch_sizes())
 
     def batches(self, epoch: int) -> list[np.ndarray]:
         """Return the micro-batches of an epoch."""
         rows = self.rows(epoch)
-        bounds = itertools.accumulate(self.sizes(), initial=0)
+        bounds = itertools.accumulate(self.batch_sizes(), initial=0)
         return [rows[start:stop] for start, stop in itertools.pairwise(bounds)]
 
 

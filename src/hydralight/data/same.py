@@ -1,4 +1,4 @@
-"""Whether the rows that a run is resumed on are those that it was trained on."""
+"""Whether the rows that a run is resumed on, and its steps, are those that it was trained on."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,6 +8,8 @@ import datasets
 import numpy as np
 import xxhash
 
+from hydralight.data.batches import Batching
+from hydralight.data.order import Place
 from hydralight.errors import UserError
 
 SAMPLE = 512  # rows that are hashed as a whole
@@ -63,3 +65,37 @@ def _of_numbers(feature: Any) -> bool:
         ("int", "uint", "float", "bool")
     )
     return number or isinstance(feature, datasets.ClassLabel)
+
+
+def check_order(state: Mapping[str, Any], batching: Batching, place: Place) -> int:
+    """Return how many micro-batches each device is to accumulate, so that steps stay what they are.
+
+    Args:
+        state: Of the data module in a checkpoint.
+        batching: What is typed now.
+        place: This process now; the number of devices may be another.
+
+    Raises:
+        UserError: the order or the steps would be others, or the devices cannot share them.
+    """
+    for name, value in batching.order_settings().items():
+        _refuse_other(name, state.get(name, value), value)  # earlier versions kept fewer
+    before, number = state["accumulate_grad_batches"], state["batches_per_step"]
+    if batching.batches_per_step is not None:
+        _refuse_other("data.batches_per_step", number, batching.batches_per_step)
+    elif place.batches_per_step != number:  # it has to be the devices alone
+        _refuse_other("trainer.accumulate_grad_batches", before, place.accumulate_grad_batches)
+    if number % place.world_size:
+        raise UserError(
+            f"the run was trained with steps of {number} micro-batches, which {place.world_size} "
+            "devices cannot share: resume on a number that divides them."
+        )
+    return number // place.world_size
+
+
+def _refuse_other(name: str, before: Any, value: Any) -> None:
+    if value != before:
+        raise UserError(
+            f"the run was trained with {name}={before}, and another value would change the "
+            "order of its data: resume without it."
+        )

@@ -1,27 +1,39 @@
-"""What is random in a micro-batch: a pure function of (seed, step, number), on any device."""
+"""What is random in a micro-batch: a pure function of (seed, step, number), on any device.
+
+So dropout is the same one however the micro-batches of a step are shared by devices, and a resumed
+run needs no saved states of random streams.
+"""
 
 import random
 
 import numpy as np
 import torch
+from lightning.pytorch import Trainer
 
 TRAINING, OPTIMIZER, EVALUATION = range(3)
 
 
-def seed_streams(seed: int, what: int, *place: int) -> None:
-    """Seed the streams of Python, NumPy and torch for a micro-batch, whoever computes it.
+def seed_training(seed: int, trainer: Trainer, batch_idx: int) -> None:
+    """Seed the streams for a micro-batch of training, by its number among those of its step."""
+    own = trainer.accumulate_grad_batches
+    number = trainer.global_rank * own + batch_idx % own
+    seed_streams(seed, TRAINING, trainer.global_step, number)
 
-    So dropout is the same one however the micro-batches of a step are shared, and a resumed run
-    needs no saved states.
 
-    Args:
-        seed: Of the run.
-        what: `TRAINING`, with the step and the number of the micro-batch in it; `OPTIMIZER`, with
-            the step, for what an optimizer draws, alike on all devices; `EVALUATION`, with the
-            step, the number of the set, and that of the micro-batch.
-        place: Those numbers.
-    """
-    words = np.random.SeedSequence([seed, what, *place]).generate_state(4)
-    torch.manual_seed(int(words[:2].view(np.uint64)[0] >> np.uint64(1)))
+def seed_optimizer(seed: int, trainer: Trainer) -> None:
+    """Seed the streams for what an optimizer draws in a step, alike on all devices."""
+    seed_streams(seed, OPTIMIZER, trainer.global_step)
+
+
+def seed_evaluation(seed: int, trainer: Trainer, batch_idx: int, set_idx: int) -> None:
+    """Seed the streams for a micro-batch of an evaluation, by its number in its set."""
+    number = batch_idx * trainer.world_size + trainer.global_rank
+    seed_streams(seed, EVALUATION, trainer.global_step, set_idx, number)
+
+
+def seed_streams(*numbers: int) -> None:
+    """Seed the streams of Python, NumPy and torch by the numbers that something random is of."""
+    words = np.random.SeedSequence(numbers).generate_state(4)
+    torch.manual_seed(int(words[0]) << 31 | int(words[1]))
     np.random.seed(words[2])
     random.seed(int(words[3]))

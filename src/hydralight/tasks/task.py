@@ -24,7 +24,7 @@ from hydralight.tasks.fits import check_loaded, check_training, trained_by
 from hydralight.tasks.generation import check_generation, configure_generation
 from hydralight.tasks.gradient import Gradient
 from hydralight.tasks.losses import custom_loss
-from hydralight.tasks.randomness import EVALUATION, OPTIMIZER, TRAINING, seed_streams
+from hydralight.tasks.randomness import seed_evaluation, seed_optimizer, seed_training
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -187,9 +187,7 @@ class Task(LightningModule):
 
     def evaluation_step(self, batch: Batch, batch_idx: int, set_idx: int = 0) -> PredictedRows:
         """Update loss and metrics, and return the predictions."""
-        trainer = self.trainer
-        number = batch_idx * trainer.world_size + trainer.global_rank
-        seed_streams(self.datamodule.seed, EVALUATION, trainer.global_step, set_idx, number)
+        seed_evaluation(self.datamodule.seed, self.trainer, batch_idx, set_idx)
         outputs = self(batch)
         loss_sum, weight = self.loss_and_weight(outputs, batch)
         columns = self.decode(outputs, batch)
@@ -258,9 +256,7 @@ class Task(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return what backward runs on, the summed loss over a constant (`tasks/gradient.py`)."""
         assert self.gradient is not None
-        trainer, own = self.trainer, self.trainer.accumulate_grad_batches
-        number = trainer.global_rank * own + batch_idx % own
-        seed_streams(self.datamodule.seed, TRAINING, trainer.global_step, number)
+        seed_training(self.datamodule.seed, self.trainer, batch_idx)
         return self.gradient.add(*self.loss_and_weight(self(batch), batch), batch["row"])
 
     def configure_gradient_clipping(
@@ -271,7 +267,7 @@ class Task(LightningModule):
     ) -> None:
         """Make the gradients those of the mean over the step's targets, and clip them."""
         assert self.gradient is not None
-        seed_streams(self.datamodule.seed, OPTIMIZER, self.trainer.global_step)
+        seed_optimizer(self.datamodule.seed, self.trainer)
         trainer, by_value = self.trainer, gradient_clip_algorithm == "value"
         several = trainer.world_size > 1
         values = self.gradient.finish(
