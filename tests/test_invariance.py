@@ -7,7 +7,6 @@ import pytest
 import torch
 
 import hydralight
-from hydralight.tasks import task
 from hydralight.tasks.gradient import Gradient
 
 OFF = "hidden_dropout_prob: 0, attention_probs_dropout_prob: 0"
@@ -78,12 +77,12 @@ def shown(found):
 
 def train_a_share(rank, port, jobs, folder, before=None):
     """One of two processes, as a launcher starts them; all runs in one process save imports."""
-    if before is not None:
-        before()
     environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
     environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GROUP_RANK": 0}
     environment |= {"TORCHELASTIC_RUN_ID": "test"}
     os.environ.update({name: str(value) for name, value in environment.items()})
+    if before is not None:
+        before()
     for name, overrides in jobs.items():
         run_dir = f"hydra.run.dir='{folder / name}'"
         run = hydralight.train([*overrides, "trainer=ddp_cpu", run_dir])
@@ -116,7 +115,7 @@ def test_two_processes_and_one(recipe, single, checkpoints, tmp_path):
     for experiment in MODELS:
         overrides = overrides_of(recipe, experiment, tmp_path, SHARED, dropout=True)
         alone[experiment] = single(experiment, SHARED, dropout=True)
-        files = (tmp_path / "data").rename(tmp_path / experiment)
+        files = (tmp_path / "data").rename(tmp_path / f"{experiment}_data")
         jobs[experiment] = [o.replace(f"{tmp_path}/data/", f"{files}/") for o in overrides]
     for name, shared in together(jobs, tmp_path).items():
         found = difference(alone[name], shared)
@@ -133,6 +132,8 @@ def test_two_processes_and_one(recipe, single, checkpoints, tmp_path):
 
 def seed_by_rank():
     """Let dropout come from one stream a process."""
+    from hydralight.tasks import task  # imports Lightning, which reads the rank
+
     task.seed_training = lambda *_: None
 
 

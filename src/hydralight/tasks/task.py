@@ -300,17 +300,14 @@ class Task(LightningModule):
         return self._step_metrics
 
     def check_gradient(self) -> None:
-        """Raise a `UserError` if the last step was not finite and the run is to stop there."""
+        """Raise a `UserError` if the last step was not finite and the run is to stop there.
+
+        No weights that a step has spoilt are to be evaluated, or exported at the end.
+        """
         if self.gradient is not None:
             self.gradient.check()
 
-    def on_validation_start(self) -> None:
-        """Evaluate no weights that a step has spoilt."""
-        self.check_gradient()
-
-    def on_train_epoch_end(self) -> None:
-        """Look at the last step before the callbacks export what they have at the end."""
-        self.check_gradient()
+    on_validation_start = on_train_epoch_end = check_gradient
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what the last step has logged, and the count of steps that were left out."""
