@@ -57,8 +57,9 @@ def share_progress(checkpoint: dict[str, Any], before: int, now: int) -> None:
     """
     progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
     for counts in (progress["total"], progress["current"]):
-        for name, value in counts.items():
-            counts[name] = value * before // now
+        more = counts["ready"] * before // now - counts["ready"]
+        for name in counts:  # the batch at whose end it was written is not completed
+            counts[name] += more
 
 
 def evaluate_now(trainer: Trainer, extra: bool = False) -> None:
