@@ -22,7 +22,56 @@ from hydralight.config.resolvers import register_resolvers
 
 register_resolvers()
 ROOT = CONFIG_DIR.parent
+# How many cases of a test each run has, spread evenly; `make thorough` has the others.
+SOME = {
+    "test_bad_input.py::test_any_text_is_an_input": 2,
+    "test_bad_input.py::test_rows": 7,
+    "test_bad_input.py::test_settings": 13,
+    "test_bad_input.py::test_texts_are_not_lists": 4,
+    "test_callbacks.py::test_asked_to_go": 4,
+    "test_contracts.py::test_resumed_run_is_the_uninterrupted_one": 2,
+    "test_ddp.py::test_two_processes_evaluate_what_one_does": 0,
+    "test_experiments.py::test_evaluation_reproduces_the_best": 5,
+    "test_failures.py::test_data_and_checkpoint": 7,
+    "test_failures.py::test_no_network": 0,
+    "test_features.py::test_resumed_run_is_the_uninterrupted_one": 1,
+    "test_features.py::test_training_is_compiled_for_few_shapes": 0,
+    "test_invariance.py::test_micro_batches": 2,
+    "test_learning.py": 2,
+    "test_mistakes.py::test_mistake": 160,
+    "test_own_project.py::test_the_example_trains_evaluates_and_predicts": 0,
+    "test_parity.py::test_parity_with_trainer": 3,
+    "test_propose.py::test_the_line_is_pasted": 3,
+    "test_run_directories.py::test_a_resume_as_another_training_is_refused": 6,
+    "test_steps.py::test_a_number_out_of_its_range_is_refused_before_data_is_read": 4,
+    "test_steps.py::test_an_evaluation_that_was_killed_is_done_again": 1,
+    "test_steps.py::test_an_export_at_the_end_that_was_killed": 1,
+    "test_steps.py::test_an_extended_run_is_one_that_was_as_long_at_once": 2,
+    "test_sweeper.py::test_a_search_goes_on_to_the_same_total": 1,
+    "test_tasks.py::test_columns_of_predictions": 3,
+    "test_tasks.py::test_nothing_is_made_of_weights_that_a_step_has_spoilt": 2,
+    "test_trajectories.py::test_losses_are_those_recorded": 3,
+    "test_translation.py::test_language_codes": 1,
+    "test_trust.py::test_our_own_recipes_ask_for_no_trust_and_hold_no_secret": 5,
+    "test_trust.py::test_what_resumes_have_changed": 7,
+}
 EXPERIMENTS = sorted(path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the cases that `SOME` leaves out of each run."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("thorough") is None:
+            name = f"{item.path.name}::{item.name.partition('[')[0]}"
+            key = next((key for key in (name, item.path.name) if key in SOME), None)
+            cases.setdefault(key or "", []).append(item)
+    for key in SOME.keys() & cases.keys():
+        number, total = SOME[key], len(cases[key])
+        for index, item in enumerate(cases[key]):
+            if index * number // total == (index - 1) * number // total:
+                item.add_marker(pytest.mark.thorough)
 
 
 @pytest.fixture(autouse=True)

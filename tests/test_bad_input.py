@@ -86,7 +86,7 @@ SETTINGS = [
     ("distilgpt2_sonnets", ["data.clean=[lowr]"], "no step 'lowr'; did you mean 'lower'"),
     ("distilgpt2_sonnets", ["generation.max_new_tokens=128"], "leaves no room for a prompt"),
     ("transformer_xl_reviews", ["model.gradient_checkpointing=true"], "does not go with segment"),
-    ("vit_cxr14", ["data.label_delimiter=x", "data.labels=[a,b]"], "is not known"),
+    ("vit_cxr14", ["data.label_delimiter=x", "data.labels=[a,b]"], "has no name in data.labels"),
     (
         "bert_mrpc",
         ["task.loss._target_=hydralight.tasks.losses.focal_loss", "task.class_weights=balanced"],

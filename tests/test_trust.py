@@ -687,7 +687,7 @@ def test_what_is_typed_or_local_is_trusted(key, value, tmp_path, monkeypatch):
     check_trust(cfg, Typed((f"+{parent}={{{name}: '{value}'}}",)), tmp_path)
     (tmp_path / "local").mkdir()
     OmegaConf.save(cfg, tmp_path / "local/default.yaml")
-    monkeypatch.setattr("hydralight.config.trust.config_dirs", lambda: [tmp_path])
+    monkeypatch.setattr("hydralight.config.project.config_dirs", lambda: [tmp_path])
     check_trust(cfg, Typed(), tmp_path)
     OmegaConf.update(cfg, key, f"{value}/not")
     with pytest.raises(UserError):  # another value than the local one
