@@ -5,7 +5,6 @@ import os
 import random
 import shutil
 import signal
-from types import SimpleNamespace
 
 import datasets
 import numpy as np
@@ -18,7 +17,6 @@ from standins import MODELS
 from transformers import AutoTokenizer
 
 import hydralight
-from hydralight.callbacks.exact_resume import ExactResume
 from hydralight.runs.run import Run
 from hydralight.tasks.task import Task
 
@@ -226,14 +224,3 @@ def test_an_exported_tokenizer_says_what_the_model_takes(
     few = ["trainer.max_epochs=1", "callbacks.samples=null", "+trainer.limit_train_batches=1"]
     run = hydralight.train([*overrides, *few])
     assert AutoTokenizer.from_pretrained(run.path / "model").model_max_length == takes
-
-
-def test_each_rank_draws_from_a_stream_of_its_own():
-    """Its number is added to the seed; the first rank goes on with what building has left."""
-    before = torch.get_rng_state()
-    for rank, seed, begun in ((0, 7, None), (1, 7, 8), (2, 7, 9), (1, 3, 4)):
-        torch.manual_seed(0)
-        trainer = SimpleNamespace(global_rank=rank)
-        ExactResume(seed=seed).on_train_start(trainer, None)
-        assert torch.initial_seed() == (begun or 0)
-    torch.set_rng_state(before)

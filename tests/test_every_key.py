@@ -165,10 +165,10 @@ ELSEWHERE = {  # where a change is seen that a tiny run on stand-ins does not sh
     "test_learning": "tokenizer.model_type",
     "devices, as `mistakes.txt` and test_ddp": "trainer.accelerator trainer.devices",
     "test_ddp": "trainer.strategy.broadcast_buffers",
+    "test_invariance": "data.batches_per_step",
     "test_screen": "callbacks.rich_progress.every_percent callbacks.rich_progress.every_seconds",
     "test_steps": "callbacks.best_model.monitor callbacks.best_model.mode "
     "callbacks.early_stopping.check_on_train_epoch_end",
-    "test_callbacks": "callbacks.exact_resume.seed",
     "the last test below": (
         "logger.wandb.project logger.wandb.name logger.wandb.id logger.wandb.resume "
         "logger.wandb.save_dir logger.wandb.offline logger.wandb.tags "
