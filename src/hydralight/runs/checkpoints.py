@@ -4,7 +4,7 @@ Beside each `<name>.ckpt` lies its record, `<name>.json`. What is done, in this 
 each moment at least one checkpoint that fits a record, wherever the process is killed:
 
 1. `checkpoint.partial` is written, and its checksum taken. It is the file's and not each tensor's:
-   it covers the optimizer, the random states and the rest too, and nothing is opened to check it;
+   it covers the optimizer and the rest too, and nothing is opened to check it;
 2. `step-<n>.json` is written: a record whose checkpoint is not there yet means nothing;
 3. `checkpoint.partial` becomes `step-<n>.ckpt`: from here on, this checkpoint can be resumed from;
 4. `last.ckpt` becomes the same file. Until 5, its record is `step-<n>.json`;
