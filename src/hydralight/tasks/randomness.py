@@ -34,6 +34,12 @@ def seed_evaluation(seed: int, trainer: Trainer, batch_idx: int, set_idx: int) -
 def seed_streams(*numbers: int) -> None:
     """Seed the streams of Python, NumPy and torch by the numbers that something random is of."""
     words = np.random.SeedSequence(numbers).generate_state(4)
-    torch.manual_seed(int(words[0]) << 31 | int(words[1]))
+    seed = int(words[0]) << 31 | int(words[1])
+    # `torch.manual_seed` takes milliseconds where a device has not been used yet
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed(seed)
+    elif torch.backends.mps.is_available():
+        torch.mps.manual_seed(seed)
     np.random.seed(words[2])
     random.seed(int(words[3]))
