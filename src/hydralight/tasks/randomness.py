@@ -25,7 +25,7 @@ def seed_optimizer(seed: int, trainer: Trainer) -> None:
     seed_streams(seed, OPTIMIZER, trainer.global_step)
 
 
-def seed_evaluation(seed: int, trainer: Trainer, batch_idx: int, set_idx: int) -> None:
+def seed_evaluation(seed: int, trainer: Trainer, batch_idx: int, set_idx: int = 0) -> None:
     """Seed the streams for a micro-batch of an evaluation, by its number in its set."""
     number = batch_idx * trainer.world_size + trainer.global_rank
     seed_streams(seed, EVALUATION, trainer.global_step, set_idx, number)

@@ -179,15 +179,16 @@ class Task(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Any:
         """Update loss and metrics, and return the predictions."""
         self.evaluation.end_sets(dataloader_idx)
-        return self.evaluation_step(batch, batch_idx, dataloader_idx)
+        seed_evaluation(self.datamodule.seed, self.trainer, batch_idx, dataloader_idx)
+        return self.evaluation_step(batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> Any:
         """Update loss and metrics, and return the predictions."""
-        return self.evaluation_step(batch, batch_idx)
+        seed_evaluation(self.datamodule.seed, self.trainer, batch_idx)
+        return self.evaluation_step(batch)
 
-    def evaluation_step(self, batch: Batch, batch_idx: int, set_idx: int = 0) -> PredictedRows:
+    def evaluation_step(self, batch: Batch) -> PredictedRows:
         """Update loss and metrics, and return the predictions."""
-        seed_evaluation(self.datamodule.seed, self.trainer, batch_idx, set_idx)
         outputs = self(batch)
         loss_sum, weight = self.loss_and_weight(outputs, batch)
         columns = self.decode(outputs, batch)
