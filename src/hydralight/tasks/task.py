@@ -314,8 +314,7 @@ class Task(LightningModule):
         """Keep what the last step has logged, and the count of steps that were left out."""
         checkpoint["step_metrics"] = {n: float(value) for n, value in self.step_metrics.items()}
         checkpoint["skipped"] = 0 if self.gradient is None else self.gradient.skipped
-        schedules = self.trainer.lr_scheduler_configs
-        schedule = schedules[0].scheduler if schedules else None
+        schedule = next((one.scheduler for one in self.trainer.lr_scheduler_configs), None)
         optimizer = self.trainer.optimizers[0]
         checkpoint["trained"] = trained_by(self, optimizer, schedule, self.scheduler)
 
