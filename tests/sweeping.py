@@ -33,7 +33,7 @@ def retried(study):
 
 def until(condition, process=None):
     """Wait for a condition, while a process is at work."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < deadline
         assert process is None or process.poll() is None
