@@ -95,6 +95,8 @@ def test_a_place_in_the_data_is_gone_on_from(articles):
         resumed.load_state_dict(
             {**place, **settings, "accumulate_grad_batches": 2, "batches_per_step": 2}
         )
+    with pytest.raises(UserError, match="of an earlier version"):
+        resumed.load_state_dict({"consumed": 7, "batches_per_epoch": 5, "global_batch_size": 4})
     resumed.load_state_dict({**place, **settings, "batches_per_epoch": 6})
     with pytest.raises(UserError, match="had 6 batches an epoch, and now there are 5"):
         resumed.train_dataloader()

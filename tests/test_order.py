@@ -201,6 +201,14 @@ def test_batches_are_of_like_lengths_where_asked():
     assert padding(group_by_length=True) < 1.1 < 1.4 < padding()
 
 
+@pytest.mark.parametrize("num_rows", [2, 7, 8, 9, 40])
+def test_every_rank_has_a_share_of_an_evaluation(num_rows):
+    sizes = np.arange(1, num_rows + 1)[:, None]
+    ranks = [indices(Batching(batch_size=8).evaluation(sizes, Place(rank, 2))) for rank in (0, 1)]
+    assert all(ranks)
+    assert sorted(i for found in ranks for batch in found for i in batch) == [*range(num_rows)]
+
+
 def test_settings_of_batches_are_refused():
     with pytest.raises(UserError, match="no room for a training example of 9 tokens"):
         Batching(max_tokens=8).training(np.array([[4], [9]]), Place())

@@ -99,7 +99,7 @@ def share_steps(trainer: Trainer, batches_per_step: int | None) -> None:
         raise UserError(
             f"{said} says how many micro-batches an optimizer step has over all devices, and "
             f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches} how many on each: "
-            "set one of them to null."
+            "set the first to null, or the second to 1."
         )
     if batches_per_step % devices:
         raise UserError(

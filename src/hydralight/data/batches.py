@@ -79,8 +79,13 @@ class Batching:
         return Batches(plan, place)
 
     def evaluation(self, sizes: np.ndarray, place: Place, whole: bool = True) -> Batches:
-        """Return batches from long to short, or in the source's order where not all are taken."""
+        """Return batches from long to short, or in the source's order where not all are taken.
+
+        Where there are fewer than processes they are smaller: one without any would evaluate
+        nothing, and the others wait for it.
+        """
         size = self.eval_batch_size or self.batch_size
+        size = min(size, max(1, len(sizes) // place.world_size))
         common: dict[str, Any] = {"num_rows": len(sizes), "batch_size": size}
         plan = LongestFirst(sizes=sizes, **common) if whole else Order(shuffle=False, **common)
         return Batches(plan, Place(place.rank, place.world_size))

@@ -78,6 +78,8 @@ def check_order(state: Mapping[str, Any], batching: Batching, place: Place) -> i
     Raises:
         UserError: the order or the steps would be others, or the devices cannot share them.
     """
+    if "batches_per_step" not in state:
+        raise UserError("the checkpoint is of an earlier version, whose runs cannot go on here.")
     for name, value in batching.order_settings().items():
         _refuse_other(name, state.get(name, value), value)  # earlier versions kept fewer
     before, number = state["accumulate_grad_batches"], state["batches_per_step"]
