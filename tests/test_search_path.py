@@ -239,12 +239,13 @@ def test_sweeps_with_a_recipe_of_ones_own(more, mine, typed, tmp_path):
     assert [read_outcome(folder / name)["state"] for name in "01"] == ["complete"] * 2
     said = (tmp_path / "said.log").read_text().splitlines()
     words = shlex.split(said[-1])
-    again = Run(start("train", words[2:]))
+    alone = "trainer.devices=1"  # further ranks would be started by this process's command line
+    again = Run(start("train", [*words[2:], alone]))
     best = OmegaConf.load(folder / "best/config.yaml").optimizer.lr
     assert again.config.optimizer.lr == best
     (mine / "experiment/best.yaml").write_text((folder / "best.yaml").read_text())
     line = (folder / "best.yaml").read_text().splitlines()[1]
-    once_more = Run(start("train", shlex.split(line)[3:]))
+    once_more = Run(start("train", [*shlex.split(line)[3:], alone]))
     assert once_more.metrics["best"] == again.metrics["best"]
     assert sorted(os.listdir(folder / "best/model"))
     assert [(folder / name / "model").exists() for name in "01"].count(True) == 1
