@@ -40,6 +40,10 @@ class Outcome(TypedDict, total=False):
     reason: str
 
 
+class Lost(Exception):
+    """What a trial ran in is gone, and with it how it would have ended; the message says what."""
+
+
 def write_outcome(run_dir: Path, outcome: Outcome, overrides: Sequence[str] | None = None) -> None:
     """Write down how a trial ended; and its overrides, where it was never launched."""
     run_dir.mkdir(parents=True, exist_ok=True)
