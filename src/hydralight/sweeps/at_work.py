@@ -82,10 +82,11 @@ class AtWork:
         if isinstance(self.launcher, RayLauncher):
             self.launcher.stop()
             return
-        children = multiprocessing.active_children()  # joblib's workers
-        for child in children:
-            if child.pid is not None:
-                os.kill(child.pid, signal.SIGINT)
-        end = time.monotonic() + (PATIENCE + 5 if children else 0)
+        workers = [child.pid for child in multiprocessing.active_children() if child.pid]  # joblib's
+        for pid in workers:
+            os.kill(pid, signal.SIGINT)
+        end = time.monotonic() + (PATIENCE + 5 if workers else 0)
         for thread in self.threads.values():
             thread.join(max(0.0, end - time.monotonic()))
+        for pid in workers:  # else our exit waits for them
+            os.kill(pid, signal.SIGKILL)

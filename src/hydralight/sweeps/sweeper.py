@@ -180,5 +180,5 @@ def quiet_launcher_and_optuna() -> None:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    basic_launcher = "hydra._internal.core_plugins.basic_launcher"
-    logging.getLogger(basic_launcher).setLevel(logging.WARNING)
+    for launchers in ("hydra._internal.core_plugins.basic_launcher", "hydra_plugins"):
+        logging.getLogger(launchers).setLevel(logging.WARNING)
