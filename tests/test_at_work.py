@@ -43,7 +43,7 @@ def study_in(folder, number):
 
 
 def run(study, launcher, room):
-    with Announcer(study) as announcer, AtWork(launcher, here=False) as at_work:
+    with Announcer(study) as announcer, AtWork(launcher, study.folder, here=False) as at_work:
         loop = Loop(study, at_work, announcer, [], lambda job: None)
         while (left := study.request.total - len(study.finished)) > 0:
             loop.step(min(room, left))

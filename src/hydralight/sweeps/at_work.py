@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from types import TracebackType
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 
+from hydralight.runs.lock import NAME as LOCK
 from hydralight.sweeps.launch import launched
 from hydralight.sweeps.ray_launcher import RayLauncher
 from hydralight.sweeps.worker import PATIENCE
@@ -29,11 +31,12 @@ class AtWork:
 
     Args:
         launcher: Where they run.
+        folder: The sweep's directory.
         here: Whether that is this process: one after the other then, and in no thread.
     """
 
-    def __init__(self, launcher: Launcher, here: bool) -> None:
-        self.launcher, self.here = launcher, here
+    def __init__(self, launcher: Launcher, folder: Path, here: bool) -> None:
+        self.launcher, self.folder, self.here = launcher, folder, here
         self.ended: SimpleQueue[tuple[Trial, Any]] = SimpleQueue()
         self.threads: dict[int, Thread] = {}  # by the trial's number
 
@@ -82,11 +85,14 @@ class AtWork:
         if isinstance(self.launcher, RayLauncher):
             self.launcher.stop()
             return
-        workers = [child.pid for child in multiprocessing.active_children() if child.pid]  # joblib's
+        workers = [
+            child.pid for child in multiprocessing.active_children() if child.pid
+        ]  # joblib's
         for pid in workers:
             os.kill(pid, signal.SIGINT)
         end = time.monotonic() + (PATIENCE + 5 if workers else 0)
-        for thread in self.threads.values():
-            thread.join(max(0.0, end - time.monotonic()))
-        for pid in workers:  # else our exit waits for them
+        runs = [self.folder / str(number) for number in self.threads]
+        while time.monotonic() < end and any((run_dir / LOCK).exists() for run_dir in runs):
+            time.sleep(0.1)
+        for pid in workers:  # of joblib; our exit would wait for them
             os.kill(pid, signal.SIGKILL)

@@ -132,7 +132,7 @@ class StudySweeper(Sweeper):
 
         folder, keeper = study.folder, Keeper(study)
         compose = partial(self.loader.load_sweep_config, self.shared)
-        at_work = AtWork(self.launcher, runs_here(self.shared.hydra.launcher))
+        at_work = AtWork(self.launcher, folder, runs_here(self.shared.hydra.launcher))
         try:
             with told_to_end(), Announcer(study) as announcer, at_work:
                 keeper.tidy()
