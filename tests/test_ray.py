@@ -1,7 +1,9 @@
 """Sweeps on a local Ray cluster of two nodes, each of which has a CPU and says it has a GPU."""
 
 import os
+import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import HydraContext
 from hydra.utils import execution_whitelist
-from sweeping import finished, retried, study_of
+from sweeping import begun, finished, is_gone, retried, study_of, swept, until
 
 from hydralight.cli import Job
 from hydralight.commands import start
@@ -51,7 +53,7 @@ def cluster():
 
 @pytest.fixture
 def sweep(cluster, tmp_path, monkeypatch):
-    """Sweep in this process over the cluster, with a function as what a trial does."""
+    """Sweep in this process over the cluster, with a function as what a trial does, or training."""
     monkeypatch.setattr("hydralight.sweeps.report.draw", lambda *_: None)
 
     def swept(function, *typed):
@@ -73,11 +75,18 @@ def sweep(cluster, tmp_path, monkeypatch):
             context = HydraContext(
                 config_loader=loader, callbacks=Callbacks(), execution_whitelist=whitelist
             )
-            sweeper.setup(hydra_context=context, task_function=function, config=config)
+            job = function or Job("train", False, Typed((*swept, *own)))
+            sweeper.setup(hydra_context=context, task_function=job, config=config)
             sweeper.sweep(swept)
         return folder
 
     return swept
+
+
+@pytest.fixture
+def mrpc(recipe):
+    own = ["trainer.max_epochs=1", "optimizer.lr=0.01", "optimized_metric=val/loss"]
+    return [*recipe("bert_mrpc"), *own]
 
 
 def of_trials(folder, name, number):
@@ -113,16 +122,14 @@ def test_a_trial_whose_worker_dies_is_tried_again_and_one_that_fails_is_not(swee
     assert done[3].user_attrs["reason"] == "no such thing"
 
 
-def test_a_trial_on_a_cluster_is_the_run_that_it_is_alone(sweep, recipe, tmp_path):
-    """To the bit; the values of one make no config, and one fails when its data is read."""
-    mrpc = [*recipe("bert_mrpc"), "trainer.max_epochs=1", "optimizer.lr=0.01"]
-    mrpc += ["optimized_metric=val/loss", "+hparams_search.keep=null"]
-    folder = sweep(Job("train", False), *mrpc, "seed=1,2", "trainer=default,none_of_them")
+def test_a_trial_on_a_cluster_is_the_run_that_it_is_alone(sweep, mrpc, tmp_path):
+    """To the bit; beside trials whose values make no config."""
+    folder = sweep(None, *mrpc, "seed=1,2", "trainer=default,none_of_them")
     table = {trial.number: trial for trial in study_of(folder).trials}
     assert [table[n].state.name for n in range(4)] == ["COMPLETE", "FAIL"] * 2
     assert "none_of_them" in table[1].user_attrs["reason"]
     log_dir = f"paths.log_dir={tmp_path / 'alone'}"
-    alone = Run(start("train", [*mrpc[:-1], "seed=2", log_dir]))
+    alone = Run(start("train", [*mrpc, "seed=2", log_dir]))
     assert Run(folder / "2").metrics["best"] == alone.metrics["best"]
     assert Run(folder / "0").metrics["best"] != alone.metrics["best"]
 
@@ -151,3 +158,66 @@ def test_without_ray_a_sentence_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"pip install 'ray>=2"):
         RayLauncher()
+
+
+def at_work(folder, process):
+    """Wait until a trial trains, and return its number and its process."""
+    found = []
+
+    def trains():
+        for path in folder.glob("[0-9]*/metrics.csv"):
+            with suppress(FileNotFoundError):  # it has just ended
+                pid = (path.parent / ".lock").read_text().split()[1]
+                if not is_gone(pid):
+                    found.append((path.parent.name, pid))
+        return found
+
+    until(trains, process)
+    return found[0]
+
+
+def kill(node):
+    for infos in node.all_processes.values():
+        for info in infos:
+            info.process.kill()
+
+
+@pytest.mark.soak
+def test_a_sweep_outlives_its_workers_its_nodes_and_its_head(mrpc, tmp_path):
+    """And its own end by SIGTERM, for which trials write a checkpoint, and by SIGKILL."""
+    folder, said = tmp_path / "sweep", tmp_path / "said.log"
+    cluster = two_nodes()
+    address = f"hydra.launcher.address='{cluster.address}'"
+    typed = [*mrpc, "trainer.max_epochs=150", "data.batch_size=2", "seed=range(3)"]
+    process = begun([*typed, "hydra/launcher=ray", address, f"hydra.sweep.dir={folder}"], tmp_path)
+    until(lambda: all((folder / number / "metrics.csv").exists() for number in "01"), process)
+    kill(next(iter(cluster.worker_nodes)))
+    until(lambda: "is tried again: its Ray worker was lost" in said.read_text(), process)
+    number, pid = at_work(folder, process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(120) == 143
+    until(lambda: is_gone(pid))
+    assert "asked to end (SIGTERM): left after" in (folder / f"{number}/output.log").read_text()
+
+    process = begun([f"sweep={folder}", address], tmp_path)
+    _, pid = at_work(folder, process)
+    kill(cluster.head_node)
+    assert process.wait(120) == 1
+    assert "the head of the Ray cluster" in said.read_text().splitlines()[-1]
+    until(lambda: is_gone(pid))
+
+    cluster = two_nodes()
+    address = f"hydra.launcher.address='{cluster.address}'"
+    process = begun([f"sweep={folder}", address], tmp_path)
+    _, pid = at_work(folder, process)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    until(lambda: is_gone(pid))
+    swept([f"sweep={folder}", address], tmp_path)
+    cluster.shutdown()
+    study = study_of(folder)
+    assert {trial.params["seed"]: trial.state.name for trial in finished(study)} == dict.fromkeys(
+        range(4), "COMPLETE"
+    )
+    assert len(finished(study)) == 4
+    assert len(retried(study)) == len(study.trials) - 3 >= 3
