@@ -2,6 +2,7 @@
 
 import os
 import socket
+from functools import partial
 
 import pytest
 import torch
@@ -67,9 +68,9 @@ def shown(found):
     return ", ".join(f"{kind} {value:.1e}" for kind, value in found.items())
 
 
-def train_a_share(rank, port, jobs, folder, before=None):
-    """One of two processes, as a launcher starts them; all runs in one process save imports."""
-    environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+def train_a_share(rank, world, port, jobs, folder, outcome=outcome, before=None):
+    """One of several processes, as a launcher starts them; all runs in one process save imports."""
+    environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
     environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GROUP_RANK": 0}
     environment |= {"TORCHELASTIC_RUN_ID": "test"}
     os.environ.update({name: str(value) for name, value in environment.items()})
@@ -77,7 +78,8 @@ def train_a_share(rank, port, jobs, folder, before=None):
         before()
     for name, overrides in jobs.items():
         run_dir = f"hydra.run.dir='{folder / name}'"
-        run = hydralight.train([*overrides, "trainer=ddp_cpu", run_dir])
+        devices = ["trainer=ddp_cpu", f"trainer.devices={world}"]
+        run = hydralight.train([*devices, *overrides, run_dir])
         if rank == 0:
             torch.save(outcome(run), folder / f"{name}.pt")
 
@@ -92,12 +94,13 @@ def single(recipe, tmp_path):
     return train
 
 
-def together(jobs, folder, *before):
-    """Train in two processes, each of which may do something `before` that."""
+def together(jobs, folder, world=2, **arguments):
+    """Train in several processes, each of which may do something `before` that."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    torch.multiprocessing.spawn(train_a_share, (port, jobs, folder, *before), nprocs=2)
+    started = partial(train_a_share, **arguments)
+    torch.multiprocessing.spawn(started, (world, port, jobs, folder), nprocs=world)
     return {name: torch.load(folder / f"{name}.pt", weights_only=False) for name in jobs}
 
 
@@ -116,7 +119,7 @@ def test_two_processes_and_one(recipe, single, checkpoints, tmp_path):
 
     # the negative control: each process seeds by its rank alone, as it usually is
     jobs = {f"{name}, by rank": jobs[name] for name in ("bert_mrpc",)}
-    for name, shared in together(jobs, tmp_path, seed_by_rank).items():
+    for name, shared in together(jobs, tmp_path, before=seed_by_rank).items():
         found = difference(alone[name.split(",")[0]], shared)
         print(f"{name}: {shown(found)}")
         assert found["weights"] > 1e-3, found
@@ -140,8 +143,8 @@ def test_micro_batches(experiment, single, monkeypatch):
     # the negative control: means of micro-batches, as they usually are
     original = Gradient.add
 
-    def mean(gradient, loss_sum, weight, rows):
-        original(gradient, loss_sum, weight, rows)
+    def mean(gradient, loss_sum, weight, rows, number):
+        original(gradient, loss_sum, weight, rows, number)
         return loss_sum / weight
 
     monkeypatch.setattr(Gradient, "add", mean)

@@ -25,6 +25,13 @@ from hydralight.tasks.generation import check_generation, configure_generation
 from hydralight.tasks.gradient import Gradient
 from hydralight.tasks.losses import custom_loss
 from hydralight.tasks.randomness import seed_evaluation, seed_optimizer, seed_training
+from hydralight.tasks.steps import (
+    begin_tree,
+    divided_by,
+    evaluated_batches,
+    micro_batches,
+    reduction,
+)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -74,6 +81,7 @@ class Task(LightningModule):
         Sequence[str]
     ] = ()  # the roles that predictions repeat, where a batch has them
     sample_columns: ClassVar[Sequence[str]] = ("prediction", "reference")
+    same_bits: ClassVar[bool] = False  # on any number of devices (`trainer.same_bits`)
     _compiled: ClassVar[Callable[..., Any] | None] = None
 
     def __post_init__(self) -> None:
@@ -217,6 +225,13 @@ class Task(LightningModule):
         names, others = self.evaluation.names()
         return [prefix + name for prefix in self.validation_prefixes() for name in names], others
 
+    def on_validation_epoch_start(self) -> None:
+        """Let each process see the batches of all, where evaluations are to have the same bits."""
+        if self.same_bits and self.trainer.world_size > 1:
+            self.evaluation.share(evaluated_batches(self.trainer))
+
+    on_test_epoch_start = on_validation_epoch_start
+
     def on_validation_epoch_end(self) -> None:
         """Log `val/…`, and `val/<name>/…` for each set of `data.extra_eval`."""
         prefixes = self.validation_prefixes()
@@ -251,6 +266,7 @@ class Task(LightningModule):
             deferred=self.device.type != "cpu",
             checkpoint=Path(self.trainer.default_root_dir) / "checkpoints" / "last.ckpt",
             skipped=self._restored.get("skipped", 0),  # older runs did not count
+            tree=begin_tree(self),
         )
         self._step_metrics = self._restored.get("step_metrics", {})
 
@@ -258,7 +274,9 @@ class Task(LightningModule):
         """Return what backward runs on, the summed loss over a constant (`tasks/gradient.py`)."""
         assert self.gradient is not None
         seed_training(self.datamodule.seed, self.trainer, batch_idx)
-        return self.gradient.add(*self.loss_and_weight(self(batch), batch), batch["row"])
+        loss_sum, weight = self.loss_and_weight(self(batch), batch)
+        number = micro_batches(self.trainer, batch_idx)
+        return self.gradient.add(loss_sum, weight, batch["row"], number)
 
     def configure_gradient_clipping(
         self,
@@ -269,14 +287,12 @@ class Task(LightningModule):
         """Make the gradients those of the mean over the step's targets, and clip them."""
         assert self.gradient is not None
         seed_optimizer(self.datamodule.seed, self.trainer)
-        trainer, by_value = self.trainer, gradient_clip_algorithm == "value"
-        several = trainer.world_size > 1
+        by_value = gradient_clip_algorithm == "value"
         values = self.gradient.finish(
-            [p for group in optimizer.param_groups for p in group["params"]],
-            step=trainer.global_step + 1,
-            # the trainer has divided by the micro-batches of a full step, and DDP by the ranks
-            divisor=trainer.accumulate_grad_batches * trainer.world_size,
-            reduce=(lambda t: trainer.strategy.reduce(t, reduce_op="sum")) if several else None,
+            optim.trained(optimizer),
+            step=self.trainer.global_step + 1,
+            divisor=divided_by(self),
+            reduce=reduction(self),
             clip_norm=None if by_value else gradient_clip_val,
             clip_value=gradient_clip_val if by_value else None,
         )
