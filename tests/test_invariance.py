@@ -68,6 +68,10 @@ def shown(found):
     return ", ".join(f"{kind} {value:.1e}" for kind, value in found.items())
 
 
+class Stopped(Exception):
+    """What a test ends a run with."""
+
+
 def train_a_share(rank, world, port, jobs, folder, outcome=outcome, before=None):
     """One of several processes, as a launcher starts them; all runs in one process save imports."""
     environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
@@ -77,9 +81,13 @@ def train_a_share(rank, world, port, jobs, folder, outcome=outcome, before=None)
     if before is not None:
         before()
     for name, overrides in jobs.items():
-        run_dir = f"hydra.run.dir='{folder / name}'"
-        devices = ["trainer=ddp_cpu", f"trainer.devices={world}"]
-        run = hydralight.train([*devices, *overrides, run_dir])
+        devices = [f"trainer.devices={world}"]
+        if not any(override.startswith("resume=") for override in overrides):
+            devices += ["trainer=ddp_cpu", f"hydra.run.dir='{folder / name}'"]
+        try:
+            run = hydralight.train([*overrides, *devices])
+        except Stopped:
+            continue
         if rank == 0:
             torch.save(outcome(run), folder / f"{name}.pt")
 
@@ -101,7 +109,8 @@ def together(jobs, folder, world=2, **arguments):
         port = probe.getsockname()[1]
     started = partial(train_a_share, **arguments)
     torch.multiprocessing.spawn(started, (world, port, jobs, folder), nprocs=world)
-    return {name: torch.load(folder / f"{name}.pt", weights_only=False) for name in jobs}
+    written = {name: folder / f"{name}.pt" for name in jobs}
+    return {n: torch.load(path, weights_only=False) for n, path in written.items() if path.exists()}
 
 
 def test_two_processes_and_one(recipe, single, checkpoints, tmp_path):

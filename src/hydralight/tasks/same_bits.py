@@ -15,6 +15,10 @@ from torch import Tensor, distributed, nn
 from torch.futures import Future
 
 
+# which is its name since torch 2.13
+all_gather = getattr(distributed, "all_gather_single", distributed.all_gather_into_tensor)
+
+
 class GradientTree:
     """Adds up gradients in pairs, and pairs of pairs, in one process or in several.
 
@@ -141,7 +145,7 @@ class Sent:
         while len(sums) > 1:
             sums = sums[0::2] + sums[1::2]
         self.received = sums
-        self.work = distributed.all_gather_into_tensor(self.parts, sums, async_op=True)
+        self.work = all_gather(self.parts, sums, async_op=True)
         return self
 
     def arrive(self) -> None:

@@ -30,8 +30,9 @@ def begin_tree(task: LightningModule) -> GradientTree | None:
     if not same and trainer.world_size > 1:
         return None
     tree = GradientTree(optim.trained(*trainer.optimizers), trainer.world_size)
-    model = trainer.strategy.model
-    if isinstance(model, DistributedDataParallel):
+    if trainer.world_size > 1:
+        model = trainer.strategy.model
+        assert isinstance(model, DistributedDataParallel), "same_bits.py lets no other through"
         check_buffers(task)
         model.register_comm_hook(None, tree.hook)
     return tree
