@@ -1,5 +1,9 @@
-"""The same bits on 1, 2 and 4 processes (`trainer.same_bits=true`), also of a run that changes."""
+"""The same bits on 1, 2 and 4 processes (`trainer.same_bits=true`), also of a run that changes.
 
+What imports Lightning, which reads the rank, is imported within tests: processes come by here.
+"""
+
+import re
 import shutil
 
 import pytest
@@ -8,20 +12,27 @@ from test_invariance import Stopped, together
 from torch import nn
 
 import hydralight
-from hydralight.tasks.same_bits import GradientTree
+from hydralight.errors import UserError
+from hydralight.tasks.gradient_tree import GradientTree
 
 FOUR = ["data.batch_size=2", "data.batches_per_step=4"]
 SETTINGS = {
-    "bert_mrpc": [*FOUR, "callbacks=ema", "data.group_by_length=true"],
+    # which evaluates one batch, so that other processes have none
+    "bert_mrpc": [
+        *FOUR,
+        "callbacks=ema",
+        "data.group_by_length=true",
+        "data.eval_batch_size=8",
+    ],
     "distilgpt2_sonnets": ["data.batch_size=1", "data.batches_per_step=8", "precision=bf16-mixed"],
-    "bert_ner_conll2003": ["data.max_tokens=60", "data.batches_per_step=4"],
+    "bert_stsb": ["data.max_tokens=60", "data.batches_per_step=4", "data.eval_batch_size=1"],
 }
 FURTHER = {
     "bart_cnn": FOUR,
     "roberta_mlm_wikitext": [*FOUR, "trainer.gradient_clip_val=0.1"],
     "vit_cxr14": FOUR,
     "bert_squad": FOUR,
-    "bert_stsb": ["data.batch_size=1", "data.batches_per_step=12"],
+    "bert_ner_conll2003": ["data.batch_size=1", "data.batches_per_step=12"],
 }
 STEPS = 4  # of 13 rows, in epochs of whole and of short steps; with dropout and AdamW
 
@@ -92,7 +103,7 @@ def check(alone, found):
     for other in found:
         for name, state in other.items():
             where = list(differences(alone[name], state))
-            assert where[:3] == [] and not where, (name, len(where))
+            assert where[:3] == [], (name, len(where))
     assert alone.keys() == found[0].keys() == found[1].keys()
 
 
@@ -150,3 +161,44 @@ def test_a_tree_in_one_process(number):
         assert number < 2 or torch.equal(seldom.grad, values[1])
     if number > 3 and number % 2 == 0:
         assert not torch.equal(always.grad, sum(values[1:], start=values[0]))
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        (["trainer.devices=3"], "3 devices are not made of them; take 1, 2, 4, 8 or so."),
+        (["trainer.devices=2", "data.batches_per_step=3"], "cannot be shared by 2 devices"),
+    ],
+)
+def test_what_cannot_be_had(typed, told, recipe):
+    overrides = [*recipe("bert_mrpc"), "trainer=ddp_cpu", "trainer.same_bits=true", *typed]
+    with pytest.raises(UserError, match=re.escape(told)):
+        hydralight.train(overrides)
+
+
+def test_a_batch_normalization_is_refused():
+    from hydralight.tasks.same_bits import check_buffers
+
+    net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    with pytest.raises(UserError, match="1 is a batch normalization"):
+        check_buffers(net)
+
+
+def test_threads_are_fixed(recipe, tmp_path, monkeypatch):
+    """One a process, unless the environment says more; a resume with others is refused."""
+    from hydralight.tasks.task import Task
+
+    seen = []
+    monkeypatch.setattr(
+        Task, "on_train_batch_start", lambda *_: seen.append(torch.get_num_threads())
+    )
+    overrides = [*recipe("bert_mrpc"), "trainer.same_bits=true", "trainer.max_steps=1"]
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    run = hydralight.train(overrides)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    told = "by 2 threads a process on the cpu, and this is 1 thread .* set OMP_NUM_THREADS=2"
+    with pytest.raises(UserError, match=told):
+        hydralight.train([f"resume={run.path}", "trainer.max_steps=2"])
+    hydralight.train([f"resume={run.path}", "trainer.max_steps=2", "trainer.same_bits=false"])
+    hydralight.train([*overrides, f"paths.log_dir={tmp_path}/other"])
+    assert seen == [2, 1, 1]

@@ -35,8 +35,8 @@ from hydralight.model_configs import labels_of, read_config
 from hydralight.progress import interactive
 from hydralight.runs.run import model_folder, own_config
 from hydralight.runs.secrets import is_secret_name, redact
-from hydralight.same_bits import check_same_bits
 from hydralight.sweeps.trial import PRUNING
+from hydralight.tasks.same_bits import check_same_bits
 from hydralight.tasks.task import Task
 
 NEEDED = ("task", "model", "tokenizer", "data", "optimizer", "trainer")

@@ -26,7 +26,7 @@ from hydralight.runs.environment import record_start
 from hydralight.runs.lock import InUse, locked
 from hydralight.runs.overrides import typed_keys
 from hydralight.runs.run import Run, update_metrics
-from hydralight.same_bits import fixed_threads
+from hydralight.tasks.same_bits import fixed_threads
 from hydralight.tasks.task import Task
 
 log = logging.getLogger(__name__)

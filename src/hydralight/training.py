@@ -31,9 +31,9 @@ from hydralight.runs.overrides import typed_keys
 from hydralight.runs.run import is_unused, read_metrics, update_metrics
 from hydralight.runs.secrets import redact
 from hydralight.runs.weights import check_weights_are_there
-from hydralight.same_bits import fixed_threads
 from hydralight.shell import line, near
 from hydralight.summary import summary
+from hydralight.tasks.same_bits import fixed_threads
 from hydralight.tasks.task import Task
 
 log = logging.getLogger(__name__)

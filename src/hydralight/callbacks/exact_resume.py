@@ -52,8 +52,9 @@ class ExactResume(Callback):
         before, now = self._restored.get("computed_by"), computed_by(trainer)
         if getattr(pl_module, "same_bits", False) and before not in (None, now):
             raise UserError(
-                f"trainer.same_bits=true: the run was trained by {before}, and this is {now}, which "
-                f"computes other bits: resume there{or_by(before)}, or with trainer.same_bits=false."
+                f"trainer.same_bits=true: the run was trained by {before}, and this is {now}, "
+                f"whose bits are others: resume there{or_by(before)}, or with "
+                "trainer.same_bits=false."
             )
         share_progress(checkpoint, self._restored["world_size"], trainer.world_size)
         if self._restored.get("logged") and not any(

@@ -6,7 +6,7 @@ from torchmetrics import Metric
 
 
 class TargetMean(Metric):
-    """Sum of losses over sum of weights, whatever the batches and ranks they came in; in 64 bits."""
+    """Sum of losses over sum of weights, whatever the batches and ranks; in 64 bits."""
 
     higher_is_better = False
     full_state_update = False

@@ -49,10 +49,10 @@ class Evaluation(nn.Module):
         Args:
             rounds: Of each set that is evaluated next, how many batches this process has.
         """
-        self._shared = SharedBatches(rounds)
+        self._shared = SharedBatches(rounds, self.loss.device)
         for module in self.modules():
-            if isinstance(module, Metric):
-                module.sync_on_compute = False
+            if isinstance(module, Metric):  # there is nothing to bring together in the end
+                module.distributed_available_fn = alone
 
     def update(self, loss_sum: Tensor, weight: Tensor, scores: Scores) -> None:
         """Add a batch of this process.
@@ -141,6 +141,11 @@ class Evaluation(nn.Module):
         return names, others
 
 
+def alone() -> bool:
+    """Return what a metric asks, whether there are other processes."""
+    return False
+
+
 def by_name(name: str, value: Any) -> dict[str, Any]:
     """Return a metric's values by name; a single one has the metric's."""
     return value if isinstance(value, dict) else {name: value}
@@ -152,6 +157,11 @@ def names_of(metric: Any) -> list[str] | None:
         return list(metric._convert_output(torch.zeros(len(metric.labels))))
     names = getattr(metric, "names", None)
     return None if names is None else list(names)
+
+
+def rows_of(table: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
+    """Lay columns of one length out as one dict a row."""
+    return [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
 
 
 class Evaluated(Protocol):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hydralight.errors import UserError
-from hydralight.tasks.same_bits import GradientTree
+from hydralight.tasks.gradient_tree import GradientTree
 
 log = logging.getLogger(__name__)
 

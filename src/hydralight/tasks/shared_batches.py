@@ -15,18 +15,18 @@ class SharedBatches:
 
     Args:
         own: How many batches this process has of each set that is to be evaluated.
+        device: What the batches of others are moved to.
     """
 
-    def __init__(self, own: Sequence[int]) -> None:
+    def __init__(self, own: Sequence[int], device: torch.device) -> None:
         every = gathered(list(own))
         self._whole = iter([min(numbers) for numbers in zip(*every, strict=True)])
         self._left = next(self._whole, 0)  # rounds of this set in which each process has a batch
         self._last: Any = None
-        self._device = torch.device("cpu")
+        self._device = device
 
     def add(self, batch: Any) -> Iterator[Any]:
         """Yield the batches of this round, one of which is given, unless it is not whole."""
-        self._device = batch[0].device
         if self._left == 0:
             self._last = batch
             return

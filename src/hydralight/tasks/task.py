@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import torch
 from annotated_types import Interval
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -15,23 +14,18 @@ from torch.optim import Optimizer
 from torchmetrics import Metric
 
 from hydralight import optim
-from hydralight.errors import UserError, told
-from hydralight.models import positions_of
+from hydralight.errors import UserError
+from hydralight.models import check_positions, compiled
 from hydralight.progress import waiting
 from hydralight.tasks.data import Batch, PredictedRows, TaskData
-from hydralight.tasks.evaluation import Evaluation, Scores, check_monitors
+from hydralight.tasks.evaluation import Evaluation, Scores, check_monitors, rows_of
 from hydralight.tasks.fits import check_loaded, check_training, trained_by
 from hydralight.tasks.generation import check_generation, configure_generation
 from hydralight.tasks.gradient import Gradient
 from hydralight.tasks.losses import custom_loss
 from hydralight.tasks.randomness import seed_evaluation, seed_optimizer, seed_training
-from hydralight.tasks.steps import (
-    begin_tree,
-    divided_by,
-    evaluated_batches,
-    micro_batches,
-    reduction,
-)
+from hydralight.tasks.same_bits import begin_tree, divided_by, reduction
+from hydralight.tasks.steps import evaluated_batches, micro_batches
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -157,18 +151,11 @@ class Task(LightningModule):
             raise UserError(f"generation.{name}: {kind} writes no text: leave it out.")
         accepted = inspect.signature(self.model.forward).parameters
         self._forward_names = frozenset(accepted)
-        self.positions = positions_of(self.model)
-        longest = self.datamodule.longest()
-        if self.positions is not None and longest > self.positions:
-            raise UserError(
-                f"the data has inputs of {longest} tokens, and the model takes {self.positions}: "
-                f"set data.{self.datamodule.shape.length_limit}={self.positions}."
-            )
+        limit = f"data.{self.datamodule.shape.length_limit}"
+        self.positions = check_positions(self.model, self.datamodule.longest(), limit)
         if self.torch_compile:
-            options = self.torch_compile if isinstance(self.torch_compile, Mapping) else {}
             # past the module's own attributes: its parameters are there once
-            with told("task.torch_compile"):
-                self.__dict__["_compiled"] = torch.compile(self.model, **options)
+            self.__dict__["_compiled"] = compiled(self.model, self.torch_compile)
         self.evaluation.metrics = nn.ModuleDict(self.build_metrics()).to(self.device)
         check_monitors(self.trainer.callbacks, self)  # type: ignore[attr-defined]
 
@@ -211,10 +198,7 @@ class Task(LightningModule):
         """Lay columns out as one dict a row, beside the row's number and the `inputs` of it."""
         table = {"row": batch["row"].tolist()}
         table |= {role: batch[role] for role in self.inputs if role in batch}
-        table |= {name: list(column) for name, column in columns.items()}
-        return [
-            dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)
-        ]
+        return rows_of({**table, **columns})
 
     def validation_prefixes(self) -> list[str]:
         """Return what stands before the names of each set that a validation evaluates."""

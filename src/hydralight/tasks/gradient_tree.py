@@ -1,4 +1,4 @@
-"""One order in which the gradients of a step's micro-batches are added up, on any number of devices.
+"""One order in which the gradients of a step are added up, on any number of devices.
 
 Sums of floating-point numbers depend on their order, and a data parallel trainer adds what each
 device has accumulated. Here the micro-batches of a step are the leaves of one binary tree, halves
@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.futures import Future
 
-
 # which is its name since torch 2.13
 all_gather = getattr(distributed, "all_gather_single", distributed.all_gather_into_tensor)
 
@@ -28,8 +27,8 @@ class GradientTree:
 
     Between processes the tree goes on in the place of DDP's all-reduce, bucket by bucket, while
     backward still runs (`hook`). As in a ring all-reduce, each process sends and receives twice
-    (W - 1) / W of a bucket's bytes: each adds up a W-th of it for all of them. Two further copies of
-    a bucket are held meanwhile.
+    (W - 1) / W of a bucket's bytes: each adds up a W-th of it for all of them. Two further copies
+    of a bucket are held meanwhile.
 
     Args:
         parameters: What the optimizer trains.
@@ -82,11 +81,10 @@ class GradientTree:
         All processes begin the same operations in the same order. A bucket is added up when the
         next one is sent.
         """
-        parameters, gradients = bucket.parameters(), bucket.gradients()
+        parameters: Any = bucket.parameters()
+        gradients = dict(zip(parameters, bucket.gradients(), strict=True))
         for earlier in reversed(self._sums):
-            own = [(g, earlier[p]) for p, g in zip(parameters, gradients, strict=True) if p in earlier]
-            if own:
-                torch._foreach_add_([g for g, _ in own], [e for _, e in own])
+            add_to(gradients, {p: earlier[p] for p in parameters if p in earlier})
         future: Future[Tensor] = Future(devices=cuda_of(bucket.buffer()))
         self._sent.append(Sent.of(bucket.buffer(), self.world_size, future))
         while len(self._sent) > (0 if bucket.is_last() else 1):
@@ -105,7 +103,7 @@ def add_to(sums: dict[nn.Parameter, Tensor], others: dict[nn.Parameter, Tensor])
         sums.setdefault(parameter, gradient)
 
 
-def cuda_of(tensor: Tensor) -> list[torch.device]:
+def cuda_of(tensor: Tensor) -> list[int | str | torch.device]:
     """Return the devices whose work a future waits for."""
     return [tensor.device] if tensor.device.type == "cuda" else []
 
