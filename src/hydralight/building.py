@@ -36,6 +36,7 @@ from hydralight.progress import interactive
 from hydralight.runs.run import model_folder, own_config
 from hydralight.runs.secrets import is_secret_name, redact
 from hydralight.sweeps.trial import PRUNING
+from hydralight.tasks.same_bits import check_same_bits
 from hydralight.tasks.task import Task
 
 NEEDED = ("task", "model", "tokenizer", "data", "optimizer", "trainer")
@@ -114,13 +115,15 @@ def build_task(cfg: DictConfig) -> Task:
     optimizer = built(cfg.optimizer)
     scheduler = built(cfg.scheduler) if chosen(cfg.scheduler) else None
     optim.rehearse(optimizer, scheduler)
-    return built(
+    task = built(
         cfg.task,
         model=built(cfg.model),
         optimizer=optimizer,
         scheduler=scheduler,
         generation=OmegaConf.to_container(cfg.generation, resolve=True) if cfg.generation else None,
     )
+    task.same_bits = bool(cfg.trainer.get("same_bits"))
+    return task
 
 
 def built(node: DictConfig, **arguments: Any) -> Any:
@@ -230,12 +233,18 @@ def build_trainer(cfg: DictConfig, callbacks: list[Any], **arguments: Any) -> Tr
         "enable_checkpointing": any(isinstance(c, Checkpoint) for c in callbacks),
         "default_root_dir": str(cfg.paths.output_dir),
     }
+    if cfg.trainer.get("same_bits") and torch.cuda.is_available():
+        defaults["deterministic"] = True
     for key in ("callbacks", "logger"):
         if key in cfg.trainer:
             raise UserError(f"trainer.{key}: there is a group {key} for that; leave it out.")
     given = {k: v for k, v in defaults.items() if k not in cfg.trainer}
     given |= {**arguments, "callbacks": callbacks, "max_epochs": math.ceil(max_epochs)}
-    trainer = built(cfg.trainer, **given)
+    node = OmegaConf.create({"trainer": plain(cfg.trainer)})
+    same_bits = node.trainer.pop("same_bits", False)
+    trainer = built(node.trainer, **given)
+    if same_bits:
+        check_same_bits(trainer)
     most = 8 * max(2, os.cpu_count() or 1)
     if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > most:
         raise UserError(
