@@ -42,10 +42,11 @@ def together(request: SweepRequest, config: DictConfig, launcher: Launcher) -> i
     """
     if runs_here(config):
         return 1
+    if isinstance(launcher, RayLauncher):
+        room = launcher.room()
+        return request.n_jobs or room
     if request.n_jobs is not None:
         return request.n_jobs
-    if isinstance(launcher, RayLauncher):
-        return launcher.room()
     if "n_jobs" in config:  # joblib's; -1 is all cores
         return config.n_jobs if config.n_jobs > 0 else os.cpu_count() or 1
     if request.points is None:

@@ -1,7 +1,9 @@
 """A Ray cluster: connecting to it, how many trials it takes, and whether its head is there."""
 
 import os
+import signal
 import socket
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -42,6 +44,7 @@ class RayCluster:
             return
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # of a cluster that begins here
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # no GPU taken, none seen
+        before = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(
                 address=self.address,
@@ -55,6 +58,8 @@ class RayCluster:
                 f"hydra.launcher.address={self.address}: there is no Ray cluster that this "
                 "machine is part of: start one by `ray start --head`, or leave the address out."
             ) from error
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)  # Ray's would end us without a word
 
     @property
     def takes(self) -> dict[str, float]:

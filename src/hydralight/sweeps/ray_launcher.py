@@ -77,6 +77,7 @@ class RayLauncher(Launcher):
         Raises:
             UserError: there is no room for one.
         """
+        self.cluster.connect()
         return self.max_concurrent or self.cluster.room()
 
     def launch(
@@ -90,7 +91,6 @@ class RayLauncher(Launcher):
         """
         import ray
 
-        self.cluster.connect()
         self.room()
         takes = self.cluster.takes
         task = ray.remote(
@@ -114,6 +114,8 @@ class RayLauncher(Launcher):
         import ray
 
         while not ray.wait([ref], timeout=5)[0]:
+            if not ray.is_initialized():  # we are leaving; to ask would connect again
+                raise Lost("the cluster was left")
             self.cluster.check_head()
         try:
             return ray.get(ref)
