@@ -221,8 +221,6 @@ def test_a_sweep_outlives_its_workers_its_nodes_and_its_head(mrpc, tmp_path):
     swept([f"sweep={folder}", address], tmp_path)
     cluster.shutdown()
     study = study_of(folder)
-    assert {trial.params["seed"]: trial.state.name for trial in finished(study)} == dict.fromkeys(
-        range(4), "COMPLETE"
-    )
-    assert len(finished(study)) == 4
+    states = [(trial.params["seed"], trial.state.name) for trial in finished(study)]
+    assert sorted(states) == [(seed, "COMPLETE") for seed in range(3)]
     assert len(retried(study)) == len(study.trials) - 3 >= 3

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hydralight.errors import UserError
@@ -15,7 +15,7 @@ from hydralight.errors import UserError
 SILENCE = 20.0  # seconds without the head; after 60, Ray ends the process without a word
 
 
-@dataclass(frozen=True)
+@dataclass
 class RayCluster:
     """A cluster, and what a trial takes of it.
 
@@ -31,6 +31,7 @@ class RayCluster:
     num_cpus: float
     num_gpus: float | None
     runtime_env: Mapping[str, Any] | None
+    head: str = field(default="", init=False)  # kept, as asking Ray may connect again
 
     def connect(self) -> None:
         """Connect to it, unless this process is.
@@ -40,8 +41,15 @@ class RayCluster:
         """
         import ray
 
-        if ray.is_initialized():
+        if self.head:
             return
+        if not ray.is_initialized():
+            self._init()
+        self.head = ray.get_runtime_context().gcs_address
+
+    def _init(self) -> None:
+        import ray
+
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # of a cluster that begins here
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # no GPU taken, none seen
         before = signal.getsignal(signal.SIGTERM)
@@ -98,9 +106,7 @@ class RayCluster:
 
     def answers(self) -> bool:
         """Whether its head does."""
-        import ray
-
-        host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+        host, _, port = self.head.rpartition(":")
         with suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), 5):
             return True
         return False
@@ -111,11 +117,8 @@ class RayCluster:
         Raises:
             UserError: it has not answered for `SILENCE` seconds.
         """
-        import ray
-
         begin = time.monotonic()
         while not self.answers():
             if time.monotonic() - begin > SILENCE:
-                address = ray.get_runtime_context().gcs_address
-                raise UserError(f"the head of the Ray cluster ({address}) does not answer.")
+                raise UserError(f"the head of the Ray cluster ({self.head}) does not answer.")
             time.sleep(1)
