@@ -123,15 +123,14 @@ def test_a_trial_whose_worker_dies_is_tried_again_and_one_that_fails_is_not(swee
 
 
 def test_a_trial_on_a_cluster_is_the_run_that_it_is_alone(sweep, mrpc, tmp_path):
-    """To the bit; beside trials whose values make no config."""
-    folder = sweep(None, *mrpc, "seed=1,2", "trainer=default,none_of_them")
-    table = {trial.number: trial for trial in study_of(folder).trials}
-    assert [table[n].state.name for n in range(4)] == ["COMPLETE", "FAIL"] * 2
-    assert "none_of_them" in table[1].user_attrs["reason"]
-    log_dir = f"paths.log_dir={tmp_path / 'alone'}"
-    alone = Run(start("train", [*mrpc, "seed=2", log_dir]))
-    assert Run(folder / "2").metrics["best"] == alone.metrics["best"]
-    assert Run(folder / "0").metrics["best"] != alone.metrics["best"]
+    """To the bit; beside one whose values make no config."""
+    folder = sweep(None, *mrpc, "seed=2", "trainer=none_of_them,default")
+    none, trial = study_of(folder).trials
+    assert "there is no 'none_of_them' in configs/trainer" in none.user_attrs["reason"]
+    assert [none.state.name, trial.state.name] == ["FAIL", "COMPLETE"]
+    alone = Run(start("train", [*mrpc, "seed=2", f"paths.log_dir={tmp_path / 'alone'}"]))
+    assert Run(folder / "1").metrics["best"] == alone.metrics["best"]
+    assert trial.value == alone.metrics["best"]["val/loss"]
 
 
 def test_what_no_node_has_is_said(sweep):
