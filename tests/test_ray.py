@@ -124,12 +124,12 @@ def test_a_trial_whose_worker_dies_is_tried_again_and_one_that_fails_is_not(swee
 
 def test_a_trial_on_a_cluster_is_the_run_that_it_is_alone(sweep, mrpc, tmp_path):
     """To the bit; beside one whose values make no config."""
-    folder = sweep(None, *mrpc, "seed=2", "trainer=none_of_them,default")
-    none, trial = study_of(folder).trials
+    folder = sweep(None, *mrpc, "seed=2", "trainer=default,none_of_them")
+    trial, none = study_of(folder).trials
     assert "there is no 'none_of_them' in configs/trainer" in none.user_attrs["reason"]
     assert [none.state.name, trial.state.name] == ["FAIL", "COMPLETE"]
     alone = Run(start("train", [*mrpc, "seed=2", f"paths.log_dir={tmp_path / 'alone'}"]))
-    assert Run(folder / "1").metrics["best"] == alone.metrics["best"]
+    assert Run(folder / "0").metrics["best"] == alone.metrics["best"]
     assert trial.value == alone.metrics["best"]["val/loss"]
 
 
