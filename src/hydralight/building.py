@@ -15,10 +15,12 @@ from hydra.utils import get_class, get_object, instantiate
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from hydralight import optim
 from hydralight.callbacks.checkpoint_io import write_in_place
+from hydralight.callbacks.lightning_seams import end_as_we_do
 from hydralight.callbacks.loops import take_our_loops
 from hydralight.config.blame import key_of, refused
 from hydralight.config.check import check_root, check_targets, parameters
@@ -33,6 +35,7 @@ from hydralight.data.splits import Splits
 from hydralight.errors import UserError, count
 from hydralight.model_configs import labels_of, read_config
 from hydralight.progress import interactive
+from hydralight.ranks import check_devices, is_first
 from hydralight.runs.run import model_folder, own_config
 from hydralight.runs.secrets import is_secret_name, redact
 from hydralight.sweeps.trial import PRUNING
@@ -236,6 +239,10 @@ def build_trainer(cfg: DictConfig, callbacks: list[Any], **arguments: Any) -> Tr
     given = {k: v for k, v in defaults.items() if k not in cfg.trainer}
     given |= {**arguments, "callbacks": callbacks, "max_epochs": math.ceil(max_epochs)}
     trainer = built(cfg.trainer, **given)
+    check_devices(trainer.num_devices, trainer.num_nodes)
+    if not is_first():  # what Lightning knows only once the processes have met
+        rank_zero_only.rank = rank_zero_only.rank or 1  # type: ignore[attr-defined]
+    end_as_we_do(trainer)
     most = 8 * max(2, os.cpu_count() or 1)
     if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > most:
         raise UserError(
@@ -316,7 +323,7 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for name in ("absl", "matplotlib", "httpx", "datasets", "fsspec", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    if os.environ.get("LOCAL_RANK", "0") != "0":
+    if not is_first():
         logging.getLogger("hydralight").setLevel(logging.WARNING)
     ignored = (
         r".*does not have many workers.*",

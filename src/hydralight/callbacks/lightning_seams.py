@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 
 def evaluation_is_due(trainer: Trainer) -> bool:
@@ -109,6 +110,17 @@ def logging_is_due(trainer: Trainer) -> bool:
     each step, as in Lightning.
     """
     return trainer.global_step % max(1, trainer.log_every_n_steps) == 0  # type: ignore[attr-defined]
+
+
+def end_as_we_do(trainer: Trainer) -> None:
+    """Leave it to `Preemption` what a job of SLURM does when it is asked to end.
+
+    Lightning would write a checkpoint of its own format in the middle of a step, and requeue the
+    job. Its argument for that is one of a plugin, which only it knows whether to take.
+    """
+    environment = trainer._accelerator_connector.cluster_environment
+    if isinstance(environment, SLURMEnvironment):
+        environment.auto_requeue = False
 
 
 def is_dev_run(trainer: Trainer) -> bool:
