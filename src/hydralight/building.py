@@ -327,6 +327,7 @@ def quiet_libraries() -> None:
         logging.getLogger("hydralight").setLevel(logging.WARNING)
     ignored = (
         r".*does not have many workers.*",
+        r".*`srun` command is available.*",  # `check_devices` tells where it is needed
         r".*your dataloader is not resumable.*",
         r".*The number of training batches.*is smaller than the logging interval.*",
         r".*Checkpoint directory .* exists and is not empty.*",

@@ -75,8 +75,8 @@ def prepare(command: str, argv: list[str], met: Rendezvous | None = None) -> tup
     projects()  # which also lets their packages be imported
     if met is not None:
         if command == "predict" or typed.is_sweep(argv):
-            what = "predict.py works" if command == "predict" else "-m starts its trials itself"
-            raise UserError(f"{what} in one process: start it without {met.place.starter}.")
+            what = "predict.py is" if command == "predict" else "a sweep starts its trials itself and is"
+            raise UserError(f"{what} one process: start it without the others.")
         if not met.place.first:
             argv[1:] = typed.arguments_beside(command, *met.decided(), argv[1:])
     argv[1:] = with_search_path(argv[1:])

@@ -19,7 +19,7 @@ class Place:
     """A process among those that were started together.
 
     Args:
-        starter: What has started it: `torchrun`, `srun`, or `MASTER_ADDR`, the variables alone.
+        starter: What has started it: `torchrun`, `srun`, or `the environment` alone.
         first: Whether it is rank 0, which decides for all.
         name: What the others call it.
         local: Its number on its node.
@@ -110,7 +110,7 @@ def place() -> Place | None:
     node, local, leads = _node(), number("LOCAL_RANK"), "LOCAL_RANK" not in os.environ
     name = f"node {node} ({host})" if leads else f"process {local} of node {node} ({host})"
     counted = number("WORLD_SIZE") if "WORLD_SIZE" in os.environ else None
-    return Place("MASTER_ADDR", (node, local) == (0, 0), name, local, counted, leads=leads)
+    return Place("the environment", (node, local) == (0, 0), name, local, counted, leads=leads)
 
 
 def stand_alone() -> None:
@@ -130,7 +130,7 @@ def check_devices(devices: int, nodes: int) -> None:
     """
     here, counted = place(), f"trainer.devices={devices} and trainer.num_nodes={nodes}"
     if here is None:
-        if nodes > 1 and not _of_lightning():
+        if nodes > 1 and not _is_a_child():
             raise UserError(
                 f"trainer.num_nodes={nodes}, and this process was started alone: start it on each "
                 "node by torchrun or srun (docs/devices.md), or type trainer.num_nodes=1."
@@ -147,12 +147,12 @@ def check_devices(devices: int, nodes: int) -> None:
             each = here.world // here.nodes
             right = f": type trainer.devices={each} trainer.num_nodes={here.nodes}"
         raise UserError(
-            f"{here.starter} has started {here.world} processes, and {counted} are "
+            f"{here.starter} counts {here.world} processes, and {counted} are "
             f"{devices * nodes}{right}."
         )
     if here.nodes is not None and here.nodes != nodes:
         raise UserError(
-            f"{here.starter} has started processes on {count(here.nodes, 'node')}, and {counted}: "
+            f"{here.starter} counts {count(here.nodes, 'node')}, and {counted}: "
             f"type trainer.devices={devices * nodes // here.nodes} trainer.num_nodes={here.nodes}."
         )
 
@@ -163,5 +163,9 @@ def _node() -> int:
 
 def _of_lightning() -> bool:
     """Whether Lightning has set the variables: it has started this process, or others from it."""
-    child = any(a.startswith("hydra.job.name=train_ddp_process_") for a in sys.argv)
-    return child or os.environ.get(ALONE) == str(os.getpid())
+    return _is_a_child() or os.environ.get(ALONE) == str(os.getpid())
+
+
+def _is_a_child() -> bool:
+    """Whether Lightning has started this process, by the command line of the one that it is in."""
+    return any(argument.startswith("hydra.job.name=train_ddp_process_") for argument in sys.argv)
