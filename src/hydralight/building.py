@@ -34,8 +34,8 @@ from hydralight.data.source import Source
 from hydralight.data.splits import Splits
 from hydralight.errors import UserError, count
 from hydralight.model_configs import labels_of, read_config
+from hydralight.nodes.ranks import check_devices, is_first
 from hydralight.progress import interactive
-from hydralight.ranks import check_devices, is_first
 from hydralight.runs.run import model_folder, own_config
 from hydralight.runs.secrets import is_secret_name, redact
 from hydralight.sweeps.trial import PRUNING

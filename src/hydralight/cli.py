@@ -24,8 +24,8 @@ from hydralight.config.whitelist import whitelist_of_hydra
 from hydralight.errors import UserError, did_you_mean
 from hydralight.help import COMMANDS, text_of
 from hydralight.manners import leave_if_unread, manners
-from hydralight.ranks import number
-from hydralight.rendezvous import Rendezvous, Stopped
+from hydralight.nodes.ranks import number
+from hydralight.nodes.rendezvous import Rendezvous, Stopped
 from hydralight.runs.logs import hide_secrets
 from hydralight.runs.requeued import with_its_run
 from hydralight.runs.secrets import redact_message

@@ -23,9 +23,10 @@ from hydralight.config.trust import check_trust
 from hydralight.config.typed import Typed
 from hydralight.config.whitelist import whitelist_of_hydra
 from hydralight.errors import UserError
-from hydralight.ranks import is_first, place, stand_alone
-from hydralight.rendezvous import Rendezvous
+from hydralight.nodes.ranks import is_first, place, stand_alone
+from hydralight.nodes.rendezvous import Rendezvous
 from hydralight.runs import overrides as typed
+from hydralight.runs.beside import arguments_beside
 from hydralight.runs.files import refuse_links
 from hydralight.runs.recorded import begun_with, config_of, earlier_overrides
 from hydralight.runs.run import remove_if_unused
@@ -75,10 +76,10 @@ def prepare(command: str, argv: list[str], met: Rendezvous | None = None) -> tup
     projects()  # which also lets their packages be imported
     if met is not None:
         if command == "predict" or typed.is_sweep(argv):
-            what = "predict.py is" if command == "predict" else "a sweep starts its trials itself and is"
-            raise UserError(f"{what} one process: start it without the others.")
+            what = "predict.py" if command == "predict" else "a sweep"
+            raise UserError(f"{what} is started as one process: leave out the others.")
         if not met.place.first:
-            argv[1:] = typed.arguments_beside(command, *met.decided(), argv[1:])
+            argv[1:] = arguments_beside(command, *met.decided(), argv[1:])
     argv[1:] = with_search_path(argv[1:])
     primary = primary_config(command, argv[1:])
     keys = [typed.key_of(argument) or "" for argument in argv[1:]]

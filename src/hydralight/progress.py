@@ -10,7 +10,7 @@ from threading import Event, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, TextIO
 
-from hydralight.ranks import is_first
+from hydralight.nodes.ranks import is_first
 
 if TYPE_CHECKING:
     from rich.console import Console

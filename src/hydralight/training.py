@@ -20,8 +20,8 @@ from hydralight.errors import UserError
 from hydralight.evaluation import test_best
 from hydralight.loggers import CSVLogger, wandb_run_ends
 from hydralight.model_configs import read_config
+from hydralight.nodes.ranks import is_first
 from hydralight.preflight import preflight
-from hydralight.ranks import is_first
 from hydralight.runs.begin import begin, clear, clear_strays, has_come_to_something
 from hydralight.runs.checkpoints import checkpoints_in, intact_checkpoint
 from hydralight.runs.environment import record_overrides, record_start, redacted_keys

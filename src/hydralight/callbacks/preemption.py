@@ -88,5 +88,6 @@ class Preemption(Callback):
             kept = ", with a checkpoint"
         else:
             kept = f"; the last checkpoint is of step {saved}"
-        log.warning("asked to end (%s): left after step %d%s", self._signal.name, step, kept)
+        if trainer.is_global_zero:
+            log.warning("asked to end (%s): left after step %d%s", self._signal.name, step, kept)
         raise SystemExit(EXIT_CODE)

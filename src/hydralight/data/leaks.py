@@ -14,7 +14,7 @@ from datasets import Dataset
 from hydralight.data.naming import is_nothing
 from hydralight.data.roles import Where, is_text
 from hydralight.errors import UserError, count
-from hydralight.ranks import is_first
+from hydralight.nodes.ranks import is_first
 
 log = logging.getLogger(__name__)
 Policy = Literal["report", "drop", "move", "refuse"]

@@ -7,7 +7,7 @@ from io import TextIOWrapper
 from types import TracebackType
 from typing import Any
 
-from hydralight.ranks import is_first
+from hydralight.nodes.ranks import is_first
 from hydralight.runs.files import open_own
 from hydralight.runs.secrets import redact_message
 

@@ -1,6 +1,5 @@
 """What was typed, read by Hydra's own parser; and how a run or a sweep is gone on with."""
 
-import os
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -231,38 +230,6 @@ def named_run(command: str, argv: list[str]) -> Path | None:
     refuse_links(path)
     argv[1 + place] = f"{key}={quoted(path)}"
     return path
-
-
-def arguments_beside(
-    command: str, run_dir: Path, goes_on: bool, arguments: Sequence[str]
-) -> list[str]:
-    """Return what was typed, as a process takes it that works in the directory of another one.
-
-    Args:
-        command: `train` or `eval`.
-        run_dir: The directory that the first process has decided.
-        goes_on: Whether it is that of a run which is there already.
-        arguments: What was typed, in all processes alike.
-
-    Raises:
-        UserError: they were not typed alike.
-    """
-    key = "resume" if command == "train" else "run"
-    named = free_text(key, arguments)
-    if not goes_on and named is None:
-        return [*arguments, f"hydra.run.dir={quoted(run_dir)}"]
-    requeued = command == "train" and os.environ.get("SLURM_RESTART_COUNT", "0") not in ("", "0")
-    if not goes_on or (named is None and not requeued):
-        done, given = ("goes on with", "no") if goes_on else ("works in", "a")
-        raise UserError(
-            f"the first process {done} {run_dir}, and this one is given {given} {key}=: start all "
-            "with the same command line."
-        )
-    if named is None:
-        return [*arguments, f"{key}={quoted(run_dir)}"]
-    if named[1] != "latest":
-        return list(arguments)
-    return [a if at != named[0] else f"{key}={quoted(run_dir)}" for at, a in enumerate(arguments)]
 
 
 def arguments_in_run(

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from hydralight.errors import UserError
-from hydralight.ranks import is_first
-from hydralight.runs.overrides import is_sweep, key_of, log_dir, quoted, value_of
+from hydralight.nodes.ranks import is_first
+from hydralight.runs.beside import arguments_again, is_requeued
+from hydralight.runs.overrides import is_sweep, key_of, log_dir, value_of
 from hydralight.runs.reading import read_json
 from hydralight.runs.run import begun_at, read_metrics
 
@@ -41,9 +42,8 @@ def with_its_run(argv: Sequence[str]) -> list[str]:
     parts = [os.environ.get(f"SLURM_{n}", "") for n in ("CLUSTER_NAME", "JOB_ID", "STEP_ID")]
     command = sha256("\0".join(argv).encode()).hexdigest()[:12]
     os.environ[JOB] = ".".join([*parts, command])
-    again = os.environ.get("SLURM_RESTART_COUNT", "0") not in ("", "0")
     given = {key_of(argument) for argument in typed} & {"resume", "sweep", "check", "debug"}
-    if not again or given or is_sweep(argv) or not is_first():
+    if not is_requeued() or given or is_sweep(argv) or not is_first():
         return typed
     folders = list((Path(log_dir(typed)) / "train" / "runs").glob("*/"))
     folders += [Path(str(value_of("hydra.run.dir", typed)))]
@@ -55,7 +55,7 @@ def with_its_run(argv: Sequence[str]) -> list[str]:
         log.warning("%s was finished before this job was requeued", run_dir)
         raise SystemExit(0)
     log.warning("this job was requeued, and goes on with %s", run_dir)
-    return [*typed, f"resume={quoted(run_dir)}"]
+    return arguments_again(run_dir, typed)
 
 
 def job_of(run_dir: Path) -> Any:
