@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from itertools import count
 from threading import Event, Thread
 
@@ -34,7 +35,7 @@ class Heartbeat:
         place: Which process this is.
         number: Its number among them.
         members: How many there are.
-        store: What they say.
+        store: Opens what they say, for one thread.
         leave: Called before this process is ended from the thread.
     """
 
@@ -43,7 +44,7 @@ class Heartbeat:
         place: Place,
         number: int,
         members: int,
-        store: Callable[[], Store],
+        store: Callable[..., Store],
         leave: Callable[[], object],
     ) -> None:
         self._place, self._number, self._leave = place, number, leave
@@ -61,7 +62,7 @@ class Heartbeat:
     def _run(self) -> None:
         from torch.distributed import DistError
 
-        store = self._open()
+        store = self._open(patience=timedelta(seconds=SILENCE))
         names = ["stopped", *(f"beat/{other}" for other in self._watched)]
         seen = {other: ("", time.monotonic()) for other in self._watched}
         for beat in count(1):

@@ -8,7 +8,6 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import timedelta
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -17,8 +16,9 @@ from omegaconf import DictConfig
 
 from hydralight.config.explain import chain, explain
 from hydralight.errors import UserError, first_line
+from hydralight.nodes import heartbeat
 from hydralight.nodes.agreement import difference, in_common, members
-from hydralight.nodes.heartbeat import BEAT, DONE, SILENCE, Heartbeat, is_loss, tell, why
+from hydralight.nodes.heartbeat import DONE, Heartbeat, is_loss, tell, why
 from hydralight.nodes.ranks import Place, check_devices, number
 from hydralight.nodes.store import PATIENCE, Store
 from hydralight.progress import waiting
@@ -148,8 +148,7 @@ class Rendezvous:
         Raises:
             Stopped: an operation with all has failed, as another process is gone.
         """
-        store = partial(self._open, timedelta(seconds=SILENCE))
-        self._heartbeat = Heartbeat(self.place, self._number, self._members, store, leave)
+        self._heartbeat = Heartbeat(self.place, self._number, self._members, self._open, leave)
         try:
             yield
         except Exception as error:
@@ -184,7 +183,7 @@ class Rendezvous:
             elif not self._answered:
                 self._store.set(f"said/{self._number}", str(sentence))
             tell(self._store, str(sentence), self._number)
-            self._wait_for_the_others(3 * BEAT)
+            self._wait_for_the_others(3 * heartbeat.BEAT)
 
     def _end_heartbeat(self) -> None:
         if self._heartbeat is not None:
@@ -195,7 +194,7 @@ class Rendezvous:
         if not self.place.first:
             return
         if self._members == 0:  # they have nothing to say yet
-            time.sleep(BEAT)
+            time.sleep(heartbeat.BEAT)
         end = time.monotonic() + patience
         others = [f"beat/{other}" for other in range(1, self._members)]
         while others and time.monotonic() < end:
