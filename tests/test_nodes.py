@@ -1,5 +1,6 @@
 """Processes that were started together are one run, or stop together."""
 
+import json
 import re
 import socket
 import subprocess
