@@ -155,10 +155,9 @@ def test_a_sweep_of_four_jobs(cluster, words, tmp_path):
     (sweep,) = (tmp_path / "logs/train/multiruns").iterdir()
     trials = [json.loads((sweep / str(n) / "trial.json").read_text()) for n in range(4)]
     assert [trial["state"] for trial in trials] == ["complete"] * 4
-    records = [json.loads((sweep / str(n) / "environment.json").read_text()) for n in range(4)]
+
     alone = hydralight.train([*words, "seed=3"])
     assert trials[2]["metrics"]["val/loss"] == pytest.approx(alone.metrics["best"]["val/loss"])
-    assert len({record["time"] for record in records}) == 4
 
 
 def test_a_node_that_dies_is_told_and_the_run_goes_on(cluster, long, tmp_path):
