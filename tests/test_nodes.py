@@ -14,7 +14,7 @@ from lightning.pytorch import Trainer
 from safetensors.torch import load_file
 
 import hydralight
-from hydralight.callbacks.lightning_seams import end_as_we_do
+from hydralight.callbacks.lightning_seams import take_place
 from hydralight.errors import UserError
 from hydralight.nodes.agreement import difference
 from hydralight.nodes.ranks import check_devices, is_first, place
@@ -250,5 +250,5 @@ def test_slurm_jobs_are_ended_by_us(monkeypatch):
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     environment = trainer._accelerator_connector.cluster_environment
     assert environment.auto_requeue
-    end_as_we_do(trainer)
+    take_place(trainer)
     assert not environment.auto_requeue

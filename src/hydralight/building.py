@@ -15,12 +15,11 @@ from hydra.utils import get_class, get_object, instantiate
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from hydralight import optim
 from hydralight.callbacks.checkpoint_io import write_in_place
-from hydralight.callbacks.lightning_seams import end_as_we_do
+from hydralight.callbacks.lightning_seams import take_place
 from hydralight.callbacks.loops import take_our_loops
 from hydralight.config.blame import key_of, refused
 from hydralight.config.check import check_root, check_targets, parameters
@@ -34,11 +33,12 @@ from hydralight.data.source import Source
 from hydralight.data.splits import Splits
 from hydralight.errors import UserError, count
 from hydralight.model_configs import labels_of, read_config
-from hydralight.nodes.ranks import check_devices, is_first
+from hydralight.nodes.ranks import is_first
 from hydralight.progress import interactive
 from hydralight.runs.run import model_folder, own_config
 from hydralight.runs.secrets import is_secret_name, redact
 from hydralight.sweeps.trial import PRUNING
+from hydralight.tasks.same_bits import check_same_bits
 from hydralight.tasks.task import Task
 
 NEEDED = ("task", "model", "tokenizer", "data", "optimizer", "trainer")
@@ -117,13 +117,15 @@ def build_task(cfg: DictConfig) -> Task:
     optimizer = built(cfg.optimizer)
     scheduler = built(cfg.scheduler) if chosen(cfg.scheduler) else None
     optim.rehearse(optimizer, scheduler)
-    return built(
+    task = built(
         cfg.task,
         model=built(cfg.model),
         optimizer=optimizer,
         scheduler=scheduler,
         generation=OmegaConf.to_container(cfg.generation, resolve=True) if cfg.generation else None,
     )
+    task.same_bits = bool(cfg.trainer.get("same_bits"))
+    return task
 
 
 def built(node: DictConfig, **arguments: Any) -> Any:
@@ -233,16 +235,19 @@ def build_trainer(cfg: DictConfig, callbacks: list[Any], **arguments: Any) -> Tr
         "enable_checkpointing": any(isinstance(c, Checkpoint) for c in callbacks),
         "default_root_dir": str(cfg.paths.output_dir),
     }
+    if cfg.trainer.get("same_bits") and torch.cuda.is_available():
+        defaults["deterministic"] = True
     for key in ("callbacks", "logger"):
         if key in cfg.trainer:
             raise UserError(f"trainer.{key}: there is a group {key} for that; leave it out.")
     given = {k: v for k, v in defaults.items() if k not in cfg.trainer}
     given |= {**arguments, "callbacks": callbacks, "max_epochs": math.ceil(max_epochs)}
-    trainer = built(cfg.trainer, **given)
-    check_devices(trainer.num_devices, trainer.num_nodes)
-    if not is_first():  # what Lightning knows only once the processes have met
-        rank_zero_only.rank = rank_zero_only.rank or 1  # type: ignore[attr-defined]
-    end_as_we_do(trainer)
+    node = OmegaConf.create({"trainer": plain(cfg.trainer)})
+    same_bits = node.trainer.pop("same_bits", False)
+    trainer = built(node.trainer, **given)
+    take_place(trainer)
+    if same_bits:
+        check_same_bits(trainer)
     most = 8 * max(2, os.cpu_count() or 1)
     if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > most:
         raise UserError(

@@ -26,6 +26,7 @@ from hydralight.runs.environment import record_start
 from hydralight.runs.lock import InUse, locked
 from hydralight.runs.overrides import typed_keys
 from hydralight.runs.run import Run, update_metrics
+from hydralight.tasks.same_bits import fixed_threads
 from hydralight.tasks.task import Task
 
 log = logging.getLogger(__name__)
@@ -101,7 +102,8 @@ def keep(run_dir: Path, split: str, metrics: dict[str, float]) -> None:
 def run_trainer(trainer: Trainer, task: Task, data: DataModule, split: str) -> dict[str, float]:
     """Run the trainer over a split, and return the metrics, named after it."""
     entry = trainer.test if split == "test" else trainer.validate
-    values: Any = entry(task, datamodule=data, verbose=False)
+    with fixed_threads(trainer, task.same_bits):
+        values: Any = entry(task, datamodule=data, verbose=False)
     prefix = "val" if split == "validation" else split
     return {f"{prefix}/{k.partition('/')[2]}": v for k, v in values[0].items() if "/" in k}
 
