@@ -79,7 +79,7 @@ class StudySweeper(Sweeper):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Take what Hydra gives: the config is that of all trials, before their own overrides."""
-        with read_write(config):  # else a launcher's own folders are of another moment
+        with read_write(config.hydra):  # else a launcher's own folders are of another moment
             config.hydra.sweep.dir = str(config.hydra.sweep.dir)
         self.config = self.shared = config
         self.loader: Any = hydra_context.config_loader
