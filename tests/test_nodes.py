@@ -127,27 +127,27 @@ def test_what_is_one_process_is_told(words, tmp_path, commands, command):
 
 
 @pytest.mark.parametrize(
-    ("how", "told"),
+    ("who", "how", "told"),
     [
-        ("SIGKILL", "nothing is heard from process 0 of node 1"),
-        ("SIGSTOP", "nothing is heard from process 0 of node 1"),
-        ("raise", "process 0 of node 1 ({host}) has stopped: on purpose"),
+        (1, "SIGKILL", "nothing is heard from process 0 of node 1"),
+        (1, "SIGSTOP", "nothing is heard from process 0 of node 1"),
+        (1, "raise", "process 0 of node 1 ({host}) has stopped: on purpose"),
+        (0, "SIGKILL", "the first process cannot be reached any more"),
     ],
 )
-def test_a_process_that_is_lost_is_told_and_the_run_goes_on(words, tmp_path, commands, how, told):
+def test_a_process_that_is_lost_is_told(words, tmp_path, commands, who, how, told):
     typed = ["train", *words, *TWO, "callbacks.last_checkpoint.every_n_train_steps=1"]
     environments = variables()
     for number, environment in enumerate(environments):
-        environment[DIES] = f"2 {how if number else 'never'}"
-    first, other = commands.together([typed, typed], tmp_path, environments)
-    assert first.code == 1
-    assert other.code != 0
-    assert told.format(host=socket.gethostname()) in first.err
+        environment[DIES] = f"2 {how if number == who else 'never'}"
+    done = commands.together([typed, typed], tmp_path, environments)
+    assert done[who].code != 0
+    assert done[1 - who].code == 1
+    assert told.format(host=socket.gethostname()) in done[1 - who].err
     (path,) = runs_in(tmp_path / "logs")
-    if how != "SIGKILL":
-        return
-    going_on = [f"resume={path}", "trainer.devices=1", "trainer.num_nodes=1"]
-    equal(hydralight.train(words), hydralight.train(going_on))
+    if (who, how) == (1, "SIGKILL"):
+        alone = ["trainer.devices=1", "trainer.num_nodes=1"]
+        equal(hydralight.train(words), hydralight.train([f"resume={path}", *alone]))
 
 
 def test_a_requeued_job_goes_on_with_its_run(words, tmp_path, commands):
