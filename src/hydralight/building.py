@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hydralight import optim
 from hydralight.callbacks.checkpoint_io import write_in_place
+from hydralight.callbacks.lightning_seams import take_place
 from hydralight.callbacks.loops import take_our_loops
 from hydralight.config.blame import key_of, refused
 from hydralight.config.check import check_root, check_targets, parameters
@@ -32,6 +33,7 @@ from hydralight.data.source import Source
 from hydralight.data.splits import Splits
 from hydralight.errors import UserError, count
 from hydralight.model_configs import labels_of, read_config
+from hydralight.nodes.ranks import is_first
 from hydralight.progress import interactive
 from hydralight.runs.run import model_folder, own_config
 from hydralight.runs.secrets import is_secret_name, redact
@@ -243,6 +245,7 @@ def build_trainer(cfg: DictConfig, callbacks: list[Any], **arguments: Any) -> Tr
     node = OmegaConf.create({"trainer": plain(cfg.trainer)})
     same_bits = node.trainer.pop("same_bits", False)
     trainer = built(node.trainer, **given)
+    take_place(trainer)
     if same_bits:
         check_same_bits(trainer)
     most = 8 * max(2, os.cpu_count() or 1)
@@ -325,10 +328,11 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for name in ("absl", "matplotlib", "httpx", "datasets", "fsspec", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    if os.environ.get("LOCAL_RANK", "0") != "0":
+    if not is_first():
         logging.getLogger("hydralight").setLevel(logging.WARNING)
     ignored = (
         r".*does not have many workers.*",
+        r".*`srun` command is available.*",  # `check_devices` tells where it is needed
         r".*your dataloader is not resumable.*",
         r".*The number of training batches.*is smaller than the logging interval.*",
         r".*Checkpoint directory .* exists and is not empty.*",

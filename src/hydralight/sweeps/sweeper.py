@@ -15,7 +15,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 
 from hydralight.config.check import check_targets
 from hydralight.config.resolvers import direction
@@ -81,6 +81,8 @@ class StudySweeper(Sweeper):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Take what Hydra gives: the config is that of all trials, before their own overrides."""
+        with read_write(config.hydra):  # else a launcher's own folders are of another moment
+            config.hydra.sweep.dir = str(config.hydra.sweep.dir)
         self.config = self.shared = config
         self.loader: Any = hydra_context.config_loader
         self.preload: str | None = getattr(task_function, "preload", None)  # see `cli.Job`
