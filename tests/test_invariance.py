@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import hydralight
+from hydralight.runs.sharded import assembled
 from hydralight.tasks.gradient import Gradient
 
 OFF = "hidden_dropout_prob: 0, attention_probs_dropout_prob: 0"
@@ -42,8 +43,9 @@ def overrides_of(recipe, experiment, folder, split, dropout=False):
 
 
 def outcome(run):
-    state = torch.load(run.path / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
-    return {"history": run.history, "weights": state}
+    path = run.path / "checkpoints/last.ckpt"
+    whole = assembled(path) if path.is_dir() else torch.load(path, weights_only=True)
+    return {"history": run.history, "weights": whole["state_dict"]}
 
 
 def difference(one, other):
@@ -59,7 +61,9 @@ def difference(one, other):
     }
     apart = (a - b).abs() / a.abs().clip(lower=1)
     found = {kind: float(apart[names].max(axis=None)) for kind, names in columns.items()}
-    pairs = zip(one["weights"].values(), other["weights"].values(), strict=True)
+    names, weights = one["weights"].keys(), other["weights"]
+    assert names == weights.keys()
+    pairs = [(one["weights"][name], weights[name]) for name in names]
     return {**found, "weights": max(float((w - v).abs().max()) for w, v in pairs)}
 
 
@@ -77,7 +81,8 @@ def train_a_share(rank, port, jobs, folder, before=None):
         before()
     for name, overrides in jobs.items():
         run_dir = f"hydra.run.dir='{folder / name}'"
-        run = hydralight.train([*overrides, "trainer=ddp_cpu", run_dir])
+        chosen = [] if any(o.startswith("trainer=") for o in overrides) else ["trainer=ddp_cpu"]
+        run = hydralight.train([*overrides, *chosen, run_dir])
         if rank == 0:
             torch.save(outcome(run), folder / f"{name}.pt")
 

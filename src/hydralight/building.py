@@ -17,7 +17,7 @@ from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
-from hydralight import optim
+from hydralight import optim, sharding
 from hydralight.callbacks.checkpoint_io import write_in_place
 from hydralight.callbacks.loops import take_our_loops
 from hydralight.config.blame import key_of, refused
@@ -235,7 +235,11 @@ def build_trainer(cfg: DictConfig, callbacks: list[Any], **arguments: Any) -> Tr
             raise UserError(f"trainer.{key}: there is a group {key} for that; leave it out.")
     given = {k: v for k, v in defaults.items() if k not in cfg.trainer}
     given |= {**arguments, "callbacks": callbacks, "max_epochs": math.ceil(max_epochs)}
+    strategy = cfg.trainer.get("strategy")
+    if isinstance(strategy, DictConfig):
+        sharding.check_precision(strategy.get("_target_"), str(cfg.trainer.get("precision")))
     trainer = built(cfg.trainer, **given)
+    sharding.check(trainer)
     most = 8 * max(2, os.cpu_count() or 1)
     if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > most:
         raise UserError(

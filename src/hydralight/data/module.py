@@ -30,6 +30,7 @@ from hydralight.data.splits import Splits
 from hydralight.data.spread import spread
 from hydralight.errors import UserError
 from hydralight.progress import waiting
+from hydralight.sharding import Sharded
 
 
 class DataModule(LightningDataModule):
@@ -263,7 +264,9 @@ class DataModule(LightningDataModule):
         if self.trainer is None:
             return Place()
         trainer = self.trainer
-        return Place(trainer.global_rank, trainer.world_size, trainer.accumulate_grad_batches)
+        together = isinstance(trainer.strategy, Sharded)
+        number = trainer.accumulate_grad_batches
+        return Place(trainer.global_rank, trainer.world_size, number, together)
 
     @property
     def seed(self) -> int:

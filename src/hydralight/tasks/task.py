@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -14,17 +15,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
-from hydralight import optim
+from hydralight import optim, sharding
 from hydralight.errors import UserError, told
 from hydralight.models import positions_of
 from hydralight.progress import waiting
 from hydralight.tasks.data import Batch, PredictedRows, TaskData
 from hydralight.tasks.evaluation import Evaluation, Scores, check_monitors
-from hydralight.tasks.fits import check_loaded, check_training, trained_by
+from hydralight.tasks.fits import check_lengths, check_loaded, check_training, trained_by
 from hydralight.tasks.generation import check_generation, configure_generation
 from hydralight.tasks.gradient import Gradient
 from hydralight.tasks.losses import custom_loss
 from hydralight.tasks.randomness import seed_evaluation, seed_optimizer, seed_training
+from hydralight.tasks.together import check_before_reading, is_repeated, keep_up
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -141,7 +143,8 @@ class Task(LightningModule):
             return
         processor = self.datamodule.load_processor()
         with waiting("loading the model"):
-            self.model = self.make_model(self.auto_class, processor, **self.model_arguments())
+            recipe = partial(self.make_model, self.auto_class, processor, **self.model_arguments())
+            self.model = sharding.built(self.trainer.strategy, recipe)
         if self.model.can_generate():
             configure_generation(self.model, {**self.default_generation(), **self.generating})
         elif self.generating:
@@ -150,12 +153,7 @@ class Task(LightningModule):
         accepted = inspect.signature(self.model.forward).parameters
         self._forward_names = frozenset(accepted)
         self.positions = positions_of(self.model)
-        longest = self.datamodule.longest()
-        if self.positions is not None and longest > self.positions:
-            raise UserError(
-                f"the data has inputs of {longest} tokens, and the model takes {self.positions}: "
-                f"set data.{self.datamodule.shape.length_limit}={self.positions}."
-            )
+        check_lengths(self.datamodule, self.positions)
         if self.torch_compile:
             options = self.torch_compile if isinstance(self.torch_compile, Mapping) else {}
             # past the module's own attributes: its parameters are there once
@@ -180,11 +178,15 @@ class Task(LightningModule):
         """Update loss and metrics, and return the predictions."""
         self.evaluation.end_sets(dataloader_idx)
         seed_evaluation(self.datamodule.seed, self.trainer, batch_idx, dataloader_idx)
+        if is_repeated(self.trainer, batch_idx, dataloader_idx):
+            return keep_up(self, batch)
         return self.evaluation_step(batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> Any:
         """Update loss and metrics, and return the predictions."""
         seed_evaluation(self.datamodule.seed, self.trainer, batch_idx)
+        if is_repeated(self.trainer, batch_idx):
+            return keep_up(self, batch)
         return self.evaluation_step(batch)
 
     def evaluation_step(self, batch: Batch) -> PredictedRows:
@@ -324,6 +326,8 @@ class Task(LightningModule):
             check_loaded(checkpoint, self.state_dict(), self.trainer.callbacks)  # type: ignore[attr-defined]
             self._loaded = checkpoint
         self._restored = {n: checkpoint[n] for n in ("skipped", "step_metrics") if n in checkpoint}
+
+    check_checkpoint = check_before_reading
 
     def configure_optimizers(self, num_training_steps: int | None = None) -> OptimizerLRScheduler:
         """Build the optimizer, without weight decay on biases and norms, and its schedule.
