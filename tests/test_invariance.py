@@ -113,9 +113,10 @@ def test_two_processes_and_one(recipe, single, checkpoints, tmp_path):
         overrides = overrides_of(recipe, experiment, tmp_path, SHARED, dropout=True)
         alone[experiment] = single(experiment, SHARED, dropout=True)
         files = (tmp_path / "data").rename(tmp_path / f"{experiment}_data")
-        jobs[experiment] = [o.replace(f"{tmp_path}/data/", f"{files}/") for o in overrides]
+        overrides = [o.replace(f"{tmp_path}/data/", f"{files}/") for o in overrides]
+        jobs |= {experiment: overrides, f"{experiment}, sharded": [*overrides, "trainer=fsdp_cpu"]}
     for name, shared in together(jobs, tmp_path).items():
-        found = difference(alone[name], shared)
+        found = difference(alone[name.split(",")[0]], shared)
         print(f"{name}: {shown(found)}")
         assert max(found.values()) < 1e-5, (name, found)
 

@@ -88,6 +88,7 @@ def make_last(path: Path, record: str) -> None:
     """Make a checkpoint `last.ckpt` too, with its record."""
     folder = path.parent
     last = folder / "last.ckpt"
+    remove(last.with_name("last.ckpt.previous"))  # which a kill has left
     if path.is_dir():
         copy_folder(path, last)  # between its two renames there is no last.ckpt
         write_text(folder / "last.json", record)
