@@ -71,12 +71,17 @@ def shown(found):
     return ", ".join(f"{kind} {value:.1e}" for kind, value in found.items())
 
 
-def train_a_share(rank, port, jobs, folder, before=None):
-    """One of two processes, as a launcher starts them; all runs in one process save imports."""
+def join(rank, port):
+    """Let this process be one of two, before Lightning is imported, which reads the rank."""
     environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
     environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GROUP_RANK": 0}
     environment |= {"TORCHELASTIC_RUN_ID": "test"}
     os.environ.update({name: str(value) for name, value in environment.items()})
+
+
+def train_a_share(rank, port, jobs, folder, before=None):
+    """One of two processes, as a launcher starts them; all runs in one process save imports."""
+    join(rank, port)
     if before is not None:
         before()
     for name, overrides in jobs.items():
@@ -97,12 +102,15 @@ def single(recipe, tmp_path):
     return train
 
 
-def together(jobs, folder, *before):
-    """Train in two processes, each of which may do something `before` that."""
+def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    torch.multiprocessing.spawn(train_a_share, (port, jobs, folder, *before), nprocs=2)
+        return probe.getsockname()[1]
+
+
+def together(jobs, folder, *before):
+    """Train in two processes, each of which may do something `before` that."""
+    torch.multiprocessing.spawn(train_a_share, (free_port(), jobs, folder, *before), nprocs=2)
     return {name: torch.load(folder / f"{name}.pt", weights_only=False) for name in jobs}
 
 

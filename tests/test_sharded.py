@@ -1,7 +1,15 @@
 """Sharded over two processes (FSDP2, over gloo), a training does what it does elsewhere."""
 
+import shutil
+
 import pytest
-from test_invariance import difference, overrides_of, shown, together
+import torch
+from compared import differences
+from test_invariance import difference, free_port, join, outcome, overrides_of, shown, together
+
+import hydralight
+from hydralight.runs.files import remove
+from hydralight.runs.run import Run
 
 OTHERS = ["bert_squad", "bert_stsb", "bert_swag", "distilbert_emotion", "t5_xsum"]
 OTHERS += ["marian_wmt16_en_ro", "roberta_mlm_wikitext", "gpt2_scratch", "minilm_nli"]
@@ -25,3 +33,47 @@ def test_the_other_recipes(recipe, tmp_path):
         if experiment == "bert_stsb":  # its correlations are of scores that are nearly equal
             assert apart.pop("metrics") < 1e-2
         assert max(apart.values()) < 1e-5, (experiment, apart)
+
+
+def cut(whole, other, step):
+    """Copy a run as it was when it was killed after a step."""
+    shutil.copytree(whole, other)
+    for path in (other / "checkpoints").iterdir():
+        if path.stem == "last" or int(path.stem.removeprefix("step-")) > step:
+            remove(path)
+    (other / "metrics.json").unlink()
+
+
+def train_in_two(rank, port, folder, typed):
+    """One of two processes, in which trainings come one after the other."""
+    join(rank, port)
+    hydralight.train([*typed, "trainer=fsdp_cpu", f"hydra.run.dir={folder / 'whole'}"])
+    if rank == 0:
+        for name in ("same", "one", "plain"):
+            cut(folder / "whole", folder / name, 4)
+    torch.distributed.barrier()
+    hydralight.train([f"resume={folder / 'same'}"])
+    sharded = ["trainer.strategy={_target_: hydralight.sharding.Sharded}", "trainer.devices=2"]
+    hydralight.train([f"resume={folder / 'from plain'}", *sharded])
+
+
+def test_it_goes_on(recipe, tmp_path):
+    """To the same bits; on one process, and as another kind of training, to 1e-5."""
+    typed = [*recipe("bert_mrpc"), "data.batch_size=2", "data.batches_per_step=2"]
+    typed += ["trainer.val_check_interval=2", "trainer.max_epochs=1.75"]
+    typed += ["callbacks.last_checkpoint.save_total_limit=null"]
+    typed += ["callbacks.last_checkpoint.every_n_train_steps=1"]
+    hydralight.train([*typed, "trainer.accelerator=cpu", f"hydra.run.dir={tmp_path / 'alone'}"])
+    cut(tmp_path / "alone", tmp_path / "from plain", 4)
+    torch.multiprocessing.spawn(train_in_two, (free_port(), tmp_path, typed), nprocs=2)
+    whole = tmp_path / "whole"
+    found = differences(whole, tmp_path / "same")
+    # the copied configs name the directory that they were copied from
+    assert [place for place in found if ".yaml" not in place] == []
+    hydralight.train([f"resume={tmp_path / 'one'}", "trainer.devices=1"])
+    hydralight.train([f"resume={tmp_path / 'plain'}", "trainer.devices=1", "trainer.strategy=auto"])
+    expected = outcome(Run(whole))
+    for name in ("alone", "one", "plain", "from plain"):
+        apart = difference(expected, outcome(Run(tmp_path / name)))
+        print(f"{name}: {shown(apart)}")
+        assert max(apart.values()) < 1e-5, (name, apart)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from benchmarks.measure import Line, alternate, apart, line, peak_memory
@@ -77,7 +77,12 @@ def in_two(folder: Path) -> list[float]:
 
 def growth_of_shard(rank: int, port: int, folder: Path) -> None:
     """Be one of the two."""
-    variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+    variables: dict[str, Any] = {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": 2,
+        "LOCAL_WORLD_SIZE": 2,
+    }
     variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GROUP_RANK": 0}
     os.environ.update({k: str(v) for k, v in variables.items()}, TORCHELASTIC_RUN_ID="load")
     measured = Measured(folder)
@@ -90,7 +95,7 @@ def growth_of_shard(rank: int, port: int, folder: Path) -> None:
         enable_model_summary=False,
         default_root_dir=str(folder),
     )
-    trainer.validate(measured, DataLoader(torch.zeros(2)), verbose=False)
+    trainer.validate(measured, DataLoader(TensorDataset(torch.zeros(2))), verbose=False)
     (folder / f"peak-{rank}").write_text(str(measured.grown))
 
 

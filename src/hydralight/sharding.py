@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from hydralight.config.ranges import Positive
 from hydralight.errors import UserError
 from hydralight.model_files import loaded_by_shards, save_by_tensors
-from hydralight.runs.sharded import read_shards, write_shards
+from hydralight.runs.sharded import opened, read_shards, write_shards
 from hydralight.shards import is_sharded
 
 DTYPES = {"bf16-mixed": torch.bfloat16, "bf16-true": torch.bfloat16, "16-true": torch.float16}
@@ -60,6 +60,7 @@ class Sharded(ModelParallelStrategy):
         self.tensor_parallel_size = tensor_parallel_size
         self.activation_checkpointing = activation_checkpointing
         self.cpu_offload = cpu_offload
+        self.resumed: Path | None = None  # the checkpoint that a training goes on from
 
     # ------------------------------------------------------------ devices
 
@@ -85,6 +86,16 @@ class Sharded(ModelParallelStrategy):
         if self.cpu_offload and self._process_group_backend is None:
             self._process_group_backend = "cpu:gloo,cuda:nccl"
         super().setup_environment()
+
+    def setup(self, trainer: Trainer) -> None:
+        """Set up the optimizer, whose schedule asks a resumed run for its steps and its data.
+
+        Lightning restores the place in the data only afterwards, where checkpoints are in shards.
+        """
+        if self.resumed is not None and trainer.state.fn == "fit":
+            data = trainer.datamodule  # type: ignore[attr-defined]
+            data.load_state_dict(opened(self.resumed)[type(data).__qualname__])
+        super().setup(trainer)
 
     def model_to_device(self) -> None:
         """Move what is not sharded; what is offloaded stays where it is."""
@@ -217,6 +228,12 @@ def save_weights(model: PreTrainedModel, folder: Path, first: bool) -> None:
         save_by_tensors(model, folder if first else None)
     elif first:
         model.save_pretrained(folder)
+
+
+def goes_on_from(trainer: Trainer, checkpoint: Path | None) -> None:
+    """Tell a sharded training which checkpoint it goes on from, before it is set up."""
+    if isinstance(trainer.strategy, Sharded):
+        trainer.strategy.resumed = checkpoint
 
 
 # ---------------------------------------------------------------- what does not go together

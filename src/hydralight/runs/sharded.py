@@ -125,9 +125,9 @@ def read_shards(path: Path, module: Any, optimizer: Optimizer) -> dict[str, Any]
     Returns:
         What else the checkpoint holds.
     """
+    rest = opened(path)
     if path.is_file():
-        return _take_whole(path, module, optimizer)
-    rest = torch.load(path / REST, weights_only=True, map_location="cpu")
+        return _take_whole(rest, module, optimizer)
     shards = rest.pop("shards")
     known = shapes_in(path)
     module.check_checkpoint({**rest, **_without_values(known, shards)})
@@ -142,6 +142,13 @@ def read_shards(path: Path, module: Any, optimizer: Optimizer) -> dict[str, Any]
     read(path, {**wanted, **states})
     _restore(optimizer, parameters, {**states, **shards["numbers"]}, shards["groups"])
     return rest
+
+
+def opened(path: Path) -> dict[str, Any]:
+    """Return what a folder holds beside its tensors, or all that a file holds, not read yet."""
+    if path.is_dir():
+        return torch.load(path / REST, weights_only=True, map_location="cpu")
+    return torch.load(path, weights_only=True, map_location="cpu", mmap=True)
 
 
 def room_for(like: Tensor, parameter: Tensor, placements: list[int] | None) -> Tensor:
@@ -212,9 +219,8 @@ def _restore(
         own.update({key: value for key, value in group.items() if key != "params"})
 
 
-def _take_whole(path: Path, module: Any, optimizer: Optimizer) -> dict[str, Any]:
+def _take_whole(whole: dict[str, Any], module: Any, optimizer: Optimizer) -> dict[str, Any]:
     """Read a checkpoint that is one file, and keep this process's shards of it."""
-    whole = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
     module.check_checkpoint(whole)
     state, (saved,) = whole.pop("state_dict"), whole.pop("optimizer_states")
     weights, _ = once(module)
@@ -245,7 +251,7 @@ def part_like(whole: Tensor, like: Tensor, into: Tensor | None = None) -> Tensor
 
 def assembled(path: Path) -> dict[str, Any]:
     """Return a checkpoint that was written in shards as one that was not, on the host."""
-    rest = torch.load(path / REST, weights_only=True, map_location="cpu")
+    rest = opened(path)
     shards = rest.pop("shards")
     tensors = {
         name: torch.empty(one.shape, dtype=one.dtype) for name, one in shapes_in(path).items()
