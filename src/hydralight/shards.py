@@ -13,6 +13,11 @@ def is_sharded(model: nn.Module | None) -> bool:
     return model is not None and any(isinstance(p, DTensor) for p in model.parameters())
 
 
+def class_name(model: Any) -> str:
+    """Return the name of a model's class, as it was before the model was sharded."""
+    return type(model).__name__.removeprefix("FSDP" if is_sharded(model) else "")
+
+
 def local(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Return this device's parts of tensors; a tensor that is not sharded is its own."""
     return [one.to_local() if isinstance(one, DTensor) else one for one in tensors]

@@ -34,6 +34,7 @@ from hydralight.runs.run import update_metrics
 from hydralight.runs.sealed import sealed_json
 from hydralight.runs.secrets import redact
 from hydralight.sharding import save_weights
+from hydralight.shards import class_name
 
 log = logging.getLogger(__name__)
 
@@ -261,13 +262,12 @@ class BestModel(Callback):
     def model_card(self, step: int, model: torch.nn.Module, metrics: Mapping[str, float]) -> str:
         """Return the text of the model card."""
         size = sum(p.numel() for p in model.parameters())
-        name = type(model).__name__.removeprefix("FSDP")  # of one in shards
         header = ["---", "library_name: transformers"]
         if self.card.get("base_model"):
             header.append(f"base_model: {json.dumps(self.card['base_model'])}")
         header += ["tags:", "- hydralight", "---", ""]
         lines = [f"# {self.card.get('experiment') or 'model'}", ""]
-        lines.append(f"A {name} of {size:,} parameters, trained with Hydralight.")
+        lines.append(f"A {class_name(model)} of {size:,} parameters, trained with Hydralight.")
         lines.append("")
         lines += [f"- {key}: {value}" for key, value in self.card.items() if value]
         stop = getattr(getattr(model, "generation_config", None), "stop_strings", None)
