@@ -77,3 +77,15 @@ def test_it_goes_on(recipe, tmp_path):
         apart = difference(expected, outcome(Run(tmp_path / name)))
         print(f"{name}: {shown(apart)}")
         assert max(apart.values()) < 1e-5, (name, apart)
+
+
+def test_matrices_are_shared(recipe, checkpoints, tmp_path):
+    """By the plan that Llama brings; two devices then have the same micro-batches."""
+    overrides = overrides_of(recipe, "distilgpt2_sonnets", tmp_path, (2, 4), dropout=True)
+    overrides += [f"checkpoint={checkpoints('llama')}", "trainer.gradient_clip_val=1.0"]
+    alone = outcome(hydralight.train([*overrides, f"paths.log_dir={tmp_path / 'alone'}"]))
+    split = [*overrides, "trainer=fsdp_cpu", "trainer.strategy.tensor_parallel_size=2"]
+    found = together({"split": split}, tmp_path)
+    apart = difference(alone, found["split"])
+    print(shown(apart))
+    assert max(apart.values()) < 1e-5, apart

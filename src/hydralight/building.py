@@ -95,6 +95,7 @@ def share_steps(trainer: Trainer, batches_per_step: int | None) -> None:
         return
     said, devices = f"data.batches_per_step={batches_per_step}", trainer.num_devices
     devices *= trainer.num_nodes
+    devices //= getattr(trainer.strategy, "tensor_parallel_size", 1)
     if trainer.accumulate_grad_batches != 1:
         raise UserError(
             f"{said} says how many micro-batches an optimizer step has over all devices, and "

@@ -13,12 +13,13 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
 from transformers import PreTrainedModel
+from transformers.distributed.tensor_parallel import apply_tensor_parallelism
 
 from hydralight.config.ranges import Positive
-from hydralight.errors import UserError
+from hydralight.errors import UserError, told
 from hydralight.model_files import loaded_by_shards, save_by_tensors
 from hydralight.runs.sharded import opened, read_shards, write_shards
-from hydralight.shards import is_sharded
+from hydralight.shards import class_name, is_sharded
 
 DTYPES = {"bf16-mixed": torch.bfloat16, "bf16-true": torch.bfloat16, "16-true": torch.float16}
 
@@ -206,9 +207,29 @@ def split_matrices(model: PreTrainedModel, mesh: Any) -> None:
     """Share each matrix between devices, by the plan that the model brings.
 
     Raises:
-        UserError: it brings none.
+        UserError: it brings none, or one that does not go with so many devices.
     """
-    raise UserError("trainer.strategy.tensor_parallel_size is not there yet: leave it out.")
+    if not model.tp_plan:
+        raise UserError(
+            f"trainer.strategy.tensor_parallel_size={mesh.size()}: {class_name(model)} brings no "
+            "plan for it: leave it out, and all devices share the weights by data_parallel_size."
+        )
+    with told(f"trainer.strategy.tensor_parallel_size={mesh.size()}"):
+        apply_tensor_parallelism(model, mesh, model._expand_parallel_plan(model.tp_plan))
+
+
+def replica_of(trainer: Trainer) -> tuple[int, int]:
+    """Return the number of this device's micro-batches among those of a round, and theirs.
+
+    Devices that share each matrix have the same micro-batch.
+    """
+    size = getattr(trainer.strategy, "tensor_parallel_size", 1)
+    return trainer.global_rank // size, trainer.world_size // size
+
+
+def is_first_of_replica(trainer: Trainer) -> bool:
+    """Whether this device counts what it evaluates; those beside it have the same."""
+    return trainer.global_rank % getattr(trainer.strategy, "tensor_parallel_size", 1) == 0
 
 
 def built(strategy: Any, recipe: Callable[[], Any]) -> Any:

@@ -12,6 +12,7 @@ from hydralight.callbacks.lightning_seams import (
 )
 from hydralight.errors import UserError
 from hydralight.loggers import ExactLog
+from hydralight.sharding import replica_of
 
 
 class ExactResume(Callback):
@@ -35,7 +36,7 @@ class ExactResume(Callback):
         An evaluation that follows only because the run ends is no part of a run that is extended.
         """
         checkpoint["exact_resume"] = {
-            "world_size": trainer.world_size,
+            "world_size": replica_of(trainer)[1],
             "evaluation_is_due": interval_ends(trainer),
             "logged": [one.logged() for one in trainer.loggers if isinstance(one, ExactLog)],
         }
@@ -47,7 +48,7 @@ class ExactResume(Callback):
         if "exact_resume" not in checkpoint:
             raise UserError("the checkpoint has no exact_resume: nothing can go on from it.")
         self._restored = checkpoint["exact_resume"]
-        share_progress(checkpoint, self._restored["world_size"], trainer.world_size)
+        share_progress(checkpoint, self._restored["world_size"], replica_of(trainer)[1])
         if self._restored.get("logged") and not any(
             isinstance(one, ExactLog) for one in trainer.loggers
         ):

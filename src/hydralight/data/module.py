@@ -30,7 +30,7 @@ from hydralight.data.splits import Splits
 from hydralight.data.spread import spread
 from hydralight.errors import UserError
 from hydralight.progress import waiting
-from hydralight.sharding import Sharded
+from hydralight.sharding import Sharded, replica_of
 
 
 class DataModule(LightningDataModule):
@@ -266,7 +266,7 @@ class DataModule(LightningDataModule):
         trainer = self.trainer
         together = isinstance(trainer.strategy, Sharded)
         number = trainer.accumulate_grad_batches
-        return Place(trainer.global_rank, trainer.world_size, number, together)
+        return Place(*replica_of(trainer), number, together)
 
     @property
     def seed(self) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
+from hydralight.sharding import is_first_of_replica
 from hydralight.tasks.data import Batch, PredictedRows
 from hydralight.tasks.fits import check_loaded, check_training
 
@@ -17,6 +18,8 @@ def is_repeated(trainer: Trainer, batch_idx: int, set_idx: int = 0) -> bool:
     loaders: Any = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
     loader = loaders[set_idx] if isinstance(loaders, list) else loaders
     batches: Any = loader.batch_sampler
+    if not is_first_of_replica(trainer):
+        return True
     return hasattr(batches, "is_repeated") and batches.is_repeated(batch_idx)
 
 
