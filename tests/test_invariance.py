@@ -71,17 +71,18 @@ def shown(found):
     return ", ".join(f"{kind} {value:.1e}" for kind, value in found.items())
 
 
-def join(rank, port):
-    """Let this process be one of two, before Lightning is imported, which reads the rank."""
-    environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+def join(rank, port, processes=2):
+    """Let this process be one of several, before Lightning is imported, which reads the rank."""
+    environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes}
+    environment["LOCAL_WORLD_SIZE"] = processes
     environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GROUP_RANK": 0}
     environment |= {"TORCHELASTIC_RUN_ID": "test"}
     os.environ.update({name: str(value) for name, value in environment.items()})
 
 
-def train_a_share(rank, port, jobs, folder, before=None):
-    """One of two processes, as a launcher starts them; all runs in one process save imports."""
-    join(rank, port)
+def train_a_share(rank, port, processes, jobs, folder, before=None):
+    """One of several processes, as a launcher starts them; all runs in one process save imports."""
+    join(rank, port, processes)
     if before is not None:
         before()
     for name, overrides in jobs.items():
@@ -108,9 +109,11 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def together(jobs, folder, *before):
-    """Train in two processes, each of which may do something `before` that."""
-    torch.multiprocessing.spawn(train_a_share, (free_port(), jobs, folder, *before), nprocs=2)
+def together(jobs, folder, *before, processes=2):
+    """Train in processes, each of which may do something `before` that."""
+    torch.multiprocessing.spawn(
+        train_a_share, (free_port(), processes, jobs, folder, *before), nprocs=processes
+    )
     return {name: torch.load(folder / f"{name}.pt", weights_only=False) for name in jobs}
 
 

@@ -14,6 +14,7 @@ from hydralight.runs.run import Run
 OTHERS = ["bert_squad", "bert_stsb", "bert_swag", "distilbert_emotion", "t5_xsum"]
 OTHERS += ["marian_wmt16_en_ro", "roberta_mlm_wikitext", "gpt2_scratch", "minilm_nli"]
 UNUSED = "trainer.strategy.find_unused_parameters=true"  # as MiniLM's pooler
+SPLIT = ["trainer=fsdp_cpu", "trainer.strategy.tensor_parallel_size=2"]
 
 
 @pytest.mark.thorough
@@ -26,8 +27,13 @@ def test_the_other_recipes(recipe, tmp_path):
         overrides.append("trainer.accumulate_grad_batches=1")
         jobs[experiment] = [*overrides, "trainer=ddp_cpu", UNUSED]
         jobs[f"{experiment}, sharded"] = [*overrides, "trainer=fsdp_cpu"]
+    # each device ends its texts at another token
+    sampled = [*jobs["t5_xsum"], "generation.do_sample=true", "generation.max_new_tokens=40"]
+    jobs["sampled"] = sampled
+    jobs["sampled, sharded"] = [o for o in sampled if o != UNUSED and "ddp" not in o]
+    jobs["sampled, sharded"].append("trainer=fsdp_cpu")
     found = together(jobs, tmp_path)
-    for experiment in OTHERS:
+    for experiment in [*OTHERS, "sampled"]:
         apart = difference(found[experiment], found[f"{experiment}, sharded"])
         print(f"{experiment}: {shown(apart)}")
         if experiment == "bert_stsb":  # its correlations are of scores that are nearly equal
@@ -84,8 +90,24 @@ def test_matrices_are_shared(recipe, checkpoints, tmp_path):
     overrides = overrides_of(recipe, "distilgpt2_sonnets", tmp_path, (2, 4), dropout=True)
     overrides += [f"checkpoint={checkpoints('llama')}", "trainer.gradient_clip_val=1.0"]
     alone = outcome(hydralight.train([*overrides, f"paths.log_dir={tmp_path / 'alone'}"]))
-    split = [*overrides, "trainer=fsdp_cpu", "trainer.strategy.tensor_parallel_size=2"]
-    found = together({"split": split}, tmp_path)
+    found = together({"split": [*overrides, *SPLIT]}, tmp_path)
     apart = difference(alone, found["split"])
     print(shown(apart))
     assert max(apart.values()) < 1e-5, apart
+
+
+@pytest.mark.thorough
+def test_matrices_are_shared_and_sharded(recipe, checkpoints, tmp_path):
+    """By four processes; also with a head that the checkpoint lacks."""
+    alone, jobs = {}, {}
+    for experiment in ("distilgpt2_sonnets", "bert_mrpc"):
+        overrides = overrides_of(recipe, experiment, tmp_path, (2, 4), dropout=True)
+        files = (tmp_path / "data").rename(tmp_path / f"{experiment}_data")
+        overrides = [o.replace(f"{tmp_path}/data/", f"{files}/") for o in overrides]
+        overrides += [f"checkpoint={checkpoints('llama')}"]
+        alone[experiment] = outcome(hydralight.train(overrides))
+        jobs[experiment] = [*overrides, *SPLIT, "trainer.devices=4"]
+    for experiment, found in together(jobs, tmp_path, processes=4).items():
+        apart = difference(alone[experiment], found)
+        print(f"{experiment}: {shown(apart)}")
+        assert max(apart.values()) < 1e-5, (experiment, apart)

@@ -319,7 +319,16 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for name in ("absl", "matplotlib", "httpx", "datasets", "fsspec", "huggingface_hub"):
+    distributed = "torch.distributed.tensor"  # how two collectives could have been one
+    for name in (
+        "absl",
+        "matplotlib",
+        "httpx",
+        "datasets",
+        "fsspec",
+        "huggingface_hub",
+        distributed,
+    ):
         logging.getLogger(name).setLevel(logging.ERROR)
     if os.environ.get("LOCAL_RANK", "0") != "0":
         logging.getLogger("hydralight").setLevel(logging.WARNING)
