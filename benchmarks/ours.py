@@ -56,8 +56,9 @@ class Recording(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Note a step."""
-        self.recorder.step(batch)
+        """Note a step, by the last of its micro-batches."""
+        if trainer.global_step > self.recorder.steps:
+            self.recorder.step(batch)
 
 
 def composed(overrides: Sequence[str], folder: Path) -> DictConfig:

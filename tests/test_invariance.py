@@ -2,6 +2,7 @@
 
 import os
 import socket
+from functools import partial
 
 import pytest
 import torch
@@ -71,24 +72,34 @@ def shown(found):
     return ", ".join(f"{kind} {value:.1e}" for kind, value in found.items())
 
 
-def join(rank, port, processes=2):
+class Stopped(Exception):
+    """What a test ends a run with."""
+
+
+def join(rank, world, port):
     """Let this process be one of several, before Lightning is imported, which reads the rank."""
-    environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes}
-    environment["LOCAL_WORLD_SIZE"] = processes
+    environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
     environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GROUP_RANK": 0}
     environment |= {"TORCHELASTIC_RUN_ID": "test"}
     os.environ.update({name: str(value) for name, value in environment.items()})
 
 
-def train_a_share(rank, port, processes, jobs, folder, before=None):
+def train_a_share(rank, world, port, jobs, folder, outcome=outcome, before=None):
     """One of several processes, as a launcher starts them; all runs in one process save imports."""
-    join(rank, port, processes)
+    join(rank, world, port)
     if before is not None:
         before()
     for name, overrides in jobs.items():
-        run_dir = f"hydra.run.dir='{folder / name}'"
-        chosen = [] if any(o.startswith("trainer=") for o in overrides) else ["trainer=ddp_cpu"]
-        run = hydralight.train([*overrides, *chosen, run_dir])
+        devices = [f"trainer.devices={world}"]
+        if not any(override.startswith("resume=") for override in overrides):
+            trainer = (
+                [] if any(o.startswith("trainer=") for o in overrides) else ["trainer=ddp_cpu"]
+            )
+            devices += [*trainer, f"hydra.run.dir='{folder / name}'"]
+        try:
+            run = hydralight.train([*overrides, *devices])
+        except Stopped:
+            continue
         if rank == 0:
             torch.save(outcome(run), folder / f"{name}.pt")
 
@@ -109,12 +120,12 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def together(jobs, folder, *before, processes=2):
-    """Train in processes, each of which may do something `before` that."""
-    torch.multiprocessing.spawn(
-        train_a_share, (free_port(), processes, jobs, folder, *before), nprocs=processes
-    )
-    return {name: torch.load(folder / f"{name}.pt", weights_only=False) for name in jobs}
+def together(jobs, folder, world=2, **arguments):
+    """Train in several processes, each of which may do something `before` that."""
+    started = partial(train_a_share, **arguments)
+    torch.multiprocessing.spawn(started, (world, free_port(), jobs, folder), nprocs=world)
+    written = {name: folder / f"{name}.pt" for name in jobs}
+    return {n: torch.load(path, weights_only=False) for n, path in written.items() if path.exists()}
 
 
 def test_two_processes_and_one(recipe, single, checkpoints, tmp_path):
@@ -133,7 +144,7 @@ def test_two_processes_and_one(recipe, single, checkpoints, tmp_path):
 
     # the negative control: each process seeds by its rank alone, as it usually is
     jobs = {f"{name}, by rank": jobs[name] for name in ("bert_mrpc",)}
-    for name, shared in together(jobs, tmp_path, seed_by_rank).items():
+    for name, shared in together(jobs, tmp_path, before=seed_by_rank).items():
         found = difference(alone[name.split(",")[0]], shared)
         print(f"{name}: {shown(found)}")
         assert found["weights"] > 1e-3, found
@@ -157,8 +168,8 @@ def test_micro_batches(experiment, single, monkeypatch):
     # the negative control: means of micro-batches, as they usually are
     original = Gradient.add
 
-    def mean(gradient, loss_sum, weight, rows):
-        original(gradient, loss_sum, weight, rows)
+    def mean(gradient, loss_sum, weight, rows, number):
+        original(gradient, loss_sum, weight, rows, number)
         return loss_sum / weight
 
     monkeypatch.setattr(Gradient, "add", mean)

@@ -202,11 +202,14 @@ def test_batches_are_of_like_lengths_where_asked():
 
 
 @pytest.mark.parametrize("num_rows", [2, 7, 8, 9, 40])
-def test_every_rank_has_a_share_of_an_evaluation(num_rows):
+def test_an_evaluation_has_the_same_batches_on_any_number_of_ranks(num_rows):
+    """Taken in turns; where there are few, some ranks have none."""
     sizes = np.arange(1, num_rows + 1)[:, None]
-    ranks = [indices(Batching(batch_size=8).evaluation(sizes, Place(rank, 2))) for rank in (0, 1)]
-    assert all(ranks)
-    assert sorted(i for found in ranks for batch in found for i in batch) == [*range(num_rows)]
+    batching = Batching(batch_size=8)
+    alone = indices(batching.evaluation(sizes, Place()))
+    for world in (2, 4):
+        ranks = [indices(batching.evaluation(sizes, Place(rank, world))) for rank in range(world)]
+        assert [alone[rank::world] for rank in range(world)] == ranks
 
 
 def test_settings_of_batches_are_refused():

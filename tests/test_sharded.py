@@ -52,7 +52,7 @@ def cut(whole, other, step):
 
 def train_in_two(rank, port, folder, typed):
     """One of two processes, in which trainings come one after the other."""
-    join(rank, port)
+    join(rank, 2, port)
     hydralight.train([*typed, "trainer=fsdp_cpu", f"hydra.run.dir={folder / 'whole'}"])
     if rank == 0:
         for name in ("same", "one", "plain"):
@@ -107,7 +107,7 @@ def test_matrices_are_shared_and_sharded(recipe, checkpoints, tmp_path):
         overrides += [f"checkpoint={checkpoints('llama')}"]
         alone[experiment] = outcome(hydralight.train(overrides))
         jobs[experiment] = [*overrides, *SPLIT, "trainer.devices=4"]
-    for experiment, found in together(jobs, tmp_path, processes=4).items():
+    for experiment, found in together(jobs, tmp_path, world=4).items():
         apart = difference(alone[experiment], found)
         print(f"{experiment}: {shown(apart)}")
         assert max(apart.values()) < 1e-5, (experiment, apart)

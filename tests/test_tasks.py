@@ -254,7 +254,7 @@ def test_step_metrics_are_in_a_checkpoint(recipe):
     names = ["train/loss", "lr", "train/grad_norm"]
     assert state["step_metrics"] == {name: row[name] for name in names}
     task = TextClassificationTask(model=None, optimizer=None)
-    trainer = SimpleNamespace(precision="32-true", default_root_dir=".")
+    trainer = SimpleNamespace(precision="32-true", default_root_dir=".", world_size=1)
     trainer.datamodule = SimpleNamespace(target_capacity=4)
     trainer.optimizers, trainer.lr_scheduler_configs = [torch.optim.SGD([torch.zeros(1)])], []
     task.trainer = trainer

@@ -11,6 +11,7 @@ from hydralight.errors import UserError, did_you_mean
 NAMES = (
     "same_batches",
     "overhead",
+    "same_bits",
     "recipe_mrpc",
     "summarization",
     "causal_lm",
@@ -25,7 +26,7 @@ NAMES = (
     "resume_late",
 )
 # what a GPU has a part in
-GPU_NAMES = NAMES[: NAMES.index("eval_memory")]
+GPU_NAMES = tuple(n for n in NAMES[: NAMES.index("eval_memory")] if n != "same_bits")
 
 
 def run_row(

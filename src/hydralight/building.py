@@ -30,12 +30,14 @@ from hydralight.data.module import DataModule
 from hydralight.data.naming import labels_to_use
 from hydralight.data.source import Source
 from hydralight.data.splits import Splits
+from hydralight.devices import share_steps
 from hydralight.errors import UserError, count
 from hydralight.model_configs import labels_of, read_config
 from hydralight.progress import interactive
 from hydralight.runs.run import model_folder, own_config
 from hydralight.runs.secrets import is_secret_name, redact
 from hydralight.sweeps.trial import PRUNING
+from hydralight.tasks.same_bits import check_same_bits
 from hydralight.tasks.task import Task
 
 NEEDED = ("task", "model", "tokenizer", "data", "optimizer", "trainer")
@@ -85,43 +87,21 @@ def build(cfg: DictConfig) -> tuple[Task, DataModule, Trainer]:
     return build_task(cfg), data, trainer
 
 
-def share_steps(trainer: Trainer, batches_per_step: int | None) -> None:
-    """Let each device accumulate its share of a step's micro-batches, where their number is said.
-
-    Raises:
-        UserError: they cannot be shared, or the trainer's number is said too.
-    """
-    if batches_per_step is None:
-        return
-    said, devices = f"data.batches_per_step={batches_per_step}", trainer.num_devices
-    devices *= trainer.num_nodes
-    devices //= getattr(trainer.strategy, "tensor_parallel_size", 1)
-    if trainer.accumulate_grad_batches != 1:
-        raise UserError(
-            f"{said} says how many micro-batches an optimizer step has over all devices, and "
-            f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches} how many on each: "
-            "set the first to null, or the second to 1."
-        )
-    if batches_per_step % devices:
-        raise UserError(
-            f"{said} cannot be shared by {devices} devices: take a number that they divide."
-        )
-    trainer.accumulate_grad_batches = batches_per_step // devices
-
-
 def build_task(cfg: DictConfig) -> Task:
     """Seed, and build the task around the recipes of its model, optimizer and schedule."""
     seed_everything(cfg.seed, workers=True, verbose=False)
     optimizer = built(cfg.optimizer)
     scheduler = built(cfg.scheduler) if chosen(cfg.scheduler) else None
     optim.rehearse(optimizer, scheduler)
-    return built(
+    task = built(
         cfg.task,
         model=built(cfg.model),
         optimizer=optimizer,
         scheduler=scheduler,
         generation=OmegaConf.to_container(cfg.generation, resolve=True) if cfg.generation else None,
     )
+    task.same_bits = bool(cfg.trainer.get("same_bits"))
+    return task
 
 
 def built(node: DictConfig, **arguments: Any) -> Any:
@@ -231,6 +211,8 @@ def build_trainer(cfg: DictConfig, callbacks: list[Any], **arguments: Any) -> Tr
         "enable_checkpointing": any(isinstance(c, Checkpoint) for c in callbacks),
         "default_root_dir": str(cfg.paths.output_dir),
     }
+    if cfg.trainer.get("same_bits") and torch.cuda.is_available():
+        defaults["deterministic"] = True
     for key in ("callbacks", "logger"):
         if key in cfg.trainer:
             raise UserError(f"trainer.{key}: there is a group {key} for that; leave it out.")
@@ -239,8 +221,12 @@ def build_trainer(cfg: DictConfig, callbacks: list[Any], **arguments: Any) -> Tr
     strategy = cfg.trainer.get("strategy")
     if isinstance(strategy, DictConfig):
         sharding.check_precision(strategy.get("_target_"), str(cfg.trainer.get("precision")))
-    trainer = built(cfg.trainer, **given)
+    node = OmegaConf.create({"trainer": plain(cfg.trainer)})
+    same_bits = node.trainer.pop("same_bits", False)
+    trainer = built(node.trainer, **given)
     sharding.check(trainer)
+    if same_bits:
+        check_same_bits(trainer)
     most = 8 * max(2, os.cpu_count() or 1)
     if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > most:
         raise UserError(
@@ -346,6 +332,7 @@ def quiet_libraries() -> None:
         r".*No negative samples in targets.*",
         r".*will save all targets and predictions in the buffer.*",
         r".*WeightAveraging callback with a model that overrides.*",
+        r".*assuming the intent is to load in a single process.*",
     )
     for message in ignored:
         warnings.filterwarnings("ignore", message)

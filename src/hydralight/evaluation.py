@@ -27,8 +27,9 @@ from hydralight.runs.environment import record_start
 from hydralight.runs.lock import InUse, locked
 from hydralight.runs.overrides import typed_keys
 from hydralight.runs.run import Run, update_metrics
-from hydralight.sharding import built
+from hydralight.sharding import built as build_model
 from hydralight.shards import is_sharded
+from hydralight.tasks.same_bits import fixed_threads
 from hydralight.tasks.task import Task
 
 log = logging.getLogger(__name__)
@@ -104,7 +105,8 @@ def keep(run_dir: Path, split: str, metrics: dict[str, float]) -> None:
 def run_trainer(trainer: Trainer, task: Task, data: DataModule, split: str) -> dict[str, float]:
     """Run the trainer over a split, and return the metrics, named after it."""
     entry = trainer.test if split == "test" else trainer.validate
-    values: Any = entry(task, datamodule=data, verbose=False)
+    with fixed_threads(trainer, task.same_bits):
+        values: Any = entry(task, datamodule=data, verbose=False)
     prefix = "val" if split == "validation" else split
     return {f"{prefix}/{k.partition('/')[2]}": v for k, v in values[0].items() if "/" in k}
 
@@ -113,7 +115,7 @@ def test_best(trainer: Trainer, task: Task, data: DataModule, run_dir: Path) -> 
     """Evaluate the best model of a run that has just been trained on the test split."""
     trainer.strategy.barrier("best_model")  # until the first process has written it
     recipe = models.Pretrained(checkpoint=str(run_dir / "model"))
-    model: Any = built(trainer.strategy, partial(recipe, task.auto_class))
+    model: Any = build_model(trainer.strategy, partial(recipe, task.auto_class))
     task.model = model if is_sharded(model) else model.to(task.device)
     predictions = Predictions(run_dir / "predictions" / "test.jsonl")
     add_callback(trainer, predictions)

@@ -214,6 +214,36 @@ def positions_of(model: PreTrainedModel) -> int | None:
     return positions
 
 
+def compiled(model: Any, options: bool | Mapping[str, Any]) -> Any:
+    """Return a model that is called through `torch.compile`, with its arguments if there are any.
+
+    Raises:
+        UserError: it does not take them.
+    """
+    with told("task.torch_compile"):
+        return torch.compile(model, **(options if isinstance(options, Mapping) else {}))
+
+
+def check_positions(model: Any, longest: int, limit: str) -> int | None:
+    """Return the positions of a model, where they are limited.
+
+    Args:
+        model: The model.
+        longest: Tokens of the data's longest input.
+        limit: The key that shortens it.
+
+    Raises:
+        UserError: the model has fewer positions.
+    """
+    positions = positions_of(model)
+    if positions is not None and longest > positions:
+        raise UserError(
+            f"the data has inputs of {longest} tokens, and the model takes {positions}: set "
+            f"{limit}={positions}."
+        )
+    return positions
+
+
 def finish(
     model: PreTrainedModel,
     gradient_checkpointing: bool | Mapping[str, Any],

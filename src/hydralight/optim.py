@@ -42,6 +42,11 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     return [group for group in groups if group["params"]]
 
 
+def trained(*optimizers: Optimizer) -> list[nn.Parameter]:
+    """Return the parameters that optimizers train."""
+    return [p for one in optimizers for group in one.param_groups for p in group["params"]]
+
+
 def build(recipe: Callable[..., Optimizer], model: nn.Module, *, scaler: bool) -> Optimizer:
     """Return the optimizer of a model's trainable parameters, fused where that can be.
 

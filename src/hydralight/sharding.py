@@ -218,20 +218,6 @@ def split_matrices(model: PreTrainedModel, mesh: Any) -> None:
         apply_tensor_parallelism(model, mesh, model._expand_parallel_plan(model.tp_plan))
 
 
-def replica_of(trainer: Trainer) -> tuple[int, int]:
-    """Return the number of this device's micro-batches among those of a round, and theirs.
-
-    Devices that share each matrix have the same micro-batch.
-    """
-    size = getattr(trainer.strategy, "tensor_parallel_size", 1)
-    return trainer.global_rank // size, trainer.world_size // size
-
-
-def is_first_of_replica(trainer: Trainer) -> bool:
-    """Whether this device counts what it evaluates; those beside it have the same."""
-    return trainer.global_rank % getattr(trainer.strategy, "tensor_parallel_size", 1) == 0
-
-
 def built(strategy: Any, recipe: Callable[[], Any]) -> Any:
     """Build a model by a recipe, in shards where the strategy is to have them."""
     return strategy.build(recipe) if isinstance(strategy, Sharded) else recipe()

@@ -34,6 +34,7 @@ from hydralight.runs.weights import check_weights_are_there
 from hydralight.sharding import goes_on_from
 from hydralight.shell import line, near
 from hydralight.summary import summary
+from hydralight.tasks.same_bits import fixed_threads
 from hydralight.tasks.task import Task
 
 log = logging.getLogger(__name__)
@@ -112,7 +113,8 @@ def fit(
     add_callback(trainer, seeded, first=True)
     goes_on_from(trainer, checkpoint)
     try:
-        trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        with fixed_threads(trainer, task.same_bits):
+            trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except SystemExit as error:  # also Lightning's answer to Ctrl-C
         if trainer.is_global_zero and checkpoints_in(run_dir / "checkpoints"):
             log.warning("to go on: %s", line("train", f"resume={near(run_dir)}"))

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from hydralight.callbacks.lightning_seams import (
@@ -10,9 +11,9 @@ from hydralight.callbacks.lightning_seams import (
     interval_ends,
     share_progress,
 )
-from hydralight.errors import UserError
+from hydralight.devices import replica_of
+from hydralight.errors import UserError, count
 from hydralight.loggers import ExactLog
-from hydralight.sharding import replica_of
 
 
 class ExactResume(Callback):
@@ -37,6 +38,7 @@ class ExactResume(Callback):
         """
         checkpoint["exact_resume"] = {
             "world_size": replica_of(trainer)[1],
+            "computed_by": computed_by(trainer),
             "evaluation_is_due": interval_ends(trainer),
             "logged": [one.logged() for one in trainer.loggers if isinstance(one, ExactLog)],
         }
@@ -48,6 +50,13 @@ class ExactResume(Callback):
         if "exact_resume" not in checkpoint:
             raise UserError("the checkpoint has no exact_resume: nothing can go on from it.")
         self._restored = checkpoint["exact_resume"]
+        before, now = self._restored.get("computed_by"), computed_by(trainer)
+        if getattr(pl_module, "same_bits", False) and before not in (None, now):
+            raise UserError(
+                f"trainer.same_bits=true: the run was trained by {before}, and this is {now}, "
+                f"whose bits are others: resume there{or_by(before)}, or with "
+                "trainer.same_bits=false."
+            )
         share_progress(checkpoint, self._restored["world_size"], replica_of(trainer)[1])
         if self._restored.get("logged") and not any(
             isinstance(one, ExactLog) for one in trainer.loggers
@@ -70,3 +79,17 @@ class ExactResume(Callback):
         begin_the_next_epoch(trainer)
         if restored["evaluation_is_due"]:
             evaluate_now(trainer)
+
+
+def computed_by(trainer: Trainer) -> str:
+    """Return what the bits of a result depend on, beside the versions: the device, or threads."""
+    device = trainer.strategy.root_device
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{count(torch.get_num_threads(), 'thread')} a process on the {device.type}"
+
+
+def or_by(before: str) -> str:
+    """Return how to compute with as many threads as before."""
+    threads = before.partition(" thread")[0]
+    return f", set OMP_NUM_THREADS={threads}" if threads.isdecimal() else ""

@@ -3,7 +3,8 @@
 Lightning counts an int `val_check_interval` in batches and refuses one that is longer than an
 epoch, takes whole epochs only, ends without an evaluation where `max_steps` falls between two, ends
 in the middle of a step where it is told to stop there, and does nothing where it is resumed at
-`max_steps`. There is no public way to have it otherwise.
+`max_steps`. A process that has no batch of an evaluation leaves it out, while the others wait for
+it at the end. There is no public way to have it otherwise.
 """
 
 import math
@@ -29,6 +30,12 @@ def take_our_loops(trainer: Trainer, max_epochs: float) -> None:
         max_epochs: Also a fraction; -1 has no end.
     """
     trainer.fit_loop = FitLoop(trainer, max_epochs)
+    for name, stage in (
+        ("validate", RunningStage.VALIDATING),
+        ("test", RunningStage.TESTING),
+    ):
+        fn = TrainerFn(name)
+        setattr(trainer, f"{name}_loop", EvaluationLoop(trainer, fn, stage, inference_mode=True))
 
 
 class FitLoop(_FitLoop):
@@ -125,7 +132,18 @@ class EpochLoop(_TrainingEpochLoop):
         super().on_advance_end(data_fetcher)
 
 
-class ValidationLoop(_EvaluationLoop):
+class EvaluationLoop(_EvaluationLoop):
+    """Goes through an evaluation on each process, also on one that has no batch of it."""
+
+    @property
+    def skip(self) -> bool:
+        """Whether nothing is evaluated."""
+        stage = "test" if self.trainer.testing else "val"
+        limited = getattr(self.trainer, f"limit_{stage}_batches") == 0
+        return super().skip and (self.trainer.world_size == 1 or limited or not self.max_batches)
+
+
+class ValidationLoop(EvaluationLoop):
     """Knows of which step its last evaluation was (None: of none), and why there was one.
 
     `extra` is one that is there only because the run ends: a run that is extended has none there.

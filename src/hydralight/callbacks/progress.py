@@ -10,8 +10,8 @@ from lightning.pytorch.callbacks import ProgressBar
 
 from hydralight.callbacks.best_model import BestModel
 from hydralight.callbacks.lightning_seams import logging_is_due
+from hydralight.devices import replica_of
 from hydralight.progress import clock, interactive, listed, one_line, short, width
-from hydralight.sharding import replica_of
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar

@@ -8,8 +8,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from hydralight.callbacks.lightning_seams import logging_is_due
+from hydralight.devices import replica_of
 from hydralight.loggers import ExactLog
-from hydralight.sharding import replica_of
 
 
 class Throughput(Callback):

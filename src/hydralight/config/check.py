@@ -61,6 +61,7 @@ def parameters(target: Any) -> tuple[dict[str, Any], bool]:
     named = [p for p in known if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     hints |= ranges.of_library(target)
     accepted = {p.name: hints.get(p.name, Any) for p in named if p.name != "self"}
+    accepted |= ranges.of_ours(target)
     return accepted, any(p.kind is p.VAR_KEYWORD for p in known)
 
 

@@ -60,12 +60,26 @@ LIBRARY: dict[str, dict[str, Any]] = {
     },
 }
 
+# arguments of ours, which are taken out before the class is called
+OURS: dict[str, dict[str, Any]] = {
+    "lightning.pytorch.trainer.trainer.Trainer": {"same_bits": bool},
+}
+
 SIGNS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
 def of_library(target: Any) -> dict[str, Any]:
     """Return the types of those arguments of a library's class that it does not say itself."""
-    return LIBRARY.get(f"{target.__module__}.{getattr(target, '__qualname__', '')}", {})
+    return LIBRARY.get(_name(target), {})
+
+
+def of_ours(target: Any) -> dict[str, Any]:
+    """Return the types of the arguments that we add to a library's class."""
+    return OURS.get(_name(target), {})
+
+
+def _name(target: Any) -> str:
+    return f"{target.__module__}.{getattr(target, '__qualname__', '')}"
 
 
 def check(key: str, value: Any, hint: Any) -> None:

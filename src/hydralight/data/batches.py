@@ -81,11 +81,9 @@ class Batching:
     def evaluation(self, sizes: np.ndarray, place: Place, whole: bool = True) -> Batches:
         """Return batches from long to short, or in the source's order where not all are taken.
 
-        Where there are fewer than processes they are smaller: one without any would evaluate
-        nothing, and the others wait for it.
+        They are the same ones for any number of processes, some of which may have none.
         """
         size = self.eval_batch_size or self.batch_size
-        size = min(size, max(1, len(sizes) // place.world_size))
         common: dict[str, Any] = {"num_rows": len(sizes), "batch_size": size}
         plan = LongestFirst(sizes=sizes, **common) if whole else Order(shuffle=False, **common)
         return Batches(plan, replace(place, accumulate_grad_batches=1))

@@ -28,9 +28,10 @@ from hydralight.data.shape import Batch, Purpose, Row, Shape
 from hydralight.data.source import SPLITS, Source
 from hydralight.data.splits import Splits
 from hydralight.data.spread import spread
+from hydralight.devices import replica_of
 from hydralight.errors import UserError
 from hydralight.progress import waiting
-from hydralight.sharding import Sharded, replica_of
+from hydralight.sharding import Sharded
 
 
 class DataModule(LightningDataModule):

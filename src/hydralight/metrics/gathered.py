@@ -35,7 +35,7 @@ class GatheredMetric(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Return the scores of everything since the last reset."""
         pairs = [(self.predictions, self.references)]
-        if torch.distributed.is_initialized():
+        if self.distributed_available_fn():
             pairs *= torch.distributed.get_world_size()
             torch.distributed.all_gather_object(pairs, (self.predictions, self.references))
         predictions = [one for part, _ in pairs for one in part]

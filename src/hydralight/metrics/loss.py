@@ -6,7 +6,7 @@ from torchmetrics import Metric
 
 
 class TargetMean(Metric):
-    """Sum of losses over sum of weights, whatever the batches and ranks they came in."""
+    """Sum of losses over sum of weights, whatever the batches and ranks; in 64 bits."""
 
     higher_is_better = False
     full_state_update = False
@@ -16,8 +16,10 @@ class TargetMean(Metric):
 
     def __init__(self) -> None:
         super().__init__()
-        self.add_state("loss_sum", torch.tensor(0.0), dist_reduce_fx="sum")
-        self.add_state("weight", torch.tensor(0.0), dist_reduce_fx="sum")
+        # an Apple GPU has no 64 bits
+        exact = torch.float32 if torch.backends.mps.is_available() else torch.float64
+        for name in ("loss_sum", "weight"):
+            self.add_state(name, torch.tensor(0.0, dtype=exact), dist_reduce_fx="sum")
 
     def update(self, loss_sum: Tensor, weight: Tensor) -> None:
         """Add a batch's summed loss and its weight (scalars)."""

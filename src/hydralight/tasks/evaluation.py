@@ -1,6 +1,6 @@
 """Losses and metrics of evaluated sets, and the callbacks that wait for one of them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -10,6 +10,7 @@ from torchmetrics.wrappers import ClasswiseWrapper
 
 from hydralight.errors import UserError, did_you_mean, first_line
 from hydralight.metrics.loss import TargetMean
+from hydralight.tasks.shared_batches import SharedBatches
 
 Scores = Mapping[str, tuple[Any, ...]]  # what each metric is updated with, by its name
 
@@ -38,9 +39,23 @@ class Evaluation(nn.Module):
                 raise UserError(f"task.metrics.{name}: a metric cannot have this name.")
             self.further[name] = metric
         self._sets: list[dict[str, Tensor]] = []  # the values of each set, as it ends
+        self._shared: SharedBatches | None = None
+
+    def share(self, rounds: Sequence[int]) -> None:
+        """Let all processes be updated with the batches of all, in their order.
+
+        Each then has, to the bit, the values that one process alone would have.
+
+        Args:
+            rounds: Of each set that is evaluated next, how many batches this process has.
+        """
+        self._shared = SharedBatches(rounds, self.loss.device)
+        for module in self.modules():
+            if isinstance(module, Metric):  # there is nothing to bring together in the end
+                module.distributed_available_fn = alone
 
     def update(self, loss_sum: Tensor, weight: Tensor, scores: Scores) -> None:
-        """Add a batch.
+        """Add a batch of this process.
 
         Args:
             loss_sum: The sum of its losses (scalar).
@@ -52,6 +67,13 @@ class Evaluation(nn.Module):
         Raises:
             UserError: a further metric does not go with what it is given.
         """
+        if self._shared is None:
+            self._update(loss_sum, weight, scores)
+            return
+        for batch in self._shared.add((loss_sum, weight, scores)):
+            self._update(*batch)
+
+    def _update(self, loss_sum: Tensor, weight: Tensor, scores: Scores) -> None:
         self.loss.update(loss_sum, weight)
         for name, metric in self.metrics.items():
             metric.update(*scores[name])  # type: ignore[operator]
@@ -75,6 +97,8 @@ class Evaluation(nn.Module):
         Raises:
             UserError: a further metric's value is not a number, or its name is another's.
         """
+        for batch in self._shared.end() if self._shared is not None else ():
+            self._update(*batch)
         values = {"loss": self.loss.compute()}
         for name, metric in self.metrics.items():
             values |= by_name(name, metric.compute())  # type: ignore[operator]
@@ -117,6 +141,11 @@ class Evaluation(nn.Module):
         return names, others
 
 
+def alone() -> bool:
+    """Return what a metric asks, whether there are other processes."""
+    return False
+
+
 def by_name(name: str, value: Any) -> dict[str, Any]:
     """Return a metric's values by name; a single one has the metric's."""
     return value if isinstance(value, dict) else {name: value}
@@ -128,6 +157,11 @@ def names_of(metric: Any) -> list[str] | None:
         return list(metric._convert_output(torch.zeros(len(metric.labels))))
     names = getattr(metric, "names", None)
     return None if names is None else list(names)
+
+
+def rows_of(table: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
+    """Lay columns of one length out as one dict a row."""
+    return [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
 
 
 class Evaluated(Protocol):

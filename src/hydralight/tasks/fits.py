@@ -1,4 +1,4 @@
-"""Whether things fit: a checkpoint to the training that is to go on from it, data to a model."""
+"""Whether a checkpoint is of the same training as the one that is to go on from it."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from hydralight.errors import UserError
-from hydralight.tasks.data import TaskData
 
 NEEDED = ("state_dict", "optimizer_states", "lr_schedulers", "loops")
 KERNELS = ("fused", "foreach", "capturable", "differentiable")  # how, not what
@@ -151,16 +150,6 @@ def check_training(
         raise UserError("states of the optimizer are missing in the checkpoint: nothing can go on.")
     if len(checkpoint["lr_schedulers"]) != (scheduler is not None):
         raise UserError("the state of the schedule is missing in the checkpoint.")
-
-
-def check_lengths(data: TaskData, positions: int | None) -> None:
-    """Raise a `UserError` where inputs are longer than a model's positions are enough for."""
-    longest = data.longest()
-    if positions is not None and longest > positions:
-        raise UserError(
-            f"the data has inputs of {longest} tokens, and the model takes {positions}: "
-            f"set data.{data.shape.length_limit}={positions}."
-        )
 
 
 def _name(state_key: str) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hydralight.errors import UserError
 from hydralight.shards import local, total_norm
+from hydralight.tasks.gradient_tree import GradientTree
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ class Gradient:
 
     Call `add` for each micro-batch and run backward on what it returns; then, once a step, call
     `finish`. However the targets are split over micro-batches and devices, the gradient is that of
-    their sum of losses over their number.
+    their sum of losses over their number. Losses and numbers are added up in 64 bits.
 
     A step whose loss or gradient is not finite stops the run, or is left out. Whether it is, a
     device tells only when it has computed it. Where the check is `deferred`, a step is finished
@@ -40,6 +41,7 @@ class Gradient:
         deferred: Whether a step is checked when the next one is finished.
         checkpoint: Named where the run stops, if the file is there.
         skipped: How many steps have been left out so far.
+        tree: In which order gradients are added up; unless given, one after the other.
     """
 
     capacity: float
@@ -48,20 +50,24 @@ class Gradient:
     deferred: bool = False
     checkpoint: Path | None = None
     skipped: int = 0
-    _window: Tensor | None = field(default=None, init=False)  # (loss sum, weight) of the step
+    tree: GradientTree | None = None
+    _window: list[Tensor] = field(default_factory=list, init=False)  # (loss sum, weight) of each
     _parts: list[Part] = field(default_factory=list, init=False)
     _pending: "Verdict | None" = field(default=None, init=False)
 
-    def add(self, loss_sum: Tensor, weight: Tensor, rows: Tensor) -> Tensor:
+    def add(self, loss_sum: Tensor, weight: Tensor, rows: Tensor, number: int = 1) -> Tensor:
         """Note a micro-batch, and return what backward is to run on (a scalar).
 
         Args:
             loss_sum: The sum of its losses, with its graph (scalar).
             weight: The number of its targets, or the sum of their weights (scalar); 0 for none.
             rows: Their numbers in the training data (batch,), to name where a loss is not finite.
+            number: Micro-batches of this process in the step.
         """
-        window = torch.stack([loss_sum.detach().float(), weight.float()])
-        self._window = window if self._window is None else self._window + window
+        if self.tree is not None:
+            self.tree.begin(len(self._parts), number)
+        exact = torch.float32 if loss_sum.device.type == "mps" else torch.float64  # it has no other
+        self._window.append(torch.stack([loss_sum.detach().to(exact), weight.to(exact)]))
         self._parts.append((loss_sum.detach(), rows))
         return loss_sum / self.capacity
 
@@ -82,7 +88,8 @@ class Gradient:
             step: The number of this optimizer step, from 1.
             divisor: What the gradients have been divided by since backward: the number of
                 micro-batches where the trainer takes their mean, times that of the devices.
-            reduce: Adds a tensor up over all devices; None where there is one.
+            reduce: Adds up the loss sums and weights of all devices: of those of this one
+                (micro-batches, 2) it makes (2,). None where there is one device.
             clip_norm: The norm that the gradient is cut down to, if it is larger.
             clip_value: What no entry's size exceeds.
 
@@ -94,18 +101,20 @@ class Gradient:
             UserError: this step is not finite, or, deferred, the one before, and `non_finite` is
                 `stop`.
         """
-        window, parts, self._window, self._parts = self._window, self._parts, None, []
-        assert window is not None, "finish() comes after add()"
-        loss_sum, weight = window if reduce is None else reduce(window)
-        factor = self.factor(weight, divisor)
+        assert self._window, "finish() comes after add()"
+        window, parts, self._window, self._parts = torch.stack(self._window), self._parts, [], []
+        loss_sum, weight = window.sum(dim=0) if reduce is None else reduce(window)
+        if self.tree is not None:
+            self.tree.finish()
+        factor = self.factor(weight, divisor).float()
         trained = [p for p in parameters if p.grad is not None]
         gradients = [p.grad for p in trained if p.grad is not None]
-        norm = total_norm(gradients) * factor
+        norm = total_norm(gradients).to(factor.device) * factor
         self.check()
         finite = torch.isfinite(loss_sum if self.scaler else loss_sum + norm)
         self._pending = Verdict(step, finite, parts)
         values: dict[str, Tensor | float] = {
-            "train/loss": loss_sum / weight,
+            "train/loss": (loss_sum / weight).float(),
             "train/grad_norm": norm,
         }
         left_out = not self._is_deferred and not self.check()
@@ -118,9 +127,10 @@ class Gradient:
             return values
         if clip_norm:
             factor = factor * (clip_norm / (norm + 1e-6)).clamp(max=1.0)  # as torch does
-        torch._foreach_mul_(local(gradients), factor)
+        own = local(gradients)  # perhaps in the host's memory
+        torch._foreach_mul_(own, factor.to(own[0].device) if own else factor)
         if clip_value:
-            for one in local(gradients):
+            for one in own:
                 one.clamp_(-clip_value, clip_value)
         return values
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Trainer
 
-from hydralight.sharding import replica_of
+from hydralight.devices import replica_of
 
 TRAINING, OPTIMIZER, EVALUATION = range(3)
 

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import torch
 from annotated_types import Interval
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -16,17 +15,19 @@ from torch.optim import Optimizer
 from torchmetrics import Metric
 
 from hydralight import optim, sharding
-from hydralight.errors import UserError, told
-from hydralight.models import positions_of
+from hydralight.errors import UserError
+from hydralight.models import check_positions, compiled
 from hydralight.progress import waiting
 from hydralight.tasks.data import Batch, PredictedRows, TaskData
-from hydralight.tasks.evaluation import Evaluation, Scores, check_monitors
-from hydralight.tasks.fits import check_lengths, check_loaded, check_training, trained_by
-from hydralight.tasks.generation import check_generation, configure_generation
+from hydralight.tasks.evaluation import Evaluation, Scores, check_monitors, rows_of
+from hydralight.tasks.fits import check_loaded, check_training, trained_by
+from hydralight.tasks.generation import check_generation, settle_generation
 from hydralight.tasks.gradient import Gradient
 from hydralight.tasks.losses import custom_loss
-from hydralight.tasks.randomness import seed_evaluation, seed_optimizer, seed_training
-from hydralight.tasks.together import check_before_reading, is_repeated, keep_up
+from hydralight.tasks.randomness import seed_optimizer, seed_training
+from hydralight.tasks.same_bits import begin_tree, divided_by, reduction
+from hydralight.tasks.steps import evaluated_batches, micro_batches
+from hydralight.tasks.together import check_before_reading, evaluate_in_step
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -76,6 +77,7 @@ class Task(LightningModule):
         Sequence[str]
     ] = ()  # the roles that predictions repeat, where a batch has them
     sample_columns: ClassVar[Sequence[str]] = ("prediction", "reference")
+    same_bits: ClassVar[bool] = False  # on any number of devices (`trainer.same_bits`)
     _compiled: ClassVar[Callable[..., Any] | None] = None
 
     def __post_init__(self) -> None:
@@ -145,20 +147,14 @@ class Task(LightningModule):
         with waiting("loading the model"):
             recipe = partial(self.make_model, self.auto_class, processor, **self.model_arguments())
             self.model = sharding.built(self.trainer.strategy, recipe)
-        if self.model.can_generate():
-            configure_generation(self.model, {**self.default_generation(), **self.generating})
-        elif self.generating:
-            kind, name = type(self.model).__name__, next(iter(self.generating))
-            raise UserError(f"generation.{name}: {kind} writes no text: leave it out.")
+        settle_generation(self.model, self.default_generation, self.generating)
         accepted = inspect.signature(self.model.forward).parameters
         self._forward_names = frozenset(accepted)
-        self.positions = positions_of(self.model)
-        check_lengths(self.datamodule, self.positions)
+        limit = f"data.{self.datamodule.shape.length_limit}"
+        self.positions = check_positions(self.model, self.datamodule.longest(), limit)
         if self.torch_compile:
-            options = self.torch_compile if isinstance(self.torch_compile, Mapping) else {}
             # past the module's own attributes: its parameters are there once
-            with told("task.torch_compile"):
-                self.__dict__["_compiled"] = torch.compile(self.model, **options)
+            self.__dict__["_compiled"] = compiled(self.model, self.torch_compile)
         self.evaluation.metrics = nn.ModuleDict(self.build_metrics()).to(self.device)
         check_monitors(self.trainer.callbacks, self)  # type: ignore[attr-defined]
 
@@ -177,17 +173,11 @@ class Task(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Any:
         """Update loss and metrics, and return the predictions."""
         self.evaluation.end_sets(dataloader_idx)
-        seed_evaluation(self.datamodule.seed, self.trainer, batch_idx, dataloader_idx)
-        if is_repeated(self.trainer, batch_idx, dataloader_idx):
-            return keep_up(self, batch)
-        return self.evaluation_step(batch)
+        return evaluate_in_step(self, batch, batch_idx, dataloader_idx)
 
     def test_step(self, batch: Batch, batch_idx: int) -> Any:
         """Update loss and metrics, and return the predictions."""
-        seed_evaluation(self.datamodule.seed, self.trainer, batch_idx)
-        if is_repeated(self.trainer, batch_idx):
-            return keep_up(self, batch)
-        return self.evaluation_step(batch)
+        return evaluate_in_step(self, batch, batch_idx)
 
     def evaluation_step(self, batch: Batch) -> PredictedRows:
         """Update loss and metrics, and return the predictions."""
@@ -205,10 +195,7 @@ class Task(LightningModule):
         """Lay columns out as one dict a row, beside the row's number and the `inputs` of it."""
         table = {"row": batch["row"].tolist()}
         table |= {role: batch[role] for role in self.inputs if role in batch}
-        table |= {name: list(column) for name, column in columns.items()}
-        return [
-            dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)
-        ]
+        return rows_of({**table, **columns})
 
     def validation_prefixes(self) -> list[str]:
         """Return what stands before the names of each set that a validation evaluates."""
@@ -218,6 +205,13 @@ class Task(LightningModule):
         """Return the names that a validation logs, and whether there may be others."""
         names, others = self.evaluation.names()
         return [prefix + name for prefix in self.validation_prefixes() for name in names], others
+
+    def on_validation_epoch_start(self) -> None:
+        """Let each process see the batches of all, where evaluations are to have the same bits."""
+        if self.same_bits and self.trainer.world_size > 1:
+            self.evaluation.share(evaluated_batches(self.trainer))
+
+    on_test_epoch_start = on_validation_epoch_start
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/…`, and `val/<name>/…` for each set of `data.extra_eval`."""
@@ -253,6 +247,7 @@ class Task(LightningModule):
             deferred=self.device.type != "cpu",
             checkpoint=Path(self.trainer.default_root_dir) / "checkpoints" / "last.ckpt",
             skipped=self._restored.get("skipped", 0),  # older runs did not count
+            tree=begin_tree(self),
         )
         self._step_metrics = self._restored.get("step_metrics", {})
 
@@ -260,7 +255,9 @@ class Task(LightningModule):
         """Return what backward runs on, the summed loss over a constant (`tasks/gradient.py`)."""
         assert self.gradient is not None
         seed_training(self.datamodule.seed, self.trainer, batch_idx)
-        return self.gradient.add(*self.loss_and_weight(self(batch), batch), batch["row"])
+        loss_sum, weight = self.loss_and_weight(self(batch), batch)
+        number = micro_batches(self.trainer, batch_idx)
+        return self.gradient.add(loss_sum, weight, batch["row"], number)
 
     def configure_gradient_clipping(
         self,
@@ -271,14 +268,12 @@ class Task(LightningModule):
         """Make the gradients those of the mean over the step's targets, and clip them."""
         assert self.gradient is not None
         seed_optimizer(self.datamodule.seed, self.trainer)
-        trainer, by_value = self.trainer, gradient_clip_algorithm == "value"
-        several = trainer.world_size > 1
+        by_value = gradient_clip_algorithm == "value"
         values = self.gradient.finish(
-            [p for group in optimizer.param_groups for p in group["params"]],
-            step=trainer.global_step + 1,
-            # the trainer has divided by the micro-batches of a full step, and DDP by the ranks
-            divisor=trainer.accumulate_grad_batches * trainer.world_size,
-            reduce=(lambda t: trainer.strategy.reduce(t, reduce_op="sum")) if several else None,
+            optim.trained(optimizer),
+            step=self.trainer.global_step + 1,
+            divisor=divided_by(self),
+            reduce=reduction(self),
             clip_norm=None if by_value else gradient_clip_val,
             clip_value=gradient_clip_val if by_value else None,
         )

@@ -8,9 +8,10 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
-from hydralight.sharding import is_first_of_replica
+from hydralight.devices import is_first_of_replica
 from hydralight.tasks.data import Batch, PredictedRows
 from hydralight.tasks.fits import check_loaded, check_training
+from hydralight.tasks.randomness import seed_evaluation
 
 
 def is_repeated(trainer: Trainer, batch_idx: int, set_idx: int = 0) -> bool:
@@ -23,8 +24,11 @@ def is_repeated(trainer: Trainer, batch_idx: int, set_idx: int = 0) -> bool:
     return hasattr(batches, "is_repeated") and batches.is_repeated(batch_idx)
 
 
-def keep_up(task: Any, batch: Batch) -> PredictedRows:
-    """Do what an evaluation of a batch takes all devices for, and count nothing of it."""
+def evaluate_in_step(task: Any, batch: Batch, batch_idx: int, set_idx: int = 0) -> PredictedRows:
+    """Evaluate a batch; or do only what all devices are needed for, and count nothing of it."""
+    seed_evaluation(task.datamodule.seed, task.trainer, batch_idx, set_idx)
+    if not is_repeated(task.trainer, batch_idx, set_idx):
+        return task.evaluation_step(batch)
     task.decode(task(batch), batch)
     return []
 
