@@ -5,9 +5,12 @@ import shutil
 import pytest
 import torch
 from compared import differences
+from safetensors.torch import load_file
 from test_invariance import difference, free_port, join, outcome, overrides_of, shown, together
 
 import hydralight
+from hydralight.errors import UserError
+from hydralight.runs.checkpoints import intact_checkpoint
 from hydralight.runs.files import remove
 from hydralight.runs.run import Run
 
@@ -61,6 +64,8 @@ def train_in_two(rank, port, folder, typed):
     hydralight.train([f"resume={folder / 'same'}"])
     sharded = ["trainer.strategy={_target_: hydralight.sharding.Sharded}", "trainer.devices=2"]
     hydralight.train([f"resume={folder / 'from plain'}", *sharded])
+    with pytest.raises(UserError, match="BertForSequenceClassification brings no plan for it"):
+        hydralight.train([*typed, *SPLIT, f"hydra.run.dir={folder / 'split'}"])
 
 
 def test_it_goes_on(recipe, tmp_path):
@@ -76,13 +81,83 @@ def test_it_goes_on(recipe, tmp_path):
     found = differences(whole, tmp_path / "same")
     # the copied configs name the directory that they were copied from
     assert [place for place in found if ".yaml" not in place] == []
-    hydralight.train([f"resume={tmp_path / 'one'}", "trainer.devices=1"])
+    one = [f"resume={tmp_path / 'one'}", "trainer.devices=1"]
+    with pytest.raises(UserError, match=r"its optimizer.lr is 5e-05, and now it is 0.1"):
+        hydralight.train([*one, "optimizer.lr=0.1"])
+    hydralight.train(one)
     hydralight.train([f"resume={tmp_path / 'plain'}", "trainer.devices=1", "trainer.strategy=auto"])
     expected = outcome(Run(whole))
     for name in ("alone", "one", "plain", "from plain"):
         apart = difference(expected, outcome(Run(tmp_path / name)))
         print(f"{name}: {shown(apart)}")
         assert max(apart.values()) < 1e-5, (name, apart)
+
+    # one bit of one of its files
+    last = whole / "checkpoints/last.ckpt"
+    files = sorted(path.name for path in last.iterdir())
+    assert files == [
+        "rest.pt",
+        *(f"shard-0000{n}-model-00001-of-00001.safetensors" for n in (1, 2)),
+    ]
+    assert intact_checkpoint(last.parent)[1].step == 7
+    content = bytearray((last / files[1]).read_bytes())
+    content[-1] ^= 1
+    (last / files[1]).write_bytes(content)  # that of step 7 is the same file
+    assert intact_checkpoint(last.parent)[1].step == 6
+
+
+def test_a_model_is_written_a_tensor_at_a_time(tiny_bart, tmp_path, monkeypatch):
+    """In files of a bounded size, as `save_pretrained` does; embeddings are tied."""
+    from transformers import BartForConditionalGeneration  # not before Lightning knows the rank
+
+    from hydralight import model_files
+
+    model = BartForConditionalGeneration.from_pretrained(tiny_bart)
+    written, expected = tmp_path / "written", tmp_path / "expected"
+    for size in ("50KB", "5GB"):
+        monkeypatch.setattr(model_files, "FILE_SIZE", size)
+        model_files.save_by_tensors(model, written)
+        model.save_pretrained(expected, max_shard_size=size)
+        names = [sorted(path.name for path in one.iterdir()) for one in (written, expected)]
+        assert names[0] == names[1]
+        assert len(names[0]) > 4 or size == "5GB"
+        tensors, others = (
+            dict(pair for path in folder.glob("*.safetensors") for pair in load_file(path).items())
+            for folder in (written, expected)
+        )
+        assert tensors.keys() == others.keys()
+        assert all(torch.equal(tensors[name], others[name]) for name in tensors)
+        for name in ("config.json", "generation_config.json"):
+            assert (written / name).read_text() == (expected / name).read_text()
+        again = BartForConditionalGeneration.from_pretrained(written)
+        assert again.get_output_embeddings().weight is again.get_input_embeddings().weight
+        shutil.rmtree(written)
+        shutil.rmtree(expected)
+
+
+@pytest.mark.parametrize(
+    ("typed", "sentence"),
+    [
+        (["precision=16-mixed"], "precision=16-mixed does not go with sharded training: take one"),
+        (["callbacks=ema"], "callbacks=ema keeps a second model as a whole"),
+        (["trainer.strategy.cpu_offload=true"], "the devices are CPUs"),
+        (
+            ["trainer.strategy.tensor_parallel_size=3"],
+            "trainer.strategy.tensor_parallel_size=3: the product should be the number of devices",
+        ),
+        (["trainer.strategy.data_parallel_size=4"], "data_parallel_size=4: the product should"),
+        (["trainer.same_bits=true"], "trainer.same_bits=true goes with trainer=ddp"),
+    ],
+)
+def test_what_does_not_go_together(typed, sentence, recipe):
+    with pytest.raises(UserError, match=sentence):
+        hydralight.train([*recipe("bert_mrpc"), "trainer=fsdp_cpu", *typed])
+
+
+def test_recurrence_is_not_sharded(recipe):
+    typed = [*recipe("transformer_xl_reviews"), "trainer=fsdp_cpu", "trainer.devices=1"]
+    with pytest.raises(UserError, match="trainer=fsdp does not go with segment-level recurrence"):
+        hydralight.train(typed)
 
 
 def test_matrices_are_shared(recipe, checkpoints, tmp_path):
