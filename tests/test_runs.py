@@ -1,6 +1,7 @@
 """A run from end to end: train, evaluate, predict, resume, hand on."""
 
 import json
+import re
 import shutil
 
 import pandas as pd
@@ -186,8 +187,11 @@ def test_redaction_spares_what_is_no_secret(bart_cnn):
 
 
 def test_preflight_builds_everything_and_leaves_nothing(bart_cnn, tmp_path, capsys):
-    assert hydralight.train([*bart_cnn, "check=true"]) is None
+    step = ["data.batch_size=2", "data.batches_per_step=4"]
+    assert hydralight.train([*bart_cnn, *step, "check=true"]) is None
     printed = capsys.readouterr().out
+    assert "4 micro-batches of 2 examples" in printed
+    assert re.search(r"optimizer steps an epoch +│ 2 ", printed)
     assert "13 (0 were too long; 13 looked at)" in printed
     assert "val/rougeL" in printed
     for wrong in ("scheduler.name=lineer", "optimizer.lr=-1"):

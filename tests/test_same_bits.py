@@ -12,6 +12,7 @@ from test_invariance import Stopped, together
 from torch import nn
 
 import hydralight
+from hydralight.data.order import Batches
 from hydralight.errors import UserError
 from hydralight.tasks.gradient_tree import GradientTree
 
@@ -116,20 +117,35 @@ def test_the_same_bits_of_further_tasks(trained):
     check(*trained(FURTHER))
 
 
-@pytest.mark.thorough
-def test_not_without_the_tree(trained):
-    """The negative control: the sum over processes is one of the backend's."""
-    name = "distilgpt2_sonnets"
-    alone, (four, _) = trained({name: SETTINGS[name]}, before=add_up_as_ddp)
-    assert any("state_dict" in where for where in differences(alone[name], four[name]))
-
-
 def add_up_as_ddp():
+    """The sum over processes is one of the backend's."""
+
     def hook(tree, _, bucket):
         work = torch.distributed.all_reduce(bucket.buffer(), async_op=True)
         return work.get_future().then(lambda future: future.value()[0])
 
     GradientTree.hook = hook
+
+
+def seed_by_rank():
+    """Dropout comes from one stream a process."""
+    from hydralight.tasks import task
+
+    task.seed_training = lambda *_: None
+
+
+def take_every_fourth():
+    """A process takes every fourth micro-batch, as a distributed sampler does with rows."""
+    Batches._own = lambda self, batches: list(batches[self.place.rank :: self.place.world_size])
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("change", [add_up_as_ddp, seed_by_rank, take_every_fourth])
+def test_not_without(change, trained):
+    """The negative controls."""
+    name = "distilgpt2_sonnets"
+    alone, (four, _) = trained({name: SETTINGS[name]}, before=change)
+    assert any("state_dict" in where for where in differences(alone[name], four[name]))
 
 
 def halves(values):

@@ -11,13 +11,15 @@ from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
-from hydralight.building import build_all, build_data, build_task, build_trainer
+from hydralight.building import build_all, build_data, build_task, build_trainer, share_steps
 from hydralight.callbacks.best_model import BestModel
 from hydralight.callbacks.checkpoint import LastCheckpoint
 from hydralight.config.limits import ends
+from hydralight.data.batches import Batching
 from hydralight.data.collate import EpochRows
 from hydralight.data.module import DataModule
 from hydralight.disk import Footprint, states_of, tokenizer_of, weights_of
+from hydralight.errors import count
 from hydralight.optim import parameter_groups
 from hydralight.shards import class_name
 from hydralight.tasks.evaluation import check_monitors
@@ -41,6 +43,7 @@ def preflight(cfg: DictConfig) -> Footprint:
     data.later_splits = ("test",) if cfg.test else ()
     limited = DictConfig({**cfg, "trainer": {**cfg.trainer, "limit_val_batches": 1}})
     trainer = build_trainer(limited, [], logger=False)
+    share_steps(trainer, data.batching.batches_per_step)
     trainer.validate(task, datamodule=data, verbose=False)
     check_monitors(callbacks, task)
     splits = ["train", *data.validation_sets, *(["test"] if cfg.test else [])]
@@ -82,6 +85,18 @@ def look_at(data: DataModule, split: str) -> int:
     return len(picked)
 
 
+def step_of(batching: Batching, trainer: Trainer) -> str:
+    """Return of how many micro-batches an optimizer step is, and where they are computed."""
+    own = trainer.accumulate_grad_batches
+    size = count(batching.batch_size, "example")
+    if batching.max_tokens is not None:
+        size = f"at most {batching.max_tokens:,} tokens"
+    number = own * trainer.world_size
+    batches = f"{number} micro-batches" if number > 1 else "1 batch"
+    where = f", {own} on each of {trainer.world_size} devices" if trainer.world_size > 1 else ""
+    return f"{batches} of {size}{where}"
+
+
 def print_summary(
     cfg: DictConfig,
     task: Task,
@@ -111,6 +126,7 @@ def print_summary(
             f"{len(data.encoded(split)):,} ({too_long:,} were too long; {looked:,} looked at)",
         )
     table.add_row("optimizer steps an epoch", f"{steps:,}")
+    table.add_row("an optimizer step", step_of(data.batching, trainer))
     ended = [said for said, _, _ in ends(cfg.trainer, 0, 0, batches)]
     table.add_row("the run ends at", " or ".join(ended) or "no step: it has no end")
     table.add_row("devices", f"{trainer.world_size} by {type(trainer.accelerator).__name__}")
