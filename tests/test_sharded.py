@@ -6,6 +6,7 @@ import pytest
 import torch
 from compared import differences
 from safetensors.torch import load_file
+from standins import row_for, write_jsonl
 from test_invariance import difference, free_port, join, outcome, overrides_of, shown, together
 
 import hydralight
@@ -30,6 +31,10 @@ def test_the_other_recipes(recipe, tmp_path):
         overrides.append("trainer.accumulate_grad_batches=1")
         jobs[experiment] = [*overrides, "trainer=ddp_cpu", UNUSED]
         jobs[f"{experiment}, sharded"] = [*overrides, "trainer=fsdp_cpu"]
+        if experiment == "bert_swag":  # of one set, there is a batch for one device alone
+            lone = write_jsonl(tmp_path / "lone.jsonl", [row_for(experiment, 50)])
+            for one in (experiment, f"{experiment}, sharded"):
+                jobs[one].append(f"data.extra_eval={{lone: {lone}}}")
     # each device ends its texts at another token
     sampled = [*jobs["t5_xsum"], "generation.do_sample=true", "generation.max_new_tokens=40"]
     jobs["sampled"] = sampled
