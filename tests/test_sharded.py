@@ -8,6 +8,7 @@ from compared import differences
 from safetensors.torch import load_file
 from standins import row_for, write_jsonl
 from test_invariance import difference, free_port, join, outcome, overrides_of, shown, together
+from torch.distributed.tensor import DTensor
 
 import hydralight
 from hydralight.errors import UserError
@@ -191,3 +192,28 @@ def test_matrices_are_shared_and_sharded(recipe, checkpoints, tmp_path):
         apart = difference(alone[experiment], found)
         print(f"{experiment}: {shown(apart)}")
         assert max(apart.values()) < 1e-5, (experiment, apart)
+
+
+def test_what_a_step_is_computed_with(recipe, monkeypatch):
+    """Blocks are gathered in 16 bits, and their shards are in 32; activations are made again."""
+    from hydralight.tasks.task import Task
+
+    seen = []
+
+    def look(task):
+        block = task.model.bert.encoder.layer[0]
+        weight = block.attention.self.query.weight
+        assert isinstance(weight, DTensor)
+        block.register_forward_pre_hook(
+            lambda *_: seen.append((block.attention.self.query.weight.dtype, weight.dtype))
+        )
+        seen.append([type(one).__name__ for one in (task.model, block, task.model.classifier)])
+        seen.append(task.model.is_activation_checkpointing)
+
+    monkeypatch.setattr(Task, "on_train_start", look, raising=False)
+    options = "trainer.strategy.activation_checkpointing=true"
+    typed = ["trainer=fsdp_cpu", "trainer.devices=1", "precision=bf16-mixed", options]
+    hydralight.train([*recipe("bert_mrpc"), *typed, "debug=fdr"])
+    assert seen[0] == ["FSDPBertForSequenceClassification", "FSDPBertLayer", "Linear"]
+    assert seen[1] is True
+    assert set(seen[2:]) == {(torch.bfloat16, torch.float32)}
