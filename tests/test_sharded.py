@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from compared import differences
+from compared import differences, unequal
 from safetensors.torch import load_file
 from standins import row_for, write_jsonl
 from test_invariance import difference, free_port, join, outcome, overrides_of, shown, together
@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor
 
 import hydralight
 from hydralight.errors import UserError
+from hydralight.runs import sharded
 from hydralight.runs.checkpoints import intact_checkpoint
 from hydralight.runs.files import remove
 from hydralight.runs.run import Run
@@ -68,8 +69,8 @@ def train_in_two(rank, port, folder, typed):
             cut(folder / "whole", folder / name, 4)
     torch.distributed.barrier()
     hydralight.train([f"resume={folder / 'same'}"])
-    sharded = ["trainer.strategy={_target_: hydralight.sharding.Sharded}", "trainer.devices=2"]
-    hydralight.train([f"resume={folder / 'from plain'}", *sharded])
+    strategy = ["trainer.strategy={_target_: hydralight.sharding.Sharded}", "trainer.devices=2"]
+    hydralight.train([f"resume={folder / 'from plain'}", *strategy])
     with pytest.raises(UserError, match="BertForSequenceClassification brings no plan for it"):
         hydralight.train([*typed, *SPLIT, f"hydra.run.dir={folder / 'split'}"])
 
@@ -217,3 +218,51 @@ def test_what_a_step_is_computed_with(recipe, monkeypatch):
     assert seen[0] == ["FSDPBertForSequenceClassification", "FSDPBertLayer", "Linear"]
     assert seen[1] is True
     assert set(seen[2:]) == {(torch.bfloat16, torch.float32)}
+
+
+class Tied(torch.nn.Module):
+    """Weights of several types, two of which are one."""
+
+    def __init__(self, seed):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.one = torch.nn.Linear(8, 8)
+        self.norm = torch.nn.BatchNorm1d(8)  # counts its batches in a whole number
+        self.small = torch.nn.Parameter(torch.randn(3, dtype=torch.bfloat16))
+        self.other = torch.nn.Linear(8, 8, bias=False)
+        self.other.weight = self.one.weight
+        self.checked = []
+
+    def step(self, optimizer):
+        """Train on what is drawn."""
+        loss = self.other(self.norm(self.one(torch.randn(4, 8)))).square().sum() + self.small.sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    def check_checkpoint(self, checkpoint):
+        self.checked.append(checkpoint["state_dict"].keys())
+
+
+def test_what_a_folder_holds(tmp_path, monkeypatch):
+    """Several files a process; all of it comes back, as a whole and into its places."""
+    monkeypatch.setattr(sharded, "FILE_SIZE", 300)
+    first, second = Tied(1), Tied(2)
+    pairs = (first, 0.5), (second, 1.0)
+    optimizers = [torch.optim.AdamW(one.parameters(), lr=lr) for one, lr in pairs]
+    for _ in range(2):
+        first.step(optimizers[0])
+    sharded.write_shards(tmp_path, {"epoch": 3, "state_dict": {}}, first, optimizers[0])
+    assert len(list(tmp_path.glob("*.safetensors"))) > 2
+    whole = sharded.assembled(tmp_path)
+    assert whole["epoch"] == 3
+    for name, tensor in first.state_dict().items():
+        assert torch.equal(whole["state_dict"][name], tensor)
+    assert list(unequal(whole["optimizer_states"][0], optimizers[0].state_dict())) == []
+
+    assert sharded.read_shards(tmp_path, second, optimizers[1]) == {"epoch": 3}
+    assert second.checked == [first.state_dict().keys()]
+    for one, optimizer in zip((first, second), optimizers, strict=True):
+        torch.manual_seed(0)
+        one.step(optimizer)
+    assert list(unequal(dict(first.state_dict()), dict(second.state_dict()))) == []
