@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help train test thorough soak trajectories bench bench-gpu picture lint format clean
+.PHONY: help train test test-cluster thorough soak trajectories bench bench-gpu picture lint format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,6 +29,11 @@ thorough: $(READY) ## Try every key of every group, each data set and what each 
 
 soak: $(READY) ## Kill runs 200 times and searches 10 times, and flip 200 bits of what they leave (takes long)
 	@$(BIN)/python -m pytest -m soak -n 2 --dist worksteal -rP $(ARGS)
+
+test-cluster: $(READY) ## Run the tests of clusters, on a SLURM of two nodes on this machine (as root)
+	@command -v slurmctld >/dev/null && command -v munged >/dev/null \
+		|| { echo "error: SLURM is needed: apt-get install slurm-wlm munge" >&2; exit 1; }
+	@$(BIN)/python -m pytest -m cluster tests/cluster $(ARGS)
 
 trajectories: $(READY) ## Record the losses that tests compare with; only where they are meant to change
 	@$(BIN)/python tests/record_trajectories.py

@@ -7,17 +7,20 @@ what came of each.
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 TIMEOUT = 60  # seconds of a command
+DIES = "DIES_IN_A_STEP"
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,20 @@ class Commands:
         self._process.stdin.flush()
         return Outcome(**json.loads(self._process.stdout.readline()))
 
+    def together(
+        self, arguments: Sequence[Sequence[str]], cwd: Path, environments: Sequence[dict[str, str]]
+    ) -> list[Outcome]:
+        """Run several at the same time, as processes of one run, and wait for their ends."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        requests = [
+            {"arguments": list(own), "cwd": str(cwd), "environment": environment}
+            for own, environment in zip(arguments, environments, strict=True)
+        ]
+        self._process.stdin.write(json.dumps(requests) + "\n")
+        self._process.stdin.flush()
+        return [Outcome(**one) for one in json.loads(self._process.stdout.readline())]
+
     def close(self) -> None:
         """End the process."""
         assert self._process.stdin is not None
@@ -62,28 +79,37 @@ def serve() -> None:
     import hydralight.prediction  # noqa: F401
 
     for line in sys.stdin:
-        print(json.dumps(answer(json.loads(line))), flush=True)
+        asked = json.loads(line)
+        answers = answer(asked if isinstance(asked, list) else [asked])
+        print(json.dumps(answers if isinstance(asked, list) else answers[0]), flush=True)
 
 
-def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Fork, run a command line, and return its exit code and what it wrote."""
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        child = os.fork()
-        if child == 0:
-            os._exit(begin(request, out.fileno(), err.fileno()))
-        code = ended(child)
-        texts = []
-        for file in (out, err):
-            file.seek(0)
-            texts.append(file.read())
-    return {"code": code, "out": texts[0], "err": texts[1]}
+def answer(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Fork, run command lines, and return their exit codes and what they wrote."""
+    children, answers = [], []
+    with ExitStack() as open_files:
+        for request in requests:
+            files = [open_files.enter_context(tempfile.TemporaryFile("w+")) for _ in range(2)]
+            child = os.fork()
+            if child == 0:
+                os._exit(begin(request, *(file.fileno() for file in files)))
+            children.append((child, files))
+        for child, files in children:
+            code, texts = ended(child), []
+            for file in files:
+                file.seek(0)
+                texts.append(file.read())
+            answers.append({"code": code, "out": texts[0], "err": texts[1]})
+    return answers
 
 
 def ended(child: int) -> int:
     """Wait for a process, and return its exit code; one that takes too long is killed."""
     deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
-        pid, status = os.waitpid(child, os.WNOHANG)
+        pid, status = os.waitpid(child, os.WNOHANG | os.WUNTRACED)
+        if pid and os.WIFSTOPPED(status):
+            break  # those before it have ended by now
         if pid:
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.005)
@@ -105,6 +131,8 @@ def begin(request: dict[str, Any], out: int, err: int) -> int:
     os.chdir(request["cwd"])
     os.environ.update(request["environment"])
     sys.argv = ["hydralight", *request["arguments"]]
+    if DIES in os.environ:
+        die_in_a_step()
     try:
         command_line()
     except SystemExit as left:
@@ -113,6 +141,26 @@ def begin(request: dict[str, Any], out: int, err: int) -> int:
         traceback.print_exc()
         return 1
     return 0
+
+
+def die_in_a_step() -> None:
+    """Let this process end in a step, as the environment says: `<step> <how>`."""
+    from hydralight.nodes import heartbeat
+    from hydralight.tasks.task import Task
+
+    step, how = os.environ[DIES].split()
+    heartbeat.BEAT, heartbeat.SILENCE = 0.2, 3.0
+    original = Task.training_step
+
+    def training_step(task: Task, *args: Any) -> Any:
+        if task.global_step == int(step):
+            if how == "raise":
+                raise InterruptedError("on purpose")
+            if how != "never":
+                os.kill(os.getpid(), getattr(signal, how))
+        return original(task, *args)
+
+    Task.training_step = training_step  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

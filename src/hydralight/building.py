@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hydralight import optim, sharding
 from hydralight.callbacks.checkpoint_io import write_in_place
+from hydralight.callbacks.lightning_seams import take_place
 from hydralight.callbacks.loops import take_our_loops
 from hydralight.config.blame import key_of, refused
 from hydralight.config.check import check_root, check_targets, parameters
@@ -33,6 +34,7 @@ from hydralight.data.splits import Splits
 from hydralight.devices import share_steps
 from hydralight.errors import UserError, count
 from hydralight.model_configs import labels_of, read_config
+from hydralight.nodes.ranks import is_first
 from hydralight.progress import interactive
 from hydralight.runs.run import model_folder, own_config
 from hydralight.runs.secrets import is_secret_name, redact
@@ -224,6 +226,7 @@ def build_trainer(cfg: DictConfig, callbacks: list[Any], **arguments: Any) -> Tr
     node = OmegaConf.create({"trainer": plain(cfg.trainer)})
     same_bits = node.trainer.pop("same_bits", False)
     trainer = built(node.trainer, **given)
+    take_place(trainer)
     sharding.check(trainer)
     if same_bits:
         check_same_bits(trainer)
@@ -316,10 +319,11 @@ def quiet_libraries() -> None:
         distributed,
     ):
         logging.getLogger(name).setLevel(logging.ERROR)
-    if os.environ.get("LOCAL_RANK", "0") != "0":
+    if not is_first():
         logging.getLogger("hydralight").setLevel(logging.WARNING)
     ignored = (
         r".*does not have many workers.*",
+        r".*`srun` command is available.*",  # `check_devices` tells where it is needed
         r".*your dataloader is not resumable.*",
         r".*The number of training batches.*is smaller than the logging interval.*",
         r".*Checkpoint directory .* exists and is not empty.*",

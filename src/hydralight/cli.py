@@ -11,11 +11,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from hydralight.commands import COMMAND, prepare, run
+from hydralight.commands import COMMAND, prepare, run, together
 from hydralight.completion import add_own_configs, command_asked_for, is_asked
 from hydralight.config.blame import is_ours, where_to_report
 from hydralight.config.composition import composing
-from hydralight.config.explain import explain
+from hydralight.config.explain import chain, explain
 from hydralight.config.flags import check_flags
 from hydralight.config.project import CONFIG_DIR
 from hydralight.config.resolvers import register_resolvers
@@ -24,7 +24,10 @@ from hydralight.config.whitelist import whitelist_of_hydra
 from hydralight.errors import UserError, did_you_mean
 from hydralight.help import COMMANDS, text_of
 from hydralight.manners import leave_if_unread, manners
+from hydralight.nodes.ranks import number
+from hydralight.nodes.rendezvous import Rendezvous, Stopped
 from hydralight.runs.logs import hide_secrets
+from hydralight.runs.requeued import with_its_run
 from hydralight.runs.secrets import redact_message
 from hydralight.shell import short
 
@@ -67,15 +70,18 @@ def main(command: str) -> None:
         if is_asked(sys.argv[1:]):
             add_own_configs()
         check_flags(sys.argv[1:])
-        config_name, typed = prepare(command, sys.argv)
-        register_resolvers(typed)
-        os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to the handler below
-        with composing(typed):
-            hydra.main(
-                config_path=str(CONFIG_DIR),
-                config_name=config_name,
-                execution_whitelist=whitelist_of_hydra(),
-            )(Job(command, show_traceback, typed))()
+        if command == "train":
+            sys.argv[1:] = with_its_run(sys.argv)
+        with together() as met:
+            config_name, typed = prepare(command, sys.argv, met)
+            register_resolvers(typed)
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to the handler below
+            with composing(typed):
+                hydra.main(
+                    config_path=str(CONFIG_DIR),
+                    config_name=config_name,
+                    execution_whitelist=whitelist_of_hydra(),
+                )(Job(command, show_traceback, typed, met=met))()
     except Exception as error:
         exit_with(error, show_traceback)
 
@@ -90,6 +96,8 @@ def exit_with(error: Exception, show_traceback: bool) -> None:
             error.add_note(note)
     if sentence is None or show_traceback:
         raise error
+    if any(isinstance(one, Stopped) for one in chain(error)) and number("LOCAL_RANK"):
+        sys.exit(1)  # it is said once on each node
     print(f"error: {redact_message(sentence)}", file=sys.stderr)
     sys.exit(1)
 
@@ -104,12 +112,14 @@ class Job:
         typed: What was typed, which is trusted.
         preload: What all trials import, by its dotted name. It stands here, as the sweeps cannot
             know what stands above them: the sweeper finds it on the function that it is given.
+        met: The processes that were started together with this one.
     """
 
     command: str
     show_traceback: bool
     typed: Typed = field(default_factory=Typed)
     preload: str = "hydralight.preloaded"
+    met: Rendezvous | None = None
 
     def __call__(self, cfg: DictConfig) -> Any:
         """Run the command in the directory that Hydra has made for it."""
@@ -121,7 +131,7 @@ class Job:
                 from hydralight.trials import trial
 
                 return trial(cfg, run_dir, self.preload, self.typed)
-            return run(self.command, cfg, run_dir, self.typed)
+            return run(self.command, cfg, run_dir, self.typed, self.met)
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise  # an exit would end the whole sweep

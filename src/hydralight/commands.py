@@ -1,7 +1,8 @@
 """One command in this process: from what was typed to the function that does it."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +23,63 @@ from hydralight.config.trust import check_trust
 from hydralight.config.typed import Typed
 from hydralight.config.whitelist import whitelist_of_hydra
 from hydralight.errors import UserError
+from hydralight.nodes.ranks import is_first, place, stand_alone
+from hydralight.nodes.rendezvous import Rendezvous
 from hydralight.runs import overrides as typed
+from hydralight.runs.beside import arguments_beside
 from hydralight.runs.files import refuse_links
 from hydralight.runs.recorded import begun_with, config_of, earlier_overrides
 from hydralight.runs.run import remove_if_unused
 from hydralight.runs.secrets import redact_message, remember
 
 OF_A_RUN = "config_of_a_run"  # name of the config that a run has, in Hydra's store
+ASKED_TO_END = 143  # what a training exits with on SIGTERM, all its processes alike
 COMMAND = "HYDRALIGHT_COMMAND"  # tells it to the ranks that `hydralight <command>` starts by itself
 
 
-def prepare(command: str, argv: list[str]) -> tuple[str, Typed]:
+@contextmanager
+def together() -> Iterator[Rendezvous | None]:
+    """Meet the processes that were started together with this one; None where it is alone.
+
+    Raises:
+        UserError: the first of them cannot be reached.
+    """
+    here = place()
+    if here is None:
+        stand_alone()
+        yield None
+        return
+    met = Rendezvous(here)
+    try:
+        yield met
+    except BaseException as error:
+        if isinstance(error, SystemExit) and error.code in (None, 0, ASKED_TO_END):
+            met.leave()
+        else:
+            met.stop(error)
+        raise
+    met.leave()
+
+
+def prepare(command: str, argv: list[str], met: Rendezvous | None = None) -> tuple[str, Typed]:
     """Return the name of the primary config, and what counts as typed.
 
     For `resume=` and `run=` that is the run's own unresolved config; the arguments in `argv`
     (behind the program's name) are then replaced by those that merge onto it.
+
+    Args:
+        command: `train`, `eval` or `predict`.
+        argv: The program's name and its arguments.
+        met: The processes that were started together with this one, the first of which decides the
+            directory.
     """
     projects()  # which also lets their packages be imported
+    if met is not None:
+        if command == "predict" or typed.is_sweep(argv):
+            what = "predict.py" if command == "predict" else "a sweep"
+            raise UserError(f"{what} is started as one process: leave out the others.")
+        if not met.place.first:
+            argv[1:] = arguments_beside(command, *met.decided(), argv[1:])
     argv[1:] = with_search_path(argv[1:])
     primary = primary_config(command, argv[1:])
     keys = [typed.key_of(argument) or "" for argument in argv[1:]]
@@ -103,8 +144,15 @@ def call(
     command: str, overrides: Sequence[str], typed_before: Typed | None = None
 ) -> tuple[Path | None, Any]:
     """Do the same, and return what the command's function returns beside the directory."""
+    with together() as met:
+        return _call(command, overrides, typed_before, met)
+
+
+def _call(
+    command: str, overrides: Sequence[str], typed_before: Typed | None, met: Rendezvous | None
+) -> tuple[Path | None, Any]:
     argv = [command, *overrides]
-    config_name, was_typed = prepare(command, argv)
+    config_name, was_typed = prepare(command, argv, met)
     _, argv = taken_out(argv, NAME)
     for flag in argv[1:]:
         if flag.startswith("-"):
@@ -116,7 +164,7 @@ def call(
     def job(cfg: DictConfig) -> None:
         run_dirs.append(Path(HydraConfig.get().runtime.output_dir))
         try:
-            returned.append(run(command, cfg, run_dirs[0], was_typed))
+            returned.append(run(command, cfg, run_dirs[0], was_typed, met))
         except Exception as error:  # Hydra would print the overrides, secrets included
             raised.append(error)
 
@@ -143,7 +191,13 @@ def call(
     return run_dirs[0] if run_dirs[0].exists() else None, returned[0]
 
 
-def run(command: str, cfg: DictConfig, run_dir: Path, was_typed: Typed) -> Any:
+def run(
+    command: str,
+    cfg: DictConfig,
+    run_dir: Path,
+    was_typed: Typed,
+    met: Rendezvous | None = None,
+) -> Any:
     """Run one command on a composed config, in its directory; imports the heavy libraries.
 
     Args:
@@ -151,11 +205,20 @@ def run(command: str, cfg: DictConfig, run_dir: Path, was_typed: Typed) -> Any:
         cfg: The composed config.
         run_dir: The run's directory.
         was_typed: What of the config is trusted.
+        met: The processes that were started together with this one, which do the same.
     """
     refuse_links(run_dir)
-    fresh = all(path.suffix == ".log" for path in run_dir.iterdir())  # of this process's making
+    # of this process's making
+    fresh = is_first() and all(path.suffix == ".log" for path in run_dir.iterdir())
     ended = False
+
+    def leave() -> None:
+        if fresh and not ended:
+            remove_if_unused(run_dir)
+
     try:
+        if met is not None:
+            met.agree(run_dir, cfg)
         # OpenMP's threads spin while they wait, and starve those of another run on the same cores
         if "OMP_WAIT_POLICY" not in os.environ:
             os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -163,12 +226,12 @@ def run(command: str, cfg: DictConfig, run_dir: Path, was_typed: Typed) -> Any:
         # what was typed has been checked against the config by now
         OmegaConf.set_struct(cfg, False)
         check_trust(cfg, was_typed, run_dir)
-        returned = call_it(function, cfg, run_dir)
+        with nullcontext() if met is None else met.watching(leave):
+            returned = call_it(function, cfg, run_dir)
         ended = command != "train"  # a training may be one that was to leave nothing
         return returned
     finally:
-        if fresh and not ended:
-            remove_if_unused(run_dir)
+        leave()
 
 
 def call_it(function: Callable[[DictConfig, Path], Any], cfg: DictConfig, run_dir: Path) -> Any:

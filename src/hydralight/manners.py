@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from hydralight.nodes.ranks import is_first
+
 INTERRUPTED, UNREAD = 130, 141  # as a shell reports SIGINT and SIGPIPE
 
 
@@ -44,7 +46,7 @@ def manners() -> Iterator[None]:
 
 def leave_interrupted() -> None:
     """Say so once, whatever the number of processes, and exit."""
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    if is_first():
         print("interrupted", file=sys.stderr)
     sys.exit(INTERRUPTED)
 

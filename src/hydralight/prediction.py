@@ -48,7 +48,7 @@ def predict(cfg: DictConfig, run_dir: Path) -> PredictedRows:
         raise UserError(f"output={output} is a folder: name a file in it.")
     if output is not None and is_same_file(str(cfg.input), str(output)):
         raise UserError(f"output={output} is the input, which it would overwrite: name another.")
-    cfg.trainer = {**cfg.trainer, "devices": 1, "strategy": "auto"}
+    cfg.trainer = {**cfg.trainer, "devices": 1, "num_nodes": 1, "strategy": "auto"}
     task, data = build_task(cfg), build_data(cfg)
     data.predict_from(str(cfg.input), cfg.get("format"))
     trainer = build_trainer(cfg, progress_bar(cfg) if output is not None else [], logger=False)

@@ -10,6 +10,8 @@ from threading import Event, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, TextIO
 
+from hydralight.nodes.ranks import is_first
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bar
@@ -127,7 +129,7 @@ def waiting(what: str, patience: float = 2.0) -> Iterator[None]:
     """
     done = Event()
     shown = Thread(target=_show, args=(what, patience, done), daemon=True)
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    if is_first():
         shown.start()
     try:
         yield

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import LambdaCallback
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from hydralight.building import build, prepare
@@ -21,6 +20,7 @@ from hydralight.errors import UserError
 from hydralight.evaluation import test_best
 from hydralight.loggers import CSVLogger, wandb_run_ends
 from hydralight.model_configs import read_config
+from hydralight.nodes.ranks import is_first
 from hydralight.preflight import preflight
 from hydralight.runs.begin import begin, clear, clear_strays, has_come_to_something
 from hydralight.runs.checkpoints import checkpoints_in, intact_checkpoint
@@ -58,7 +58,7 @@ def train(cfg: DictConfig, run_dir: Path) -> float | Footprint | None:
     if cfg.resume:
         check_it_can_resume(cfg, run_dir)
     writes = not (cfg.check or cfg.trainer.get("fast_dev_run"))
-    first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    first = is_first()
     with locked(run_dir) if writes and first else nullcontext():
         checkpoint = resume_checkpoint(cfg, run_dir) if cfg.resume else None
         check_checkpoint_is_read(cfg)

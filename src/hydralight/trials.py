@@ -16,7 +16,8 @@ from hydralight.config.explain import explain
 from hydralight.config.project import CONFIG_DIR
 from hydralight.config.typed import Typed
 from hydralight.disk import Footprint
-from hydralight.errors import first_line
+from hydralight.errors import UserError, first_line
+from hydralight.nodes.ranks import place
 from hydralight.runs.environment import record_composed
 from hydralight.runs.logs import hide_secrets
 from hydralight.runs.overrides import key_of
@@ -34,7 +35,12 @@ def trial(cfg: DictConfig, run_dir: Path, preload: str, typed: Typed) -> Outcome
         run_dir: The job's directory.
         preload: The module that processes of trials have in common.
         typed: What was typed for the sweep, which is trusted.
+
+    Raises:
+        UserError: the launcher has started several processes for it.
     """
+    if place() is not None:
+        raise UserError("a trial is one task: leave out hydra.launcher.tasks_per_node and nodes.")
     record_composed(run_dir, cfg)  # also of a trial that fails before it begins
     return run_trial(
         partial(train_trial, typed=typed, place=HydraConfig.get().runtime.cwd),

@@ -8,6 +8,10 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from hydralight.nodes.ranks import check_devices, is_first
 
 
 def evaluation_is_due(trainer: Trainer) -> bool:
@@ -109,6 +113,25 @@ def logging_is_due(trainer: Trainer) -> bool:
     each step, as in Lightning.
     """
     return trainer.global_step % max(1, trainer.log_every_n_steps) == 0  # type: ignore[attr-defined]
+
+
+def take_place(trainer: Trainer) -> None:
+    """Let a trainer be one of the processes that were started together.
+
+    Lightning knows only once they have met which one is the first, and takes each node's for it. In
+    a job of SLURM that is asked to end, it would write a checkpoint of its own in the middle of a
+    step and requeue the job, which is left to `Preemption` and the user; that is an argument of a
+    plugin, and only Lightning knows whether to take it.
+
+    Raises:
+        UserError: the trainer counts other processes than were started.
+    """
+    check_devices(trainer.num_devices, trainer.num_nodes)
+    if not is_first():
+        rank_zero_only.rank = rank_zero_only.rank or 1  # type: ignore[attr-defined]
+    environment = trainer._accelerator_connector.cluster_environment
+    if isinstance(environment, SLURMEnvironment):
+        environment.auto_requeue = False
 
 
 def is_dev_run(trainer: Trainer) -> bool:

@@ -16,7 +16,7 @@ EXIT_CODE = 128 + signal.SIGTERM  # 143, as a shell would report it; schedulers 
 
 
 class Preemption(Callback):
-    """On SIGTERM, ends the optimizer step, asks for a full checkpoint, and exits with 143.
+    """On SIGTERM or SIGUSR1, ends the step, asks for a full checkpoint, and exits with 143.
 
     It leaves in the first hook after that checkpoint, whichever it is. During an evaluation it
     exits at once: the checkpoint before it is there, and a resumed run evaluates again.
@@ -24,6 +24,7 @@ class Preemption(Callback):
 
     def __init__(self) -> None:
         self.requested = False
+        self._signal = signal.SIGTERM
         self._step = 0  # the last one whose end was seen
         self._leaving = False
 
@@ -34,10 +35,11 @@ class Preemption(Callback):
 
     def _listen(self) -> None:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._request)
+            for asked in (signal.SIGTERM, signal.SIGUSR1):
+                signal.signal(asked, self._request)
 
     def _request(self, signum: int, frame: FrameType | None) -> None:
-        self.requested = True
+        self.requested, self._signal = True, signal.Signals(signum)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -86,5 +88,6 @@ class Preemption(Callback):
             kept = ", with a checkpoint"
         else:
             kept = f"; the last checkpoint is of step {saved}"
-        log.warning("asked to end (SIGTERM): left after step %d%s", step, kept)
+        if trainer.is_global_zero:
+            log.warning("asked to end (%s): left after step %d%s", self._signal.name, step, kept)
         raise SystemExit(EXIT_CODE)

@@ -27,10 +27,10 @@ def explain(error: BaseException, cfg: DictConfig | None = None) -> str | None:
         error: The exception.
         cfg: The config, once it is there: what it names may have refused.
     """
-    chain = list(_chain(error))
-    if any(map(_is_memory, chain)):
+    errors = list(chain(error))
+    if any(map(_is_memory, errors)):
         return OUT_OF_MEMORY
-    for cause in chain:
+    for cause in errors:
         # a loader's worker sends its whole traceback
         if isinstance(cause, UserError) or "UserError: " in str(cause):
             return str(cause).strip().split("UserError: ")[-1]
@@ -54,13 +54,14 @@ def explain(error: BaseException, cfg: DictConfig | None = None) -> str | None:
     if isinstance(error, HydraException | OmegaConfBaseException):
         return " ".join(str(error).split())
     if cfg is not None:
-        key = next((key for one in chain if (key := key_of(one))), None) or blamed(error, cfg)
+        key = next((key for one in errors if (key := key_of(one))), None) or blamed(error, cfg)
         if key is not None:
             return f"{refused(key, error)} (HYDRA_FULL_ERROR=1 shows where)"
     return None
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error, and what it came from."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause

@@ -1,7 +1,6 @@
 """Groups, and inputs, that are in two splits: told, and taken out of one of them."""
 
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ from datasets import Dataset
 from hydralight.data.naming import is_nothing
 from hydralight.data.roles import Where, is_text
 from hydralight.errors import UserError, count
+from hydralight.nodes.ranks import is_first
 
 log = logging.getLogger(__name__)
 Policy = Literal["report", "drop", "move", "refuse"]
@@ -150,7 +150,7 @@ def _with(rows: Dataset, more: Sequence[Dataset], split: str) -> Dataset:
 
 
 def _warn(sentence: str) -> None:
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # all processes read the same rows
+    if is_first():  # all processes read the same rows
         log.warning("%s", sentence)
 
 

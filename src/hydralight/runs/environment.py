@@ -18,6 +18,7 @@ from hydralight.config.project import CONFIG_DIR
 from hydralight.runs.files import told, write_text
 from hydralight.runs.overrides import parsed
 from hydralight.runs.reading import read_or_set_aside
+from hydralight.runs.requeued import JOB
 from hydralight.runs.sealed import sealed_json, sealed_yaml
 from hydralight.runs.secrets import REDACTED, redact
 
@@ -102,11 +103,12 @@ def environment() -> dict[str, Any]:
         "command": [redact(argument) for argument in sys.argv],
         "git": git_state(),
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": versions(),
         "platform": platform.platform(),
         "processor": _processor(),
         "cpu_count": os.cpu_count(),
         "gpus": devices,
+        **({"job": os.environ[JOB]} if JOB in os.environ else {}),
     }
 
 
@@ -121,6 +123,11 @@ def git_state() -> dict[str, Any] | None:
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def versions() -> dict[str, str | None]:
+    """Return the versions of the packages that make a result."""
+    return {name: _version(name) for name in PACKAGES}
 
 
 def _version(package: str) -> str | None:

@@ -7,12 +7,18 @@ from io import TextIOWrapper
 from types import TracebackType
 from typing import Any
 
+from hydralight.nodes.ranks import is_first
 from hydralight.runs.files import open_own
 from hydralight.runs.secrets import redact_message
 
 
 class RunLog(logging.FileHandler):
-    """Appends to a log file; a link that somebody has put in its place is not followed."""
+    """Appends to a log file, in one process of a run; no link in its place is followed."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a message of the first process; the others' are on their terminals."""
+        if is_first():
+            super().emit(record)
 
     def _open(self) -> TextIOWrapper:
         return TextIOWrapper(open(self.baseFilename, "ab", opener=open_own), encoding="utf-8")
