@@ -20,6 +20,7 @@ MODELS = {
     "vit_cxr14": f"{{{OFF}}}",  # several labels
 }
 ALONE = {"1 x 8": (8, 1), "1 x 2 x 4": (2, 4)}
+SPLIT = ["trainer=fsdp_cpu", "trainer.strategy.tensor_parallel_size=2"]
 SHARED = 2, 4  # with dropout: two of the four micro-batches on each of two processes
 
 
@@ -137,6 +138,10 @@ def test_two_processes_and_one(recipe, single, checkpoints, tmp_path):
         files = (tmp_path / "data").rename(tmp_path / f"{experiment}_data")
         overrides = [o.replace(f"{tmp_path}/data/", f"{files}/") for o in overrides]
         jobs |= {experiment: overrides, f"{experiment}, sharded": [*overrides, "trainer=fsdp_cpu"]}
+    # each matrix shared by both, by the plan that Llama brings
+    llama = [*jobs["distilgpt2_sonnets"], f"checkpoint={checkpoints('llama')}"]
+    alone["llama"] = outcome(hydralight.train([*llama, f"paths.log_dir={tmp_path / 'llama'}"]))
+    jobs["llama, split"] = [*llama, *SPLIT]
     for name, shared in together(jobs, tmp_path).items():
         found = difference(alone[name.split(",")[0]], shared)
         print(f"{name}: {shown(found)}")
