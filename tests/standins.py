@@ -105,6 +105,7 @@ def row_for(experiment: str, index: int) -> dict:
         "bart_cnn": article(index),
         "bert_mrpc": {**pair, "label": index % 2},
         "bert_mrpc_ddp": {**pair, "label": index % 2},
+        "bert_mrpc_lora": {**pair, "label": index % 2},
         "bert_stsb": {**pair, "label": index % 5 + 0.5},
         "distilbert_emotion": {"text": summary, "label": index % 6},
         "bert_ner_conll2003": {"tokens": words, "ner_tags": ["O", "B-LOC", *["O"] * 6]},

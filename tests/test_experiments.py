@@ -66,7 +66,7 @@ def test_evaluation_reproduces_the_best(experiment, recipe, capsys):
     assert rows
 
 
-GROUPS = ["task", "model", "tokenizer", "generation", "data", "optimizer", "scheduler"]
+GROUPS = ["task", "model", "adapter", "tokenizer", "generation", "data", "optimizer", "scheduler"]
 GROUPS += ["trainer", "callbacks", "logger", "debug", "hparams_search"]
 
 

@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
 from hydralight import optim, sharding
+from hydralight.adapter_files import folder_of, swapped
 from hydralight.callbacks.checkpoint_io import write_in_place
 from hydralight.callbacks.lightning_seams import take_place
 from hydralight.callbacks.loops import take_our_loops
@@ -256,8 +257,9 @@ def resolve_precision(precision: str, trainer: DictConfig) -> str:
 def use_trained_model(cfg: DictConfig, run_dir: Path) -> None:
     """Point model and tokenizer to the run's exported model, or to `checkpoint` without a run.
 
-    Labels are the model's own where it has names for them: other data need not have them all, and
-    numbers stand for what they stood for in training.
+    With `adapter=`, the model has that one in the place of its own. Labels are the model's own
+    where it has names for them: other data need not have them all, and numbers stand for what they
+    stood for in training.
 
     Raises:
         UserError: neither is given, or the run has no model yet.
@@ -265,9 +267,15 @@ def use_trained_model(cfg: DictConfig, run_dir: Path) -> None:
     if not cfg.get("run") and cfg.checkpoint is None:
         raise UserError("name a model: run=<run dir>, or checkpoint=<model> experiment=<recipe>.")
     folder = str(model_folder(run_dir)) if cfg.get("run") else cfg.checkpoint
+    adapter = cfg.model.get("adapter")  # a new one is not trained, and left out
+    if isinstance(adapter, str) and cfg.get("run"):
+        folder = str(swapped(Path(folder), adapter))
     cfg.checkpoint = folder
     options = ("attn_implementation", "trust_remote_code")
     kept = {key: cfg.model[key] for key in options if cfg.model.get(key)}
+    own = folder  # whose config has the labels
+    if isinstance(adapter, str) and not cfg.get("run"):
+        own = kept["adapter"] = str(folder_of(adapter))
     cfg.model = {
         "_target_": "hydralight.models.Pretrained",
         "checkpoint": folder,
@@ -276,7 +284,7 @@ def use_trained_model(cfg: DictConfig, run_dir: Path) -> None:
     module = str(cfg.tokenizer._target_).rpartition(".")[0]  # tokenizers, or processors
     trusted = {key: True for key in options[1:] if cfg.tokenizer.get(key)}
     cfg.tokenizer = {"_target_": f"{module}.Pretrained", "checkpoint": folder, **trusted}
-    config = read_config(folder, None, bool(kept.get("trust_remote_code")))
+    config = read_config(own, None, bool(kept.get("trust_remote_code")))
     if "labels" in cfg.data:
         labels = labels_of(config)
         if labels is None and cfg.get("run"):

@@ -8,8 +8,10 @@ from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
 
 from hydralight.errors import UserError, did_you_mean, first_line
 from hydralight.hub import only_cached
-from hydralight.runs.checksums import verify
+from hydralight.runs.checksums import ADAPTER, is_adapter, verify
+from hydralight.runs.reading import read_json
 
+MODEL_CONFIG = "config"  # the folder in it that has the model's config, with its labels
 INSTANTIATES = ("_target_", "_args_", "_recursive_", "_convert_", "_partial_")  # Hydra's keys
 
 
@@ -29,10 +31,18 @@ def read_config(
 ) -> PretrainedConfig:
     """Read a checkpoint's config, which is a quick test of whether the checkpoint is there.
 
+    That of an adapter is its model's: its folder has it, or else that of its base.
+
     Raises:
         UserError: with what to do, where the folder holds no checkpoint or the hub has none.
     """
     folder = Path(checkpoint).expanduser()
+    if is_adapter(folder):
+        verify(folder)
+        own = folder / MODEL_CONFIG
+        if not (own / "config.json").is_file():
+            return read_config(*base_of(folder), trust_remote_code)
+        return read_config(str(own), None, trust_remote_code)
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise UserError(
             f"checkpoint={checkpoint} is no Hugging Face folder: it has no config.json."
@@ -64,6 +74,20 @@ def read_config(
             f"checkpoint={checkpoint} is neither a folder here nor a model on the hub: "
             f"{first_line(error)}."
         ) from error
+
+
+def base_of(folder: Path) -> tuple[str, str | None]:
+    """Return checkpoint and revision of the model that an adapter belongs to.
+
+    Raises:
+        UserError: its folder, which is anybody's, does not say.
+    """
+    path = folder / ADAPTER
+    content = read_json(path, dict, "export the adapter again")
+    name, revision = content.get("base_model_name_or_path"), content.get("revision")
+    if not (isinstance(name, str) and name) or is_adapter(Path(name)):
+        raise UserError(f"{path}: base_model_name_or_path={name} is no model: name the adapter's.")
+    return name, revision if isinstance(revision, str) else None
 
 
 def labels_of(config: PretrainedConfig) -> list[str] | dict[str, str] | None:

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
@@ -15,10 +15,18 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from hydralight import adapter_files, adapters
 from hydralight.config.ranges import Positive
 from hydralight.errors import UserError, did_you_mean, told
 from hydralight.hub import only_cached
-from hydralight.model_configs import check_kernels, check_values, default_config, read_config
+from hydralight.model_configs import (
+    base_of,
+    check_kernels,
+    check_values,
+    default_config,
+    read_config,
+)
+from hydralight.runs.checksums import is_adapter
 from hydralight.runs.files import steadily
 from hydralight.shards import is_sharded
 
@@ -39,6 +47,8 @@ class Pretrained:
         freeze: Globs over parameter names, such as `model.encoder.*`.
         trust_remote_code: Run code that comes with the checkpoint.
         config: Values that replace those of the checkpoint's config, such as `{dropout: 0.0}`.
+        adapter: One of peft's configs, such as `LoraConfig`, for a new adapter; or the folder of
+            one to go on with. It alone is trained, with the task's head.
     """
 
     checkpoint: str
@@ -49,9 +59,10 @@ class Pretrained:
     freeze: Sequence[str] = ()
     trust_remote_code: bool = False
     config: Mapping[str, Any] | None = None
+    adapter: Any = None
 
     def __call__(self, auto_class: type, processor: Any = None, **head: Any) -> PreTrainedModel:
-        """Load the model, in training mode.
+        """Load the model, in training mode; where the checkpoint is an adapter, in its base.
 
         Args:
             auto_class: The transformers `AutoModelFor…` of the task.
@@ -64,6 +75,8 @@ class Pretrained:
             UserError: the checkpoint cannot be found, reached or read, or a glob matches nothing.
         """
         folder = Path(self.checkpoint).expanduser()
+        if is_adapter(folder):
+            return self._of_adapter(folder, auto_class, processor, head)
 
         def load(there: Path) -> PreTrainedModel:
             name = self.checkpoint if there == folder else str(there)
@@ -80,6 +93,12 @@ class Pretrained:
                         f"{self.checkpoint} {embeddings.num_embeddings}: weights in shards cannot "
                         "be enlarged; take another trainer, or a checkpoint that has been."
                     )
+                if self.adapter is not None:
+                    raise UserError(
+                        f"the tokenizer has {len(processor)} tokens, and checkpoint="
+                        f"{self.checkpoint} {embeddings.num_embeddings}: an adapter has no weights "
+                        "for new ones; take a checkpoint that has been enlarged."
+                    )
                 model.resize_token_embeddings(len(processor))
             for one in (model.config, getattr(model, "generation_config", None)):
                 if one is not None and getattr(one, "pad_token_id", None) is None:
@@ -88,23 +107,54 @@ class Pretrained:
 
     def _load(self, checkpoint: str, auto_class: type, head: Mapping[str, Any]) -> PreTrainedModel:
         """Load the checkpoint, which is perhaps called by another name, as it is."""
-        config = read_config(checkpoint, self.revision, self.trust_remote_code)
+        attached = isinstance(self.adapter, str)  # to go on with
+        of = str(adapter_files.folder_of(self.adapter)) if attached else checkpoint
+        config = read_config(of, self.revision, self.trust_remote_code)
         if not (self.attn_implementation or self.trust_remote_code):
             check_kernels(checkpoint, config)
         check_values(config, self.config or {})
         with told("model.config"):
             config.update({**head, **(self.config or {})})
         with told(self.described()):
-            return auto_class.from_pretrained(  # type: ignore[attr-defined]
+            model, found = auto_class.from_pretrained(  # type: ignore[attr-defined]
                 checkpoint,
                 config=config,
                 revision=self.revision,
                 dtype=getattr(torch, self.dtype),
                 trust_remote_code=self.trust_remote_code,
                 local_files_only=only_cached(checkpoint),
-                ignore_mismatched_sizes="num_labels" in head,
+                ignore_mismatched_sizes="num_labels" in head or attached,
+                output_loading_info=True,
                 **attention(self.attn_implementation),
             )
+        if self.adapter is None:
+            return model
+        if is_sharded(model):
+            raise UserError(
+                "model.adapter does not go with sharded training: take another trainer, such as "
+                "trainer=ddp; the base's weights need neither gradients nor optimizer states."
+            )
+        if attached:
+            return adapter_files.load(model, Path(of), self.checkpoint, self.revision)
+        new = [*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])]
+        return adapters.attach(model, self.adapter, auto_class, new, self.checkpoint, self.revision)
+
+    def _of_adapter(
+        self, folder: Path, auto_class: type, processor: Any, head: Mapping[str, Any]
+    ) -> PreTrainedModel:
+        """Load the base of an adapter, which is perhaps of a run that is at work, with it."""
+        if self.adapter is not None:
+            raise UserError(
+                f"checkpoint={self.checkpoint} is an adapter, and so is model.adapter: leave out "
+                f"model.adapter, or go on with that one: model.adapter={self.checkpoint}."
+            )
+
+        def load(there: Path) -> PreTrainedModel:
+            checkpoint, revision = base_of(there)
+            base = replace(self, checkpoint=checkpoint, revision=revision, adapter=str(there))
+            return base(auto_class, processor, **head)
+
+        return steadily(folder, load)
 
     def described(self) -> str:
         """Return what a message calls the model that cannot be loaded."""

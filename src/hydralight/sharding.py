@@ -15,6 +15,8 @@ from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully
 from transformers import PreTrainedModel
 from transformers.distributed.tensor_parallel import apply_tensor_parallelism
 
+from hydralight.adapter_files import save as save_adapter
+from hydralight.adapters import attached_to
 from hydralight.config.ranges import Positive
 from hydralight.errors import UserError, told
 from hydralight.model_files import loaded_by_shards, save_by_tensors
@@ -224,7 +226,9 @@ def built(strategy: Any, recipe: Callable[[], Any]) -> Any:
 
 
 def save_weights(model: PreTrainedModel, folder: Path, first: bool) -> None:
-    """Write a model as `save_pretrained` does; of one in shards, all processes are to call this.
+    """Write a model as `save_pretrained` does, or its adapter alone.
+
+    Of one in shards, all processes are to call this.
 
     Args:
         model: The model.
@@ -233,6 +237,8 @@ def save_weights(model: PreTrainedModel, folder: Path, first: bool) -> None:
     """
     if is_sharded(model):
         save_by_tensors(model, folder if first else None)
+    elif first and attached_to(model):
+        save_adapter(model, folder)
     elif first:
         model.save_pretrained(folder)
 

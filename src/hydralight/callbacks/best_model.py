@@ -11,12 +11,14 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from safetensors import SafetensorError
 
+from hydralight.adapters import attached_to
 from hydralight.callbacks.checkpoint_request import asked_of
 from hydralight.callbacks.lightning_seams import (
     averaged_model,
     datamodule_of,
     evaluation_is_extra,
 )
+from hydralight.callbacks.merging import verified
 from hydralight.errors import UserError, first_line
 from hydralight.models import positions_of
 from hydralight.runs.checksums import EXPORTED, is_ours, write_checksums
@@ -58,9 +60,13 @@ class BestModel(Callback):
         run_dir: Where `metrics.json` is, which gets the metrics of this model as `best`; the
             trainer's `default_root_dir` unless said.
         save_last: Whether the model of the run's end is exported too, to `<dirpath>-last`.
+        merge: Whether an adapter is added into the weights of its base, and exported as an
+            ordinary model, once its logits on the validation's first batch are those of the
+            adapter. Without, the folder is that of the adapter, as peft reads it.
 
     Raises:
-        UserError: the folder holds something else; or, while training, the disk is full.
+        UserError: the folder holds something else; or, while training, the disk is full, or a
+            merged model says another thing.
     """
 
     def __init__(
@@ -71,6 +77,7 @@ class BestModel(Callback):
         card: dict[str, Any] | None = None,
         run_dir: str | None = None,
         save_last: bool = False,
+        merge: bool = False,
     ) -> None:
         self.dirpath = Path(dirpath)
         # in a run's directory it is what a run has exported, an earlier version's perhaps
@@ -82,6 +89,8 @@ class BestModel(Callback):
         self.card: dict[str, Any] = redact(dict(card or {}))
         self.run_dir = run_dir
         self.save_last = save_last
+        self.merge = merge
+        self.first_batch: Any = None  # of the validation, where models are merged
         self.last_metrics: dict[str, float] = {}  # of the last evaluation, by this process
         self.best_value: float | None = None
         self.best_step: int | None = None
@@ -125,6 +134,13 @@ class BestModel(Callback):
         """Do so before a resumed run's first evaluation, which may come before `on_train_start`."""
         if trainer.state.fn == "fit":
             self.take_back(trainer)
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, *_: int
+    ) -> None:
+        """Keep a batch that a merged model is verified by."""
+        if self.merge and self.first_batch is None:
+            self.first_batch = batch
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Export at an improvement; a value that is not a number is none."""
@@ -244,6 +260,8 @@ class BestModel(Callback):
     ) -> None:
         """Write all files of the model into a folder."""
         model = model_of(trainer, pl_module)
+        if self.merge:
+            model = verified(model, pl_module, self.first_batch)
         generation: Any = getattr(model, "generation_config", None)
         stop_strings = getattr(generation, "stop_strings", None)
         if stop_strings:  # `pipeline` would refuse them without a tokenizer; our config has them
@@ -262,7 +280,8 @@ class BestModel(Callback):
     def model_card(self, step: int, model: torch.nn.Module, metrics: Mapping[str, float]) -> str:
         """Return the text of the model card."""
         size = sum(p.numel() for p in model.parameters())
-        header = ["---", "library_name: transformers"]
+        adapter = attached_to(model)
+        header = ["---", f"library_name: {'peft' if adapter else 'transformers'}"]
         if self.card.get("base_model"):
             header.append(f"base_model: {json.dumps(self.card['base_model'])}")
         header += ["tags:", "- hydralight", "---", ""]
@@ -270,6 +289,9 @@ class BestModel(Callback):
         lines.append(f"A {class_name(model)} of {size:,} parameters, trained with Hydralight.")
         lines.append("")
         lines += [f"- {key}: {value}" for key, value in self.card.items() if value]
+        if adapter:
+            kind = adapter.peft.peft_config["default"].peft_type.value
+            lines.append(f"- an adapter alone ({kind}), of {adapter.source.checkpoint}")
         stop = getattr(getattr(model, "generation_config", None), "stop_strings", None)
         if stop:  # which are not exported
             stop = json.dumps(stop, ensure_ascii=False)

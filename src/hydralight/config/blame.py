@@ -13,7 +13,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object
 from omegaconf import DictConfig
 
-from hydralight.config.check import targets
+from hydralight.config.check import needed, targets
 from hydralight.config.project import PACKAGE
 from hydralight.errors import UserError, beneath, ended, first_line
 
@@ -91,22 +91,6 @@ def where_to_report() -> str:
     urls = dict(line.split(", ", 1) for line in lines)
     url = urls.get("Issues") or urls.get("Documentation", "")
     return f"This is a bug of Hydralight: please report it, with the lines above, at {url}"
-
-
-def needed(error: BaseException) -> str | None:
-    """Return what pip is to install, where a package is not there; an extra of ours, if it is."""
-    if not isinstance(error, ImportError):
-        return None
-    named = re.search(r"pip install (?:-U )?['\"`]?([\w.-]+)", str(error))
-    named = named or re.search(r"The ['\"]([\w.-]+).*was not found", str(error))
-    name = named[1] if named else (error.name or "").partition(".")[0]
-    if not name:
-        return None
-    for line in importlib.metadata.requires("hydralight") or []:
-        extra = re.search(rf"^{re.escape(name)}\b.*extra == ['\"](\w+)['\"]", line)
-        if extra and extra[1] not in ("all", "dev"):
-            return f"'hydralight[{extra[1]}]'"
-    return name
 
 
 def _frames(error: BaseException) -> Iterator[FrameType]:

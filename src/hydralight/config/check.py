@@ -1,7 +1,9 @@
 """Whether a config's keys and types are those of what it names."""
 
+import importlib.metadata
 import inspect
 import logging
+import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -12,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hydralight.config import ranges
 from hydralight.config.ranges import Format, Seed, Text
-from hydralight.config.whitelist import allowed, may_be_called, whitelist
+from hydralight.config.whitelist import WHITELIST, allowed, may_be_called, whitelist
 from hydralight.errors import UserError, did_you_mean, first_line
 
 # What a group's keys are dealt out to, beside the class that its `_target_` names.
@@ -118,6 +120,11 @@ def named(key: str, name: str) -> Any:
     try:
         found = get_object(name)
     except (ImportError, AttributeError, ValueError) as error:
+        package = needed(error.__cause__ or error)
+        if package is not None and allowed(name, WHITELIST):  # one of those that are extras
+            raise UserError(
+                f"{key}={name} needs a package that is not installed: pip install {package}"
+            ) from error
         raise UserError(f"{key}={name} cannot be imported ({first_line(error)}).") from error
     if not callable(found):
         raise UserError(f"{key}={name} is no function and no class.")
@@ -131,6 +138,22 @@ def named(key: str, name: str) -> Any:
             "of your own."
         )
     return found
+
+
+def needed(error: BaseException) -> str | None:
+    """Return what pip is to install, where a package is not there; an extra of ours, if it is."""
+    if not isinstance(error, ImportError):
+        return None
+    named = re.search(r"pip install (?:-U )?['\"`]?([\w.-]+)", str(error))
+    named = named or re.search(r"The ['\"]([\w.-]+).*was not found", str(error))
+    name = named[1] if named else (error.name or "").partition(".")[0]
+    if not name:
+        return None
+    for line in importlib.metadata.requires("hydralight") or []:
+        extra = re.search(rf"^{re.escape(name)}\b.*extra == ['\"](\w+)['\"]", line)
+        if extra and extra[1] not in ("all", "dev"):
+            return f"'hydralight[{extra[1]}]'"
+    return name
 
 
 def _check_arguments(

@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from hydralight.errors import UserError
+from hydralight.runs.checksums import ADAPTER
 from hydralight.runs.checksums import NAME as CHECKSUMS
 from hydralight.runs.files import remove
 from hydralight.runs.run import read_metrics
@@ -21,6 +22,7 @@ FOLDERS = {
     "tensorboard": "events.out.tfevents.*",
 }
 KEPT = ("model", "model.previous", "checkpoints/last.json")  # of a training
+OF_MODELS = ("config.json", ADAPTER)
 ONCE = (".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "resume.json")
 
 
@@ -59,7 +61,7 @@ def check_it_is_ours(run_dir: Path) -> None:
         UserError: there are some, or it lies in an exported model.
     """
     for folder in (run_dir, *run_dir.parents):
-        if (folder / CHECKSUMS).is_file() and (folder / "config.json").is_file():
+        if (folder / CHECKSUMS).is_file() and any((folder / one).is_file() for one in OF_MODELS):
             raise UserError(f"{folder} is an exported model: name a directory outside of it.")
     names = (*FILES, *FOLDERS, *KEPT, "predictions")
     found = [name for name in names if _holds_something(run_dir / name)]

@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 ALGORITHM = "xxh3_128"
 NAME = "checksums.json"  # of a folder
 EXPORTED = "exported.json"  # what an export says of itself
+ADAPTER = "adapter_config.json"  # of a folder with an adapter
 FOR_PEOPLE = ("README.md",)  # who edit it
 
 
@@ -109,6 +110,11 @@ def is_an_export(folder: Path) -> bool:
     run = [folder.parent / name for name in (".hydra/config.yaml", "metrics.json")]
     of_a_run = folder.name == "model" and all(path.is_file() for path in run)
     return (folder / EXPORTED).is_file() or of_a_run
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter alone, and not the model that it belongs to."""
+    return (folder / ADAPTER).is_file() and not (folder / "config.json").is_file()
 
 
 def is_ours(folder: Path) -> bool:

@@ -264,6 +264,10 @@ def arguments_in_run(
     typed = [f"++{quoted_input(a)}" if add else a for a, add in zip(arguments, added, strict=True)]
     if command != "train":
         _check_what_a_model_is(run_dir, arguments)
+        # a group elsewhere; here, the folder of one
+        named = [f"++model.adapter={quoted(a.removeprefix('adapter='))}" for a in typed]
+        is_named = [a.startswith("adapter=") for a in typed]
+        typed = [n if is_one else a for n, a, is_one in zip(named, typed, is_named, strict=True)]
     typed = with_one_end(typed)
     # a relaunched rank comes with arguments that have been through here already
     return [a for a in [*own, *before] if a not in typed] + typed

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from hydralight.errors import UserError, first_line, told
-from hydralight.runs.checksums import verify
+from hydralight.runs.checksums import is_adapter, verify
 from hydralight.runs.files import steadily, write_text
 from hydralight.runs.reading import read_json, read_or_set_aside, read_yaml
 from hydralight.runs.rows import ANEW, Count, read_rows
@@ -145,6 +145,10 @@ def _load(folder: Path) -> "PreTrainedModel":
             f"{folder}: architectures in config.json is {name}, which is no model of "
             "transformers: load it with your own class from that folder."
         )
+    if is_adapter(folder):
+        from hydralight.models import Pretrained
+
+        return Pretrained(checkpoint=str(folder))(kind).eval()
     with told(f"{folder} cannot be loaded"):
         return kind.from_pretrained(folder, config=config, trust_remote_code=False)
 
@@ -153,7 +157,7 @@ def model_folder(run_dir: Path) -> Path:
     """Return a run's exported model, whose files have been checked, or raise a `UserError`."""
 
     def checked(folder: Path) -> Path:
-        if not (folder / "config.json").is_file():
+        if not (folder / "config.json").is_file() and not is_adapter(folder):
             check_weights_are_there(run_dir)
             raise UserError(f"{run_dir} has no model: it had no evaluation yet, or it was deleted.")
         verify(folder)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
-from hydralight import optim, sharding
+from hydralight import adapters, optim, sharding
 from hydralight.errors import UserError
 from hydralight.models import check_positions, compiled
 from hydralight.progress import waiting
@@ -314,9 +314,11 @@ class Task(LightningModule):
         schedule = next((one.scheduler for one in self.trainer.lr_scheduler_configs), None)
         optimizer = self.trainer.optimizers[0]
         checkpoint["trained"] = trained_by(self, optimizer, schedule, self.scheduler)
+        adapters.leave_base_out(checkpoint, self.model)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what was saved until training begins; a `UserError` where it does not fit."""
+        adapters.put_base_back(checkpoint, self.model)
         if self.trainer.strategy.lightning_restore_optimizer:  # and not the strategy its own
             check_loaded(checkpoint, self.state_dict(), self.trainer.callbacks)  # type: ignore[attr-defined]
             self._loaded = checkpoint
@@ -343,7 +345,5 @@ class Task(LightningModule):
             check_training(loaded, self, optimizer, scheduler, self.scheduler)
         if scheduler is None:
             return optimizer
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        by_step: Any = {"scheduler": scheduler, "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": by_step}

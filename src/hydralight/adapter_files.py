@@ -1,0 +1,136 @@
+"""The folders of adapters, as peft reads them."""
+
+import copy
+import json
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from transformers import GenerationConfig, PreTrainedModel
+
+from hydralight.adapters import Source, attached_to, other_base, package, settled
+from hydralight.errors import UserError, told
+from hydralight.model_configs import MODEL_CONFIG
+from hydralight.runs.checksums import ADAPTER, is_adapter
+from hydralight.runs.files import write_text
+from hydralight.runs.reading import read_json
+
+WEIGHTS = "adapter_model.safetensors"
+BASE = "base.json"  # which weights the adapter was trained on
+
+
+def folder_of(name: str) -> Path:
+    """Return the folder of an adapter, by its own name or by that of its run.
+
+    Raises:
+        UserError: there is none.
+    """
+    folder = Path(name).expanduser()
+    for one in (folder, folder / "model"):
+        if is_adapter(one):
+            return one
+    raise UserError(
+        f"model.adapter={name} is no adapter: name a folder with an {ADAPTER}, or a run that has "
+        "exported one (not merged)."
+    )
+
+
+def swapped(folder: Path, name: str) -> Path:
+    """Return the folder of another adapter of the same base.
+
+    Args:
+        folder: Of the model that it takes the place of.
+        name: Of the other's folder, or of its run.
+
+    Raises:
+        UserError: one of them is no adapter, or they were trained on other weights.
+    """
+    other = folder_of(name)
+    if not is_adapter(folder):
+        raise UserError(f"{folder} has no adapter in whose place adapter={name} could be.")
+    before, now = source_of(folder), source_of(other)
+    if before is None or now is None or before.checksum != now.checksum:
+        known = [
+            one.checkpoint if one else "weights that it does not name" for one in (before, now)
+        ]
+        raise UserError(
+            f"adapter={name} was trained on {known[1]}, and that of {folder} on {known[0]}: their "
+            "weights differ, and nothing is swapped."
+        )
+    return other
+
+
+def save(model: PreTrainedModel, folder: Path) -> None:
+    """Write a model's adapter as the folder that peft reads.
+
+    Beside it are the model's config, which peft has no place for, in a folder of its own (with it
+    in `folder`, transformers would look for a whole model there), and what the base was.
+    """
+    own = attached_to(model)
+    assert own is not None
+    peft = package()
+    state = peft.get_peft_model_state_dict(own.peft, save_embedding_layers=False)
+    # copies: some methods share a tensor between layers, which a file may not
+    weights = {name: state[name].detach().cpu().clone() for name in sorted(state)}
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    values = own.peft.peft_config["default"].to_dict() | {"inference_mode": True}
+    if values["task_type"] is None:
+        kind = type(model)
+        names = {"base_model_class": kind.__name__, "parent_library": kind.__module__}
+        values["auto_mapping"] = names
+    values = {n: sorted(one) if isinstance(one, set) else one for n, one in values.items()}
+    write_text(folder / ADAPTER, json.dumps(values, indent=2, sort_keys=True) + "\n")
+    write_text(folder / BASE, json.dumps(vars(own.source), indent=2) + "\n")
+    config = copy.deepcopy(model.config)
+    config.architectures = [type(model).__name__]
+    config.save_pretrained(folder / MODEL_CONFIG)
+    if model.can_generate() and model.generation_config is not None:
+        model.generation_config.save_pretrained(folder)
+
+
+def load(
+    model: PreTrainedModel, folder: Path, checkpoint: str, revision: str | None
+) -> PreTrainedModel:
+    """Put the adapter of a folder into its base model.
+
+    Args:
+        model: The base.
+        folder: The adapter's.
+        checkpoint: Where the base's weights are from.
+        revision: The same.
+
+    Raises:
+        UserError: it cannot be read, or belongs to other weights.
+    """
+    peft = package()
+    if not (folder / WEIGHTS).is_file():
+        raise UserError(f"{folder} has no {WEIGHTS}, and nothing else is read: export it again.")
+    before = dict(model.state_dict(keep_vars=True))
+    values = {name: tensor.detach() for name, tensor in before.items()}
+    with told(f"the adapter {folder} cannot be read"):
+        config = peft.PeftConfig.from_pretrained(folder)
+        if not hasattr(config, "target_modules"):
+            raise UserError(f"{folder} is an adapter of type {config.peft_type}: not known here.")
+        wrapped = peft.PeftModel.from_pretrained(model, folder, is_trainable=True)
+        expected = peft.get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+        with safe_open(folder / WEIGHTS, framework="pt") as file:
+            absent = sorted(expected.keys() - set(file.keys()))
+    if absent:
+        raise UserError(f"the adapter {folder} has no weight {absent[0]}, and the model has.")
+    model = settled(model, wrapped, before, values, checkpoint, revision)
+    own = attached_to(model)
+    assert own is not None
+    source = source_of(folder)
+    if source is not None and source.checksum != own.source.checksum:
+        raise UserError(other_base(f"the adapter {folder}", source, own.source))
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+    return model
+
+
+def source_of(folder: Path) -> Source | None:
+    """Return which weights an adapter was trained on; None where its folder does not say."""
+    if not (folder / BASE).is_file():
+        return None
+    with told(f"{folder / BASE} is damaged"):
+        return Source(**read_json(folder / BASE, dict, "export the adapter again"))
