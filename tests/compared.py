@@ -23,7 +23,7 @@ def differences(whole: Path, other: Path) -> Iterator[str]:
         for folder in (whole, other)
     ]
     here, there = ({name for name in names if not LOGS.fullmatch(name)} for names in files)
-    assert {"metrics.csv", "model/model.safetensors", "checkpoints/last.json"} <= here
+    assert {"metrics.csv", "model/exported.json", "checkpoints/last.json"} <= here
     yield from (f"{name} is in one" for name in sorted(here ^ there))
     for name in sorted(here & there):
         one, two = (content(folder, name) for folder in (whole, other))

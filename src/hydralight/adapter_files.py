@@ -8,7 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import GenerationConfig, PreTrainedModel
 
-from hydralight.adapters import Source, attached_to, other_base, package, settled
+from hydralight.adapters import Source, attached_to, other_base, package, quiet, settled
 from hydralight.errors import UserError, told
 from hydralight.model_configs import MODEL_CONFIG
 from hydralight.runs.checksums import ADAPTER, is_adapter
@@ -111,7 +111,8 @@ def load(
         config = peft.PeftConfig.from_pretrained(folder)
         if not hasattr(config, "target_modules"):
             raise UserError(f"{folder} is an adapter of type {config.peft_type}: not known here.")
-        wrapped = peft.PeftModel.from_pretrained(model, folder, is_trainable=True)
+        with quiet():
+            wrapped = peft.PeftModel.from_pretrained(model, folder, is_trainable=True)
         expected = peft.get_peft_model_state_dict(wrapped, save_embedding_layers=False)
         with safe_open(folder / WEIGHTS, framework="pt") as file:
             absent = sorted(expected.keys() - set(file.keys()))

@@ -6,7 +6,9 @@ folder have those of the adapter, and a checksum of the base's.
 """
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -86,6 +88,15 @@ def package() -> Any:
     return peft
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Leave out what peft says of what it does right by itself, and of transformers."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "fan_in_fan_out")
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        yield
+
+
 # ---------------------------------------------------------------- putting one into a model
 
 
@@ -130,7 +141,8 @@ def attach(
     before = dict(model.state_dict(keep_vars=True))
     values = {name: tensor.detach() for name, tensor in before.items()}
     try:
-        wrapped = peft.get_peft_model(model, config)
+        with quiet():
+            wrapped = peft.get_peft_model(model, config)
     except ValueError as error:
         if asked is None and "target_modules" in str(error):
             raise UserError(
@@ -310,37 +322,3 @@ def put_base_back(checkpoint: dict[str, Any], model: Any) -> None:
     base = {f"model.{name}": state[name] for name in own.base}
     for key in checkpoint.keys() & STATES:
         checkpoint[key] = {**base, **checkpoint[key]}
-
-
-# ---------------------------------------------------------------- merging
-
-
-@torch.no_grad()
-def merged(model: PreTrainedModel, logits: Callable[[PreTrainedModel], Tensor]) -> PreTrainedModel:
-    """Return a copy of a model with the adapter added into its weights, once that is verified.
-
-    Args:
-        model: With an adapter.
-        logits: Returns what a model says of some batch.
-
-    Raises:
-        UserError: it says another thing once it is merged, by more than the precision of its
-            weights explains (100 units in the last place of the largest logit, or of 1).
-    """
-    whole: Any = copy.deepcopy(model).eval()
-    before = logits(whole).double()
-    own = attached_to(whole)
-    assert own is not None
-    with told("callbacks.best_model.merge=true"):
-        whole = own.peft.merge_and_unload(safe_merge=True)
-    del vars(whole)["adapter"]
-    after = logits(whole).double()
-    apart = float((after - before).abs().max())
-    bound = 100 * torch.finfo(whole.dtype).eps * max(1.0, float(before.abs().max()))
-    if not apart <= bound:
-        raise UserError(
-            f"callbacks.best_model.merge=true: the merged model's logits differ by {apart:.1e} "
-            f"from the adapter's, and {bound:.1e} is what {whole.dtype} explains: leave it out, "
-            "and the adapter is exported as it was measured."
-        )
-    return whole

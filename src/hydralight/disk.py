@@ -1,7 +1,7 @@
 """What lies on disk, and what a run is going to take of it."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,10 +75,16 @@ class Footprint:
         return f"about {readable(self.total)} ({', '.join(said) or 'no weights'})"
 
 
-def weights_of(model: "nn.Module") -> int:
-    """Return the bytes of a model's weights as they are saved, tied ones once."""
+def weights_of(model: "nn.Module", left_out: Collection[str] = ()) -> int:
+    """Return the bytes of a model's weights as they are saved, tied ones once.
+
+    Args:
+        model: The model.
+        left_out: Names of weights that are not saved, as those of an adapter's base.
+    """
     state: dict[str, Any] = model.state_dict(keep_vars=True)
-    once = {id(one): one for one in state.values() if hasattr(one, "element_size")}
+    saved = (one for name, one in state.items() if name not in left_out)
+    once = {id(one): one for one in saved if hasattr(one, "element_size")}
     return sum(one.numel() * one.element_size() for one in once.values())
 
 

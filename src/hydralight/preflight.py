@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
+from hydralight.adapters import attached_to
 from hydralight.building import build_all, build_data, build_task, build_trainer, share_steps
 from hydralight.callbacks.best_model import BestModel
 from hydralight.callbacks.checkpoint import LastCheckpoint
@@ -58,12 +59,14 @@ def preflight(cfg: DictConfig) -> Footprint:
 def footprint_of(task: Task, data: DataModule, callbacks: Sequence[Callback]) -> Footprint:
     """Return what a run would leave on disk, by what is built and the callbacks that write."""
     assert task.model is not None
-    weights = weights_of(task.model)
+    adapter = attached_to(task.model)
+    weights = weights_of(task.model, () if adapter is None else adapter.base)
     exports = next((one for one in callbacks if isinstance(one, BestModel)), None)
     saves = next((one for one in callbacks if isinstance(one, LastCheckpoint)), None)
     averages = any(isinstance(one, WeightAveraging) for one in callbacks)  # kept beside the weights
     return Footprint(
-        model=weights + tokenizer_of(data.processor),
+        model=(weights_of(task.model) if exports is not None and exports.merge else weights)
+        + tokenizer_of(data.processor),
         checkpoint=weights * (1 + averages)
         + states_of(task.optimizer, parameter_groups(task.model)),
         models=0 if exports is None else 1 + exports.save_last,

@@ -292,6 +292,10 @@ class BestModel(Callback):
         if adapter:
             kind = adapter.peft.peft_config["default"].peft_type.value
             lines.append(f"- an adapter alone ({kind}), of {adapter.source.checkpoint}")
+            how = "AutoConfig.from_pretrained(folder + '/config')"
+            lines.append(
+                f"- its labels are in another config: `from_pretrained(folder, config={how})`"
+            )
         stop = getattr(getattr(model, "generation_config", None), "stop_strings", None)
         if stop:  # which are not exported
             stop = json.dumps(stop, ensure_ascii=False)

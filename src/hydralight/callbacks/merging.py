@@ -1,14 +1,19 @@
 """An adapter that is merged into its base for the export, and verified by the task's forward."""
 
+import copy
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
+from transformers import PreTrainedModel
 
-from hydralight.adapters import attached_to, merged
-from hydralight.errors import UserError
+from hydralight.adapters import attached_to
+from hydralight.errors import UserError, told
 
 MERGE = "callbacks.best_model.merge=true"
+ULPS = 100  # what a sum in another order may be off by, in units in the last place
 
 
 def verified(model: Any, pl_module: LightningModule, batch: Any) -> Any:
@@ -40,3 +45,34 @@ def verified(model: Any, pl_module: LightningModule, batch: Any) -> Any:
             pl_module.model, pl_module.training = live, training
 
     return merged(model, logits)
+
+
+@torch.no_grad()
+def merged(model: PreTrainedModel, logits: Callable[[PreTrainedModel], Tensor]) -> PreTrainedModel:
+    """Return a copy of a model with the adapter added into its weights, once that is verified.
+
+    Args:
+        model: With an adapter.
+        logits: Returns what a model says of some batch.
+
+    Raises:
+        UserError: it says another thing once it is merged, by more than the precision of its
+            weights explains: `ULPS` of the largest logit, or of 1.
+    """
+    whole: Any = copy.deepcopy(model).eval()
+    before = logits(whole).double()
+    own = attached_to(whole)
+    assert own is not None
+    with told(MERGE):
+        whole = own.peft.merge_and_unload(safe_merge=True)
+    del vars(whole)["adapter"]
+    after = logits(whole).double()
+    apart = float((after - before).abs().max())
+    bound = ULPS * torch.finfo(whole.dtype).eps * max(1.0, float(before.abs().max()))
+    if not apart <= bound:
+        raise UserError(
+            f"{MERGE}: the merged model's logits differ by {apart:.1e} from the adapter's, and "
+            f"{bound:.1e} is what {whole.dtype} explains: leave it out, and the adapter is "
+            "exported as it was measured."
+        )
+    return whole
