@@ -21,7 +21,7 @@ from hydralight.building import build_all
 from hydralight.config.whitelist import WHITELIST
 from hydralight.tokenizers import Trained
 
-GROUPS = "task data model tokenizer generation optimizer scheduler trainer callbacks logger"
+GROUPS = "task data model adapter tokenizer generation optimizer scheduler trainer callbacks logger"
 QUICK = ["trainer.accelerator=cpu", "trainer.max_epochs=1", "callbacks.rich_progress=null"]
 TRAIN_ONLY = "data.path={train:{data}/train.jsonl,validation:null,test:null}"
 STOPPING = "callbacks=early_stopping trainer.max_epochs=3 optimized_metric=val/loss"
@@ -95,6 +95,18 @@ KEYS = {
     "model.checkpoint": ("bert_mrpc", "{distilbert}"),
     "model.config": ("bert_mrpc", "{hidden_dropout_prob:0.5}"),
     "model.freeze": ("bert_mrpc", "['bert.*']"),
+    "model.adapter": ("bert_mrpc", "{_target_:peft.LoraConfig,r:2}"),
+    "adapter.r": ("bert_mrpc", "2", "adapter=lora"),
+    "adapter.lora_alpha": ("bert_mrpc", "64", "adapter=lora optimizer.lr=1e-2"),
+    "adapter.lora_dropout": ("bert_mrpc", "0.5", "adapter=lora optimizer.lr=1e-2"),
+    "adapter.target_modules": ("bert_mrpc", "all-linear", "adapter=lora"),
+    "adapter.modules_to_save": ("bert_mrpc", "[key]", "adapter=lora"),
+    "adapter.use_dora": ("bert_mrpc", "false", "adapter=dora"),
+    "adapter.use_rslora": ("bert_mrpc", "false", "adapter=rslora"),
+    "adapter.feedforward_modules": (
+        *("bert_mrpc", "[intermediate.dense]"),
+        "adapter=ia3 model.adapter.target_modules=[key,intermediate.dense]",
+    ),
     "tokenizer.checkpoint": ("bert_mrpc", "{tokenizer}"),
     "tokenizer.model": ("gpt2_scratch", "wordpiece"),
     "tokenizer.vocab_size": ("gpt2_scratch", "300"),
@@ -128,6 +140,7 @@ KEYS = {
     "callbacks.best_model.dirpath": ("bert_mrpc", "{data}/model"),
     "callbacks.best_model.run_dir": ("bert_mrpc", "{data}/best"),
     "callbacks.best_model.save_last": ("bert_mrpc", "true"),
+    "callbacks.best_model.merge": ("bert_mrpc_lora", "true"),
     "callbacks.early_stopping.monitor": ("bert_mrpc", "val/accuracy", f"{STOPPING} {AT_ONCE}"),
     "callbacks.early_stopping.mode": ("bert_mrpc", "max", f"{STOPPING} {AT_ONCE}"),
     "callbacks.early_stopping.patience": ("bert_mrpc", "2", f"{STOPPING} optimizer.lr=0 {AT_ONCE}"),
@@ -247,6 +260,7 @@ WALKED = [
 def test_another_value_changes_something(key, left):
     recipe, value, *beside = KEYS[key]
     context = tuple(beside[0].split() if beside else ())
+    key = key.replace("adapter.", "model.adapter.", 1) if key.startswith("adapter.") else key
     assert left(recipe, *context, f"++{key}={value}") != left(recipe, *context)
 
 

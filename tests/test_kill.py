@@ -61,6 +61,7 @@ def killed_at(moment, overrides) -> None:
     [
         # 2: before the first checkpoint; 9: in a window; 4: between the names of a checkpoint
         ("bert_mrpc", 0, "cpu", True, [("batch", 2), ("batch", 9), ("checkpoint's record", 4)]),
+        ("bert_mrpc_lora", 0, "cpu", True, [("batch", 9)]),
         pytest.param(
             *("roberta_mlm_wikitext", 2, "cpu", False),
             [("validation", 3), ("between epochs", 3), ("checkpoint's record", 5)],
@@ -83,7 +84,7 @@ def killed_at(moment, overrides) -> None:
             marks=pytest.mark.soak,
         ),
     ],
-    ids=["pairs", "masks, 2 workers", "words, 2 processes", "pairs, sharded"],
+    ids=["pairs", "adapter", "masks, 2 workers", "words, 2 processes", "pairs, sharded"],
 )
 def test_killed_again_and_again(experiment, workers, trainer, grouped, moments, recipe, tmp_path):
     overrides = overrides_of(recipe, experiment, workers, trainer, grouped)

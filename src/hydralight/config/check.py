@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hydralight.config import ranges
 from hydralight.config.ranges import Format, Seed, Text
-from hydralight.config.whitelist import WHITELIST, allowed, may_be_called, whitelist
+from hydralight.config.whitelist import allowed, may_be_called, whitelist
 from hydralight.errors import UserError, did_you_mean, first_line
 
 # What a group's keys are dealt out to, beside the class that its `_target_` names.
@@ -120,10 +120,11 @@ def named(key: str, name: str) -> Any:
     try:
         found = get_object(name)
     except (ImportError, AttributeError, ValueError) as error:
-        package = needed(error.__cause__ or error)
-        if package is not None and allowed(name, WHITELIST):  # one of those that are extras
+        package = name.partition(".")[0]
+        if getattr(error.__cause__, "name", None) == package != "hydralight":
             raise UserError(
-                f"{key}={name} needs a package that is not installed: pip install {package}"
+                f"{key}={name} needs a package that is not installed: pip install "
+                f"{needed(error.__cause__) or package}"
             ) from error
         raise UserError(f"{key}={name} cannot be imported ({first_line(error)}).") from error
     if not callable(found):
