@@ -124,7 +124,7 @@ def named(key: str, name: str) -> Any:
         if getattr(error.__cause__, "name", None) == package != "hydralight":
             raise UserError(
                 f"{key}={name} needs a package that is not installed: pip install "
-                f"{needed(error.__cause__) or package}"
+                f"{needed(error.__cause__ or error) or package}"
             ) from error
         raise UserError(f"{key}={name} cannot be imported ({first_line(error)}).") from error
     if not callable(found):
