@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 # logs of what was done to a run, and not of what it came to
 LOGS = re.compile(r"train\S*\.log|resume\.json")
@@ -22,7 +23,7 @@ def differences(whole: Path, other: Path) -> Iterator[str]:
         for folder in (whole, other)
     ]
     here, there = ({name for name in names if not LOGS.fullmatch(name)} for names in files)
-    assert {"metrics.csv", "model/model.safetensors", "checkpoints/last.ckpt"} <= here
+    assert {"metrics.csv", "model/model.safetensors", "checkpoints/last.json"} <= here
     yield from (f"{name} is in one" for name in sorted(here ^ there))
     for name in sorted(here & there):
         one, two = (content(folder, name) for folder in (whole, other))
@@ -32,12 +33,16 @@ def differences(whole: Path, other: Path) -> Iterator[str]:
 def content(folder: Path, name: str) -> Any:
     """Return what a file says: its bytes, where no part of it may differ."""
     path = folder / name
-    if path.suffix == ".ckpt":
+    if path.suffix in (".ckpt", ".pt"):
         return torch.load(path, weights_only=True)
+    if path.suffix == ".safetensors" and "checkpoints" in name:  # its metadata is in any order
+        return load_file(path)
     if path.suffix == ".yaml":  # which name the run's own directory
         text = path.read_text().replace(str(folder), "RUN")
         return re.sub(r"^resume: .*|^# xxh3.*", "", text, flags=re.MULTILINE)
-    if name.startswith("checkpoints/"):  # a checkpoint's bytes depend on which tensors were one
+    if re.fullmatch(
+        r"checkpoints/[^/]*", name
+    ):  # a checkpoint's bytes depend on which tensors were one
         return json.loads(path.read_text()) | {"checksum": None, "own_checksum": None}
     if name == "environment.json":
         return EACH_TIME | {

@@ -32,7 +32,8 @@ def kill() -> None:
 
 def half_written(trainer: Trainer, path: Path, *args: Any) -> None:
     SAVE(trainer, path, *args)
-    os.truncate(path, path.stat().st_size // 2)
+    for file in path.glob("*.safetensors") if path.is_dir() else [path]:
+        os.truncate(file, file.stat().st_size // 2)
     kill()
 
 

@@ -34,6 +34,10 @@ CONFIGS = {
         "T5ForConditionalGeneration",
         {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 1, "num_heads": 2},
     ),
+    "llama": (
+        "LlamaForCausalLM",
+        {"hidden_size": 32, **HEADS, "num_key_value_heads": 2, "max_position_embeddings": 128},
+    ),
     "vit": ("ViTForImageClassification", {"hidden_size": 32, **HEADS, "image_size": 16}),
 }
 CONFIGS["vit"][1]["patch_size"] = 8

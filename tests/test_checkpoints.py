@@ -21,6 +21,7 @@ from hydralight.runs.checkpoints import (
     read_record,
 )
 from hydralight.runs.checksums import checksum
+from hydralight.runs.files import remove
 
 
 class Killed(BaseException):
@@ -29,10 +30,11 @@ class Killed(BaseException):
 
 # operations on files still allowed before the process dies; None: it lives. An audit hook stays.
 allowed: list[int | None] = [None]
+OPERATIONS = ("open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir")
 
 
 def die(event, arguments):
-    if allowed[0] is None or event not in ("open", "os.rename", "os.link", "os.remove"):
+    if allowed[0] is None or event not in OPERATIONS:
         return
     if event == "open" and not {"w", "x"} & set(str(arguments[1])):
         return
@@ -44,10 +46,13 @@ def die(event, arguments):
 sys.addaudithook(die)
 
 
-def write(folder, step):
-    """Write a checkpoint of a step, whose bytes tell it."""
+def write(folder, step, sharded=False):
+    """Write a checkpoint of a step, whose bytes tell it; as a folder of two files, if sharded."""
     content = f"step {step}".encode() * 100
-    (folder / PARTIAL).write_bytes(content)
+    if sharded:
+        (folder / PARTIAL).mkdir()
+        (folder / PARTIAL / "other").write_bytes(content[1:])
+    (folder / PARTIAL / "one" if sharded else folder / PARTIAL).write_bytes(content)
     return Record(step, step // 4, step, 4, checksum(folder / PARTIAL)), content
 
 
@@ -62,15 +67,18 @@ def links(request, monkeypatch):
 
 
 @pytest.mark.usefixtures("links")
+@pytest.mark.parametrize("forms", ["ffff", "dddd", "fddf", "ffdd", "ddff"])
 @pytest.mark.parametrize("limit", [1, 2, None])
-def test_a_kill_between_any_two_steps_leaves_a_pair_that_fits(tmp_path, limit, caplog):
+def test_a_kill_between_any_two_steps_leaves_a_pair_that_fits(tmp_path, limit, forms, caplog):
+    """Of files, of folders (sharded), and where a run has gone on as the other."""
     moments = 0
+    sharded = {step: form == "d" for step, form in enumerate(forms, 1)}
     while allowed[0] is None:
         folder = tmp_path / str(moments)
         folder.mkdir()
         for step in (1, 2):
-            put_in_place(folder, write(folder, step)[0], limit)
-        record, _ = write(folder, 3)
+            put_in_place(folder, write(folder, step, sharded[step])[0], limit)
+        record, _ = write(folder, 3, sharded[3])
         allowed[0] = moments
         try:
             put_in_place(folder, record, limit)
@@ -81,10 +89,14 @@ def test_a_kill_between_any_two_steps_leaves_a_pair_that_fits(tmp_path, limit, c
             allowed[0] = None
         path, found = intact_checkpoint(folder)
         assert found.step in (2, 3)
-        assert path.read_bytes() == f"step {found.step}".encode() * 100
+        content = f"step {found.step}".encode() * 100
+        if path.is_dir():
+            assert (path / "other").read_bytes() == content[1:]
+        assert (path / "one" if path.is_dir() else path).read_bytes() == content
         assert not caplog.messages  # nothing is damaged
+        remove(folder / PARTIAL)
         for step in (3, 4):  # what is left behind goes, in time
-            put_in_place(folder, write(folder, step)[0], limit)
+            put_in_place(folder, write(folder, step, sharded[step])[0], limit)
         assert intact_checkpoint(folder)[1].step == 4
         # what was being written is left to the next start
         names = {p.name for p in folder.iterdir() if not p.name.endswith(".partial")}

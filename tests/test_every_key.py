@@ -167,6 +167,8 @@ ELSEWHERE = {  # where a change is seen that a tiny run on stand-ins does not sh
     "test_ddp": "trainer.strategy.broadcast_buffers",
     "test_invariance": "data.batches_per_step",
     "test_same_bits": "trainer.same_bits",
+    "test_sharded": "trainer.strategy.data_parallel_size trainer.strategy.tensor_parallel_size "
+    "trainer.strategy.activation_checkpointing trainer.strategy.cpu_offload",
     "test_screen": "callbacks.rich_progress.every_percent callbacks.rich_progress.every_seconds",
     "test_steps": "callbacks.best_model.monitor callbacks.best_model.mode "
     "callbacks.early_stopping.check_on_train_epoch_end",

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import hydralight
+from hydralight.runs.sharded import assembled
 from hydralight.tasks.gradient import Gradient
 
 OFF = "hidden_dropout_prob: 0, attention_probs_dropout_prob: 0"
@@ -43,8 +44,9 @@ def overrides_of(recipe, experiment, folder, split, dropout=False):
 
 
 def outcome(run):
-    state = torch.load(run.path / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
-    return {"history": run.history, "weights": state}
+    path = run.path / "checkpoints/last.ckpt"
+    whole = assembled(path) if path.is_dir() else torch.load(path, weights_only=True)
+    return {"history": run.history, "weights": whole["state_dict"]}
 
 
 def difference(one, other):
@@ -60,7 +62,9 @@ def difference(one, other):
     }
     apart = (a - b).abs() / a.abs().clip(lower=1)
     found = {kind: float(apart[names].max(axis=None)) for kind, names in columns.items()}
-    pairs = zip(one["weights"].values(), other["weights"].values(), strict=True)
+    names, weights = one["weights"].keys(), other["weights"]
+    assert names == weights.keys()
+    pairs = [(one["weights"][name], weights[name]) for name in names]
     return {**found, "weights": max(float((w - v).abs().max()) for w, v in pairs)}
 
 
@@ -72,18 +76,26 @@ class Stopped(Exception):
     """What a test ends a run with."""
 
 
-def train_a_share(rank, world, port, jobs, folder, outcome=outcome, before=None):
-    """One of several processes, as a launcher starts them; all runs in one process save imports."""
+def join(rank, world, port):
+    """Let this process be one of several, before Lightning is imported, which reads the rank."""
     environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
     environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GROUP_RANK": 0}
     environment |= {"TORCHELASTIC_RUN_ID": "test"}
     os.environ.update({name: str(value) for name, value in environment.items()})
+
+
+def train_a_share(rank, world, port, jobs, folder, outcome=outcome, before=None):
+    """One of several processes, as a launcher starts them; all runs in one process save imports."""
+    join(rank, world, port)
     if before is not None:
         before()
     for name, overrides in jobs.items():
         devices = [f"trainer.devices={world}"]
         if not any(override.startswith("resume=") for override in overrides):
-            devices += ["trainer=ddp_cpu", f"hydra.run.dir='{folder / name}'"]
+            trainer = (
+                [] if any(o.startswith("trainer=") for o in overrides) else ["trainer=ddp_cpu"]
+            )
+            devices += [*trainer, f"hydra.run.dir='{folder / name}'"]
         try:
             run = hydralight.train([*overrides, *devices])
         except Stopped:
@@ -102,13 +114,16 @@ def single(recipe, tmp_path):
     return train
 
 
-def together(jobs, folder, world=2, **arguments):
-    """Train in several processes, each of which may do something `before` that."""
+def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return probe.getsockname()[1]
+
+
+def together(jobs, folder, world=2, **arguments):
+    """Train in several processes, each of which may do something `before` that."""
     started = partial(train_a_share, **arguments)
-    torch.multiprocessing.spawn(started, (world, port, jobs, folder), nprocs=world)
+    torch.multiprocessing.spawn(started, (world, free_port(), jobs, folder), nprocs=world)
     written = {name: folder / f"{name}.pt" for name in jobs}
     return {n: torch.load(path, weights_only=False) for n, path in written.items() if path.exists()}
 
@@ -120,9 +135,10 @@ def test_two_processes_and_one(recipe, single, checkpoints, tmp_path):
         overrides = overrides_of(recipe, experiment, tmp_path, SHARED, dropout=True)
         alone[experiment] = single(experiment, SHARED, dropout=True)
         files = (tmp_path / "data").rename(tmp_path / f"{experiment}_data")
-        jobs[experiment] = [o.replace(f"{tmp_path}/data/", f"{files}/") for o in overrides]
+        overrides = [o.replace(f"{tmp_path}/data/", f"{files}/") for o in overrides]
+        jobs |= {experiment: overrides, f"{experiment}, sharded": [*overrides, "trainer=fsdp_cpu"]}
     for name, shared in together(jobs, tmp_path).items():
-        found = difference(alone[name], shared)
+        found = difference(alone[name.split(",")[0]], shared)
         print(f"{name}: {shown(found)}")
         assert max(found.values()) < 1e-5, (name, found)
 

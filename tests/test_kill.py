@@ -16,7 +16,7 @@ EPOCHS = (
 )
 
 
-def overrides_of(recipe, experiment, workers, processes, grouped):
+def overrides_of(recipe, experiment, workers, trainer, grouped):
     """Dropout is on; 13 rows, so that the last window is short, and 7 to evaluate."""
     overrides = [
         *recipe(experiment),
@@ -30,7 +30,7 @@ def overrides_of(recipe, experiment, workers, processes, grouped):
         "callbacks.last_checkpoint.every_n_train_steps=1",
         "optimizer.lr=1e-3",
     ]
-    return overrides + ["trainer=ddp_cpu"] * (processes == 2)
+    return [*overrides, f"trainer={trainer}"]
 
 
 def started(script, overrides):
@@ -57,25 +57,36 @@ def killed_at(moment, overrides) -> None:
 
 
 @pytest.mark.parametrize(
-    ("experiment", "workers", "processes", "grouped", "moments"),
+    ("experiment", "workers", "trainer", "grouped", "moments"),
     [
         # 2: before the first checkpoint; 9: in a window; 4: between the names of a checkpoint
-        ("bert_mrpc", 0, 1, True, [("batch", 2), ("batch", 9), ("checkpoint's record", 4)]),
+        ("bert_mrpc", 0, "cpu", True, [("batch", 2), ("batch", 9), ("checkpoint's record", 4)]),
         pytest.param(
-            *("roberta_mlm_wikitext", 2, 1, False),
+            *("roberta_mlm_wikitext", 2, "cpu", False),
             [("validation", 3), ("between epochs", 3), ("checkpoint's record", 5)],
             marks=pytest.mark.soak,
         ),
         pytest.param(
-            *("bert_ner_conll2003", 0, 2, True),
+            *("bert_ner_conll2003", 0, "ddp_cpu", True),
             [("export", 1), ("checkpoint's name", 4), ("old checkpoints", 2)],
             marks=pytest.mark.soak,
         ),
+        pytest.param(
+            *("bert_mrpc", 0, "fsdp_cpu", True),
+            [
+                ("export", 1),
+                ("checkpoint", 3),
+                ("checkpoint's name", 3),
+                ("checkpoint's record", 4),
+                ("old checkpoints", 2),
+            ],
+            marks=pytest.mark.soak,
+        ),
     ],
-    ids=["pairs", "masks, 2 workers", "words, 2 processes"],
+    ids=["pairs", "masks, 2 workers", "words, 2 processes", "pairs, sharded"],
 )
-def test_killed_again_and_again(experiment, workers, processes, grouped, moments, recipe, tmp_path):
-    overrides = overrides_of(recipe, experiment, workers, processes, grouped)
+def test_killed_again_and_again(experiment, workers, trainer, grouped, moments, recipe, tmp_path):
+    overrides = overrides_of(recipe, experiment, workers, trainer, grouped)
     whole, other = tmp_path / "whole", tmp_path / "logs/train/runs/other"
     finished([*overrides, f"hydra.run.dir={whole}"])
     typed = [*overrides, f"hydra.run.dir={other}"]

@@ -14,7 +14,8 @@ from sweeping import complete
 from hydralight.config.whitelist import WHITELIST
 from hydralight.errors import UserError
 from hydralight.sweeps.request import SweepRequest
-from hydralight.sweeps.study import SweepStudy, stored_study
+from hydralight.sweeps.storage import stored_study
+from hydralight.sweeps.study import SweepStudy
 
 SPACE = {"optimizer.lr": FloatDistribution(1e-5, 1e-2, log=True), "seed": IntDistribution(1, 40)}
 GRID = [{"seed": seed, "data.fold": fold} for seed, fold in product((1, 2), (0, 1))]

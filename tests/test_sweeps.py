@@ -149,6 +149,21 @@ def test_a_search_that_is_killed_goes_on(mrpc, tmp_path):
     until(lambda: not processes_of(tmp_path))
 
 
+def test_trials_on_other_numbers_of_devices_are_the_same(mrpc, tmp_path):
+    """The step is fixed by `data.batches_per_step`; in another step, the values are others."""
+    own = ["trainer=ddp_cpu", "trainer.devices=1,2", "data.batch_size=2"]
+    folder = tmp_path / "sweep"
+    swept([*mrpc, *own, "data.batches_per_step=2", f"hydra.sweep.dir={folder}"], tmp_path)
+    one, two = (best_metrics(folder / name) for name in "01")
+    assert two == pytest.approx(one, rel=1e-5, abs=1e-5)
+    assert len(one) > 3
+    losses = [pd.read_csv(folder / name / "metrics.csv")["train/loss"].dropna() for name in "01"]
+    assert len(losses[0]) == 4
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+    alone = start("train", [*mrpc, "data.batch_size=2", "data.batches_per_step=4"])
+    assert best_metrics(alone)["val/loss"] != pytest.approx(one["val/loss"], rel=1e-3)
+
+
 @pytest.mark.thorough
 def test_the_ranks_of_a_trial_train_that_trial(mrpc, tmp_path):
     rates = {"0": 0.01, "1": 0.02}

@@ -17,6 +17,7 @@ NAMES = (
     "causal_lm",
     "generation",
     "eval_memory",
+    "sharded_load",
     "first_start",
     "second_start",
     "encoding",

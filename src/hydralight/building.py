@@ -17,7 +17,7 @@ from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
-from hydralight import optim
+from hydralight import optim, sharding
 from hydralight.callbacks.checkpoint_io import write_in_place
 from hydralight.callbacks.lightning_seams import take_place
 from hydralight.callbacks.loops import take_our_loops
@@ -31,6 +31,7 @@ from hydralight.data.module import DataModule
 from hydralight.data.naming import labels_to_use
 from hydralight.data.source import Source
 from hydralight.data.splits import Splits
+from hydralight.devices import share_steps
 from hydralight.errors import UserError, count
 from hydralight.model_configs import labels_of, read_config
 from hydralight.nodes.ranks import is_first
@@ -86,29 +87,6 @@ def build(cfg: DictConfig) -> tuple[Task, DataModule, Trainer]:
         trainer = build_trainer(cfg, callbacks, logger=build_all(without_secrets(cfg.logger)))
     share_steps(trainer, data.batching.batches_per_step)
     return build_task(cfg), data, trainer
-
-
-def share_steps(trainer: Trainer, batches_per_step: int | None) -> None:
-    """Let each device accumulate its share of a step's micro-batches, where their number is said.
-
-    Raises:
-        UserError: they cannot be shared, or the trainer's number is said too.
-    """
-    if batches_per_step is None:
-        return
-    said, devices = f"data.batches_per_step={batches_per_step}", trainer.num_devices
-    devices *= trainer.num_nodes
-    if trainer.accumulate_grad_batches != 1:
-        raise UserError(
-            f"{said} says how many micro-batches an optimizer step has over all devices, and "
-            f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches} how many on each: "
-            "set the first to null, or the second to 1."
-        )
-    if batches_per_step % devices:
-        raise UserError(
-            f"{said} cannot be shared by {devices} devices: take a number that they divide."
-        )
-    trainer.accumulate_grad_batches = batches_per_step // devices
 
 
 def build_task(cfg: DictConfig) -> Task:
@@ -242,10 +220,14 @@ def build_trainer(cfg: DictConfig, callbacks: list[Any], **arguments: Any) -> Tr
             raise UserError(f"trainer.{key}: there is a group {key} for that; leave it out.")
     given = {k: v for k, v in defaults.items() if k not in cfg.trainer}
     given |= {**arguments, "callbacks": callbacks, "max_epochs": math.ceil(max_epochs)}
+    strategy = cfg.trainer.get("strategy")
+    if isinstance(strategy, DictConfig):
+        sharding.check_precision(strategy.get("_target_"), str(cfg.trainer.get("precision")))
     node = OmegaConf.create({"trainer": plain(cfg.trainer)})
     same_bits = node.trainer.pop("same_bits", False)
     trainer = built(node.trainer, **given)
     take_place(trainer)
+    sharding.check(trainer)
     if same_bits:
         check_same_bits(trainer)
     most = 8 * max(2, os.cpu_count() or 1)
@@ -326,7 +308,16 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for name in ("absl", "matplotlib", "httpx", "datasets", "fsspec", "huggingface_hub"):
+    distributed = "torch.distributed.tensor"  # how two collectives could have been one
+    for name in (
+        "absl",
+        "matplotlib",
+        "httpx",
+        "datasets",
+        "fsspec",
+        "huggingface_hub",
+        distributed,
+    ):
         logging.getLogger(name).setLevel(logging.ERROR)
     if not is_first():
         logging.getLogger("hydralight").setLevel(logging.WARNING)
@@ -345,6 +336,7 @@ def quiet_libraries() -> None:
         r".*No negative samples in targets.*",
         r".*will save all targets and predictions in the buffer.*",
         r".*WeightAveraging callback with a model that overrides.*",
+        r".*assuming the intent is to load in a single process.*",
     )
     for message in ignored:
         warnings.filterwarnings("ignore", message)

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from hydralight.runs.environment import record_start
 from hydralight.runs.lock import InUse, locked
 from hydralight.runs.overrides import typed_keys
 from hydralight.runs.run import Run, update_metrics
+from hydralight.sharding import built as build_model
+from hydralight.shards import is_sharded
 from hydralight.tasks.same_bits import fixed_threads
 from hydralight.tasks.task import Task
 
@@ -112,8 +115,8 @@ def test_best(trainer: Trainer, task: Task, data: DataModule, run_dir: Path) -> 
     """Evaluate the best model of a run that has just been trained on the test split."""
     trainer.strategy.barrier("best_model")  # until the first process has written it
     recipe = models.Pretrained(checkpoint=str(run_dir / "model"))
-    model: Any = recipe(task.auto_class)
-    task.model = model.to(task.device)
+    model: Any = build_model(trainer.strategy, partial(recipe, task.auto_class))
+    task.model = model if is_sharded(model) else model.to(task.device)
     predictions = Predictions(run_dir / "predictions" / "test.jsonl")
     add_callback(trainer, predictions)
     metrics = run_trainer(trainer, task, data, "test")

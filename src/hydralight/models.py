@@ -20,6 +20,7 @@ from hydralight.errors import UserError, did_you_mean, told
 from hydralight.hub import only_cached
 from hydralight.model_configs import check_kernels, check_values, default_config, read_config
 from hydralight.runs.files import steadily
+from hydralight.shards import is_sharded
 
 DType = Literal["float32", "float64", "bfloat16", "float16"]
 
@@ -73,6 +74,12 @@ class Pretrained:
         if isinstance(processor, PreTrainedTokenizerBase):
             embeddings: Any = model.get_input_embeddings()
             if len(processor) > embeddings.num_embeddings:
+                if is_sharded(model):
+                    raise UserError(
+                        f"the tokenizer has {len(processor)} tokens, and checkpoint="
+                        f"{self.checkpoint} {embeddings.num_embeddings}: weights in shards cannot "
+                        "be enlarged; take another trainer, or a checkpoint that has been."
+                    )
                 model.resize_token_embeddings(len(processor))
             for one in (model.config, getattr(model, "generation_config", None)):
                 if one is not None and getattr(one, "pad_token_id", None) is None:

@@ -16,6 +16,7 @@ from transformers import get_scheduler
 
 from hydralight.config.ranges import Fraction, NotNegative
 from hydralight.errors import UserError, told
+from hydralight.shards import is_sharded
 
 # Classes of norms: LayerNorm, LlamaRMSNorm, BatchNorm2d; not NormedEmbedding, whose norm is fixed.
 NORM = re.compile(r"Norm(?!ed|al)")
@@ -60,7 +61,8 @@ def build(recipe: Callable[..., Optimizer], model: nn.Module, *, scaler: bool) -
     """
     groups = parameter_groups(model)
     with told("optimizer"):
-        optimizer = (recipe if scaler else fused(recipe))(groups)
+        unfused = scaler or (is_sharded(model) and not takes_shards(recipe))
+        optimizer = (recipe if unfused else fused(recipe))(groups)
     if scaler and optimizer.defaults.get("fused"):
         raise UserError(
             "optimizer.fused=true does not go with 16-mixed precision, where a fused "
@@ -97,6 +99,12 @@ def fused(recipe: Callable[..., Optimizer]) -> Callable[..., Optimizer]:
     ).keys()
     has = "fused" in inspect.signature(getattr(recipe, "func", recipe)).parameters
     return partial(recipe, fused=True) if has and not said else recipe
+
+
+def takes_shards(recipe: Callable[..., Optimizer]) -> bool:
+    """Whether the fused kernels of an optimizer know what to do with sharded tensors."""
+    kind = getattr(recipe, "func", recipe)
+    return isinstance(kind, type) and issubclass(kind, torch.optim.Adam)  # AdamW too
 
 
 def schedule(

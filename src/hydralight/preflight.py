@@ -21,6 +21,7 @@ from hydralight.data.module import DataModule
 from hydralight.disk import Footprint, states_of, tokenizer_of, weights_of
 from hydralight.errors import count
 from hydralight.optim import parameter_groups
+from hydralight.shards import class_name
 from hydralight.tasks.evaluation import check_monitors
 from hydralight.tasks.task import Task
 
@@ -112,7 +113,7 @@ def print_summary(
     batches = len(data.train_dataloader())
     steps = math.ceil(batches / trainer.accumulate_grad_batches)
     table = Table("", "checked; nothing was trained", title="Preflight", title_justify="left")
-    table.add_row("model", f"{type(task.model).__name__}, {sum(p.numel() for p in parameters):,}")
+    table.add_row("model", f"{class_name(task.model)}, {sum(p.numel() for p in parameters):,}")
     table.add_row("trained parameters", f"{trainable:,}")
     if isinstance(data.processor, PreTrainedTokenizerBase):
         table.add_row("vocabulary", f"{len(data.processor):,}")

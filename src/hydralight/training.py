@@ -31,6 +31,7 @@ from hydralight.runs.overrides import typed_keys
 from hydralight.runs.run import is_unused, read_metrics, update_metrics
 from hydralight.runs.secrets import redact
 from hydralight.runs.weights import check_weights_are_there
+from hydralight.sharding import goes_on_from
 from hydralight.shell import line, near
 from hydralight.summary import summary
 from hydralight.tasks.same_bits import fixed_threads
@@ -110,6 +111,7 @@ def fit(
     # any callback's setup, where weight averaging builds it
     seeded = LambdaCallback(setup=lambda *_, **__: seed_everything(cfg.seed, True, verbose=False))
     add_callback(trainer, seeded, first=True)
+    goes_on_from(trainer, checkpoint)
     try:
         with fixed_threads(trainer, task.same_bits):
             trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)

@@ -33,6 +33,8 @@ from hydralight.runs.reading import read_json
 from hydralight.runs.run import update_metrics
 from hydralight.runs.sealed import sealed_json
 from hydralight.runs.secrets import redact
+from hydralight.sharding import save_weights
+from hydralight.shards import class_name
 
 log = logging.getLogger(__name__)
 
@@ -216,6 +218,7 @@ class BestModel(Callback):
     ) -> None:
         """Write a folder beside the old one, and put it in its place."""
         if not trainer.is_global_zero:
+            save_weights(model_of(trainer, pl_module), folder, first=False)
             return
         partial = new_folder(folder)
         try:
@@ -240,13 +243,13 @@ class BestModel(Callback):
         metrics: Mapping[str, float],
     ) -> None:
         """Write all files of the model into a folder."""
-        model: Any = (averaged_model(trainer) or pl_module).model
+        model = model_of(trainer, pl_module)
         generation: Any = getattr(model, "generation_config", None)
         stop_strings = getattr(generation, "stop_strings", None)
         if stop_strings:  # `pipeline` would refuse them without a tokenizer; our config has them
             generation.stop_strings = None
         try:
-            model.save_pretrained(folder)
+            save_weights(model, folder, first=True)
         finally:
             if stop_strings:
                 generation.stop_strings = stop_strings
@@ -264,7 +267,7 @@ class BestModel(Callback):
             header.append(f"base_model: {json.dumps(self.card['base_model'])}")
         header += ["tags:", "- hydralight", "---", ""]
         lines = [f"# {self.card.get('experiment') or 'model'}", ""]
-        lines.append(f"A {type(model).__name__} of {size:,} parameters, trained with Hydralight.")
+        lines.append(f"A {class_name(model)} of {size:,} parameters, trained with Hydralight.")
         lines.append("")
         lines += [f"- {key}: {value}" for key, value in self.card.items() if value]
         stop = getattr(getattr(model, "generation_config", None), "stop_strings", None)
@@ -275,6 +278,11 @@ class BestModel(Callback):
         lines.append(f"- optimizer steps: {step}")
         lines += [f"- {name}: {value:.4f}" for name, value in sorted(metrics.items())]
         return "\n".join([*header, *lines, ""])
+
+
+def model_of(trainer: Trainer, pl_module: LightningModule) -> Any:
+    """Return the model that evaluations use: that of the averaged weights, where there is one."""
+    return (averaged_model(trainer) or pl_module).model
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from hydralight.config.ranges import Positive
 from hydralight.errors import UserError, first_line
 from hydralight.runs.checkpoints import PARTIAL, Record, checkpoints_in, put_in_place, tidy
 from hydralight.runs.checksums import checksum
+from hydralight.runs.files import remove
 
 
 class LastCheckpoint(Checkpoint):
@@ -88,12 +89,12 @@ class LastCheckpoint(Checkpoint):
         partial = self.dirpath / PARTIAL
         try:
             if trainer.is_global_zero:
-                partial.unlink(missing_ok=True)
+                remove(partial)
             trainer.save_checkpoint(partial)
             if trainer.is_global_zero:
                 put_in_place(self.dirpath, record_of(partial, trainer), self.save_total_limit)
         except (OSError, RuntimeError, UserError) as error:  # torch's writer raises the latter
-            partial.unlink(missing_ok=True)
+            remove(partial)
             there = checkpoints_in(self.dirpath)
             then = "resume the run; the one before is intact" if there else "begin the run again"
             raise UserError(

@@ -7,6 +7,8 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Trainer
 
+from hydralight.runs.sharded import assembled
+
 
 class InPlace(TorchCheckpointIO):
     """Writes a local checkpoint into its own file.
@@ -25,6 +27,12 @@ class InPlace(TorchCheckpointIO):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with open(path, "wb") as file:
             torch.save(checkpoint, file)
+
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read a checkpoint; one of a sharded training, which is a folder, as a whole."""
+        if Path(path).is_dir():
+            return assembled(Path(path))
+        return super().load_checkpoint(path, *args, **kwargs)
 
 
 def write_in_place(trainer: Trainer) -> None:

@@ -11,6 +11,7 @@ from hydralight.callbacks.lightning_seams import (
     interval_ends,
     share_progress,
 )
+from hydralight.devices import replica_of
 from hydralight.errors import UserError, count
 from hydralight.loggers import ExactLog
 
@@ -36,7 +37,7 @@ class ExactResume(Callback):
         An evaluation that follows only because the run ends is no part of a run that is extended.
         """
         checkpoint["exact_resume"] = {
-            "world_size": trainer.world_size,
+            "world_size": replica_of(trainer)[1],
             "computed_by": computed_by(trainer),
             "evaluation_is_due": interval_ends(trainer),
             "logged": [one.logged() for one in trainer.loggers if isinstance(one, ExactLog)],
@@ -56,7 +57,7 @@ class ExactResume(Callback):
                 f"whose bits are others: resume there{or_by(before)}, or with "
                 "trainer.same_bits=false."
             )
-        share_progress(checkpoint, self._restored["world_size"], trainer.world_size)
+        share_progress(checkpoint, self._restored["world_size"], replica_of(trainer)[1])
         if self._restored.get("logged") and not any(
             isinstance(one, ExactLog) for one in trainer.loggers
         ):

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import ProgressBar
 
 from hydralight.callbacks.best_model import BestModel
 from hydralight.callbacks.lightning_seams import logging_is_due
+from hydralight.devices import replica_of
 from hydralight.progress import clock, interactive, listed, one_line, short, width
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class Progress(ProgressBar):
     def _speed(self, trainer: Trainer) -> str:
         """Return speed and time left; the loss has been read, so that the device is done."""
         now = monotonic()
-        rate = self._examples * trainer.world_size / max(now - self._read_at, 1e-6)
+        rate = self._examples * replica_of(trainer)[1] / max(now - self._read_at, 1e-6)
         self._examples, self._read_at = 0, now
         done, left = self._step - self._first[0], self._steps - self._step
         speed = f"  {rate:,.{0 if rate >= 10 else 1}f} examples/s"

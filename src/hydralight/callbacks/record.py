@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from hydralight.callbacks.lightning_seams import datamodule_of
 from hydralight.curves import draw_curves
 from hydralight.runs.run import update_metrics
+from hydralight.shards import class_name
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ class Record(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what is about to be trained."""
         parameters = sum(p.numel() for p in pl_module.parameters())
-        model = type(pl_module.model).__name__
+        model = class_name(pl_module.model)
         log.info("%s of %s parameters, precision %s", model, f"{parameters:,}", trainer.precision)
         examples = f"{len(datamodule_of(trainer).encoded('train')):,}"
         steps = f"{trainer.estimated_stepping_batches:,}"

@@ -15,6 +15,7 @@ from hydralight.callbacks.predictions import write_json_lines
 from hydralight.config.ranges import Positive
 from hydralight.progress import console, short
 from hydralight.runs.files import replacing
+from hydralight.shards import is_sharded
 
 MOST_PIXELS = 256  # of either side of a picture that is kept
 
@@ -55,8 +56,12 @@ class Samples(Callback):
             self.show(trainer, pl_module, f"after step {trainer.global_step}")
 
     def show(self, trainer: Trainer, pl_module: LightningModule, when: str) -> None:
-        """Predict on the first process, without a trace in the random streams."""
-        if not trainer.is_global_zero or not trainer.limit_val_batches:
+        """Predict on the first process, without a trace in the random streams.
+
+        Those that hold shards of the model have to take part.
+        """
+        alone = not is_sharded(pl_module)
+        if not trainer.limit_val_batches or (alone and not trainer.is_global_zero):
             return
         datamodule = datamodule_of(trainer)
         batch = datamodule.sample_batch(datamodule.validation_split, self.num_samples)
@@ -67,6 +72,8 @@ class Samples(Callback):
         with torch.no_grad(), isolate_rng(), trainer.precision_plugin.forward_context():
             rows = pl_module.predict_step(batch)
         pl_module.train(training)
+        if not trainer.is_global_zero:
+            return
         for row, picture in zip(rows, pictures, strict=False):
             if picture is not None:
                 row["image"] = self.keep(picture, row["row"])

@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from hydralight.callbacks.lightning_seams import logging_is_due
+from hydralight.devices import replica_of
 from hydralight.loggers import ExactLog
 
 
@@ -48,7 +49,7 @@ class Throughput(Callback):
             return
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        seconds = (time.perf_counter() - self._begin) / trainer.world_size
+        seconds = (time.perf_counter() - self._begin) / replica_of(trainer)[1]
         examples = self._examples / seconds
         values = {"train/examples_per_second": examples}
         if tokens := int(self._tokens):

@@ -17,6 +17,7 @@ WHITELIST = (
     "hydralight.models.Scratch",
     "hydralight.optim.schedule",
     "hydralight.processors.*",
+    "hydralight.sharding.Sharded",
     "hydralight.tasks.*",
     "hydralight.tasks.losses.focal_loss",
     "hydralight.tasks.losses.label_cross_entropy",

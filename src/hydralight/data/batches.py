@@ -1,6 +1,6 @@
 """How rows come together in batches, as typed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -86,7 +86,7 @@ class Batching:
         size = self.eval_batch_size or self.batch_size
         common: dict[str, Any] = {"num_rows": len(sizes), "batch_size": size}
         plan = LongestFirst(sizes=sizes, **common) if whole else Order(shuffle=False, **common)
-        return Batches(plan, Place(place.rank, place.world_size))
+        return Batches(plan, replace(place, accumulate_grad_batches=1))
 
     def order_settings(self) -> dict[str, Any]:
         """Return what decides on the rows of a run's micro-batches."""

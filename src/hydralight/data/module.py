@@ -28,8 +28,10 @@ from hydralight.data.shape import Batch, Purpose, Row, Shape
 from hydralight.data.source import SPLITS, Source
 from hydralight.data.splits import Splits
 from hydralight.data.spread import spread
+from hydralight.devices import replica_of
 from hydralight.errors import UserError
 from hydralight.progress import waiting
+from hydralight.sharding import Sharded
 
 
 class DataModule(LightningDataModule):
@@ -263,7 +265,9 @@ class DataModule(LightningDataModule):
         if self.trainer is None:
             return Place()
         trainer = self.trainer
-        return Place(trainer.global_rank, trainer.world_size, trainer.accumulate_grad_batches)
+        together = isinstance(trainer.strategy, Sharded)
+        number = trainer.accumulate_grad_batches
+        return Place(*replica_of(trainer), number, together)
 
     @property
     def seed(self) -> int:

@@ -130,11 +130,13 @@ class Place:
         rank: This process.
         world_size: All processes.
         accumulate_grad_batches: Micro-batches of one process in an optimizer step.
+        in_step: Whether all processes have to take as many batches, as where they share a model.
     """
 
     rank: int = 0
     world_size: int = 1
     accumulate_grad_batches: int = 1
+    in_step: bool = False
 
     @property
     def batches_per_step(self) -> int:
@@ -156,7 +158,8 @@ class Batches(Sampler[list[tuple[int, int]]]):
     """Yields one rank's micro-batches of an epoch; each iteration is an epoch.
 
     Of the micro-batches of a step, a rank has a contiguous run, and each rank has as many. In an
-    evaluation, where a step is a micro-batch for each rank, the last ranks may have one less.
+    evaluation, where a step is a micro-batch for each rank, the last ranks may have one less; or,
+    where all have to go in step, one of the first rank's again.
 
     A micro-batch is a list of pairs: the epoch, and the row's index. What is random per example
     draws from both, wherever the row is read.
@@ -195,5 +198,9 @@ class Batches(Sampler[list[tuple[int, int]]]):
         for start in range(0, len(batches), size):
             step = batches[start : start + size]
             run = -(-len(step) // self.place.world_size)
-            own += step[rank * run : (rank + 1) * run]
+            own += step[rank * run : (rank + 1) * run] or step[: self.place.in_step]
         return own
+
+    def is_repeated(self, number: int) -> bool:
+        """Whether the batch of this number, in an evaluation, is another rank's."""
+        return number * self.place.world_size + self.place.rank >= len(self.plan)

@@ -1,13 +1,15 @@
 """The checkpoints of a run: put in place whole, recorded, and checked before they are opened.
 
-Beside each `<name>.ckpt` lies its record, `<name>.json`. What is done, in this order, leaves at
-each moment at least one checkpoint that fits a record, wherever the process is killed:
+Beside each `<name>.ckpt` lies its record, `<name>.json`. A checkpoint is a file, or the folder of a
+sharded training, of which the record covers all files. What is done, in this order, leaves at each
+moment at least one checkpoint that fits a record, wherever the process is killed:
 
 1. `checkpoint.partial` is written, and its checksum taken. It is the file's and not each tensor's:
    it covers the optimizer and the rest too, and nothing is opened to check it;
 2. `step-<n>.json` is written: a record whose checkpoint is not there yet means nothing;
 3. `checkpoint.partial` becomes `step-<n>.ckpt`: from here on, this checkpoint can be resumed from;
-4. `last.ckpt` becomes the same file. Until 5, its record is `step-<n>.json`;
+4. `last.ckpt` becomes the same file, or a folder of the same files. Until 5, its record is
+   `step-<n>.json`;
 5. `last.json` becomes a copy of that record;
 6. what is more than `save_total_limit` is removed, each checkpoint before its record.
 
@@ -22,7 +24,7 @@ from pathlib import Path
 
 from hydralight.errors import UserError, first_line
 from hydralight.runs.checksums import ALGORITHM, checksum
-from hydralight.runs.files import partial_of, write_text
+from hydralight.runs.files import copy_folder, partial_of, remove, write_text
 from hydralight.runs.sealed import sealed_json, unsealed_json
 
 log = logging.getLogger(__name__)
@@ -74,7 +76,7 @@ def put_in_place(folder: Path, record: Record, save_total_limit: int | None) -> 
         OSError: the disk is full, or the like; the checkpoints before are intact.
     """
     path = folder / f"step-{record.step:08d}.ckpt"
-    path.unlink(missing_ok=True)  # the same step of an earlier attempt, which has another record
+    retire(path)  # the same step of an earlier attempt, which has another record
     content = record.text
     write_text(path.with_suffix(".json"), content)
     (folder / PARTIAL).replace(path)
@@ -85,12 +87,20 @@ def put_in_place(folder: Path, record: Record, save_total_limit: int | None) -> 
 def make_last(path: Path, record: str) -> None:
     """Make a checkpoint `last.ckpt` too, with its record."""
     folder = path.parent
-    link = partial_of(folder / "last.ckpt")
+    last = folder / "last.ckpt"
+    remove(last.with_name("last.ckpt.previous"))  # which a kill has left
+    if path.is_dir():
+        copy_folder(path, last)  # between its two renames there is no last.ckpt
+        write_text(folder / "last.json", record)
+        return
+    if last.is_dir():
+        retire(last)
+    link = partial_of(last)
     try:
         os.link(path, link)
     except OSError:  # a file system without hard links
         shutil.copyfile(path, link)
-    link.replace(folder / "last.ckpt")
+    link.replace(last)
     link.unlink(missing_ok=True)  # where both were the same file, replacing did nothing
     write_text(folder / "last.json", record)
 
@@ -133,10 +143,17 @@ def remove_old(folder: Path, save_total_limit: int | None) -> None:
     if number is None:
         return
     for path in sorted(numbered(folder), reverse=True)[number:]:
-        path.unlink()
+        retire(path)
     for path in folder.glob("step-*.json"):
         if not path.with_suffix(".ckpt").exists():
             path.unlink()
+
+
+def retire(path: Path) -> None:
+    """Remove a checkpoint, if it is there; of a folder, no half is left under its name."""
+    if path.is_dir():
+        path = path.rename(partial_of(path))
+    remove(path)
 
 
 # ---------------------------------------------------------------- reading
@@ -144,7 +161,7 @@ def remove_old(folder: Path, save_total_limit: int | None) -> None:
 
 def checkpoints_in(folder: Path) -> list[Path]:
     """Return the checkpoints, the newest first; of two of the same step `last.ckpt` is first."""
-    found = [p for p in [folder / "last.ckpt", *numbered(folder)] if p.is_file()]
+    found = [p for p in [folder / "last.ckpt", *numbered(folder)] if p.exists()]
 
     def step(path: Path) -> int:
         if path.stem != "last":

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -25,9 +26,17 @@ FOR_PEOPLE = ("README.md",)  # who edit it
 def checksum(path: Path) -> str:
     """Return the checksum of a file, which is read once as bytes and never unpickled.
 
+    That of a folder is taken of the names and checksums of all its files.
+
     That takes a core of an AMD EPYC 1 s for 10.5 GB in memory, where the system keeps what was just
     written; else it is as fast as the disk. (`torch.load` takes the same core 1 s for 1.8 GB.)
     """
+    if path.is_dir():
+        with ThreadPoolExecutor() as pool:  # reading and hashing leave the interpreter free
+            files = _files(path)
+            own = dict(zip(map(str, files), pool.map(checksum, files), strict=True))
+        names = {str(Path(name).relative_to(path)): value for name, value in own.items()}
+        return f"{ALGORITHM}:{xxhash.xxh3_128_hexdigest(json.dumps(names).encode())}"
     with path.open("rb") as file:
         return f"{ALGORITHM}:{hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()}"
 

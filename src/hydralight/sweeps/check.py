@@ -60,7 +60,7 @@ def check_all(
     shutil.rmtree(scratch)
     size = max((outcome.get("disk", 0) for outcome in outcomes), default=0)
     if size:
-        log.info("%s", on_disk(request, together(request, config.hydra.launcher), size))
+        log.info("%s", on_disk(request, together(request, config.hydra.launcher, launcher), size))
     with suppress(OSError):  # it holds a sweep
         folder.rmdir()
 

@@ -13,9 +13,10 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from hydralight.config.explain import explain
-from hydralight.errors import first_line, told
+from hydralight.errors import UserError, first_line, told
+from hydralight.sweeps.ray_launcher import RayLauncher
 from hydralight.sweeps.request import SweepRequest
-from hydralight.sweeps.trial import Outcome, read_outcome, write_outcome
+from hydralight.sweeps.trial import Lost, Outcome
 
 Job = list[str]  # the overrides of one trial
 UNCOMPOSED = (HydraException, OmegaConfBaseException)  # what overrides raise that make no config
@@ -26,48 +27,40 @@ def runs_here(launcher: DictConfig) -> bool:
     return str(launcher._target_).endswith(".BasicLauncher")
 
 
-def together(request: SweepRequest, launcher: DictConfig) -> int:
-    """Return how many trials are launched together.
+def together(request: SweepRequest, config: DictConfig, launcher: Launcher) -> int:
+    """Return how many trials are at work together.
 
-    A search learns between launches, so that on a cluster it launches four.
-    """
-    if request.n_jobs is not None:
-        return request.n_jobs
-    if runs_here(launcher):
-        return 1
-    if "n_jobs" in launcher:  # joblib's; -1 is all cores
-        return launcher.n_jobs if launcher.n_jobs > 0 else os.cpu_count() or 1
-    return 4 if request.points is None else request.total
-
-
-def launch(
-    launcher: Launcher, jobs: Sequence[Job], first: int, folder: Path, compose: Callable[[Job], Any]
-) -> list[Outcome | None]:
-    """Run jobs together, and return how each ended; None for one that is to be tried again.
-
-    A launcher composes the configs of jobs before it runs them. Where the values of one make no
-    config, that one has failed, what came before it is done, and the rest has not begun.
+    A search learns from each that has ended, so that on SLURM there are four.
 
     Args:
+        request: What is asked of the sweep.
+        config: The launcher's.
         launcher: Where they run.
-        jobs: The overrides of each.
-        first: The number of the first; the others follow, and a number names a directory.
-        folder: The sweep's directory.
-        compose: Composes the config of a job.
 
     Raises:
-        HydraException: all of them make a config, so it is something else.
-        UserError: the launcher refuses its options, or what it hands them to is not there.
+        UserError: a Ray cluster has no room for one.
     """
+    if runs_here(config):
+        return 1
+    if isinstance(launcher, RayLauncher):
+        room = launcher.room()
+        return request.n_jobs or room
+    if request.n_jobs is not None:
+        return request.n_jobs
+    if "n_jobs" in config:  # joblib's; -1 is all cores
+        return config.n_jobs if config.n_jobs > 0 else os.cpu_count() or 1
+    if request.points is None:
+        return 4
+    return min(request.total, config.get("array_parallelism") or request.total)
+
+
+def fault_of(job: Job, compose: Callable[[Job], Any]) -> str | None:
+    """Return why a job's overrides make no config, if they make none."""
     try:
-        returned = launched(launcher, jobs, first)
-    except UNCOMPOSED:
-        faults = [_fault(job, compose) for job in jobs]
-        if not any(faults):
-            raise
-        numbered = enumerate(zip(jobs, faults, strict=True), first)
-        return [_settled(folder / str(number), *pair) for number, pair in numbered]
-    return [outcome_of(job) for job in returned]
+        compose(job)
+    except UNCOMPOSED as error:
+        return explain(error) or first_line(error)
+    return None
 
 
 def launched(launcher: Launcher, jobs: Sequence[Job], first: int) -> Sequence[JobReturn]:
@@ -75,11 +68,12 @@ def launched(launcher: Launcher, jobs: Sequence[Job], first: int) -> Sequence[Jo
 
     Raises:
         HydraException: the overrides of a job make no config.
+        Lost: what ran one is gone.
         UserError: the launcher refuses its options, or what it hands jobs to is not there.
     """
     try:
         return launcher.launch(jobs, initial_job_idx=first)
-    except UNCOMPOSED:
+    except (*UNCOMPOSED, Lost):
         raise
     except Exception:
         if isinstance(launcher, BasicLauncher):  # a bug of ours
@@ -99,17 +93,11 @@ def outcome_of(job: JobReturn) -> Outcome:
     raise AssertionError(job.status)
 
 
-def _fault(job: Job, compose: Callable[[Job], Any]) -> Exception | None:
-    """Return why a job's overrides make no config, if they make none."""
-    try:
-        compose(job)
-    except UNCOMPOSED as error:
-        return error
-    return None
+def is_lost(error: BaseException, launcher: Launcher, run_dir: Path) -> bool:
+    """Whether what ran a trial is gone, which is no fault of the launcher's options or of ours.
 
-
-def _settled(run_dir: Path, job: Job, fault: Exception | None) -> Outcome | None:
-    if fault is not None:
-        reason = explain(fault) or first_line(fault)
-        write_outcome(run_dir, {"state": "failed", "reason": reason, "metrics": {}}, job)
-    return read_outcome(run_dir)
+    Ray tells one from the other. Of other launchers, a trial that had begun elsewhere is lost.
+    """
+    if isinstance(launcher, RayLauncher):
+        return isinstance(error, Lost)
+    return isinstance(error, UserError) and (run_dir / ".hydra").is_dir()

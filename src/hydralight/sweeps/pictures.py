@@ -12,7 +12,7 @@ from optuna.trial import TrialState, create_trial
 
 from hydralight.errors import UserError
 from hydralight.sweeps.request import Direction
-from hydralight.sweeps.study import stored_study
+from hydralight.sweeps.storage import stored_study
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from optuna.trial import Trial
 
 from hydralight.errors import told
-from hydralight.sweeps.study import storage_in, study_name
+from hydralight.sweeps.storage import storage_in, study_name
 from hydralight.sweeps.trial import PRUNING
 
 

@@ -35,7 +35,7 @@ class SweepRequest:
         sampler: Optuna's sampler, as `_target_` and arguments; None for a grid.
         pruner: Optuna's pruner, in the same form; None where no trial is pruned.
         n_trials: How many trials a search finishes; a grid has as many as points.
-        n_jobs: How many trials are launched together; None leaves it to the launcher.
+        n_jobs: How many trials are at work together; None leaves it to the launcher.
         storage: Optuna's storage; None for a SQLite file in the sweep's directory.
         keep: How many of the best trials keep their weights; None for all.
 

@@ -1,8 +1,9 @@
 """The study of a sweep: which trials there were, and what is to be tried next."""
 
+import logging
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,17 @@ from hydra.utils import instantiate
 from optuna.samplers import BaseSampler, BruteForceSampler, GridSampler, QMCSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from hydralight.errors import UserError, first_line, told
+from hydralight.errors import UserError, told
 from hydralight.runs.files import make_own
 from hydralight.runs.secrets import redact
 from hydralight.sweeps.request import SweepRequest, objectives_of_trial
+from hydralight.sweeps.storage import STUDY, readable, storage_in, study_name
 from hydralight.sweeps.trial import Outcome, read_outcome, write_outcome
 
-INTERRUPTED, RETRY = "interrupted", "retry_of"
-STUDY = "study.db"
+log = logging.getLogger(__name__)
+
+INTERRUPTED, RETRY, LOST = "interrupted", "retry_of", "lost"
+TRIES = 3  # of a trial that is lost each time with what runs it
 
 
 class SweepStudy:
@@ -52,7 +56,7 @@ class SweepStudy:
                 load_if_exists=True,
             )
         if request.storage is None:
-            with _readable(folder / STUDY):
+            with readable(folder / STUDY):
                 self.study.get_trials(deepcopy=False)
         self._check_it_is_the_same()
         self._recover()
@@ -87,6 +91,25 @@ class SweepStudy:
         """Record that a trial did not come to an end of its own; it is tried again."""
         trial.set_user_attr(INTERRUPTED, True)
         self.study.tell(trial, state=TrialState.FAIL)
+
+    def lost(self, trial: Trial, reason: str) -> Outcome | None:
+        """Record that what ran a trial is gone; it has failed where that is so the third time.
+
+        Returns:
+            How it ended then; None where it is tried again.
+        """
+        trial.set_user_attr(LOST, reason)
+        trials, times = self.study.get_trials(deepcopy=False), 0
+        number: int | None = trial.number
+        while number is not None and times < TRIES and LOST in trials[number].user_attrs:
+            times, number = times + 1, trials[number].user_attrs.get(RETRY)
+        if times < TRIES:
+            log.warning("trial %d is tried again: %s", trial.number, reason)
+            self.interrupt(trial)
+            return None
+        outcome: Outcome = {"state": "failed", "reason": f"{reason}, {TRIES} times", "metrics": {}}
+        write_outcome(self.folder / str(trial.number), outcome)
+        return outcome
 
     def _sampler(self) -> BaseSampler:
         node = self.request.sampler
@@ -157,41 +180,6 @@ def _missing(names: Sequence[str], outcome: Outcome) -> str | None:
 def is_finished(trial: FrozenTrial) -> bool:
     """Whether a trial has come to an end of its own."""
     return trial.state.is_finished() and not trial.user_attrs.get(INTERRUPTED)
-
-
-def storage_in(folder: Path) -> str:
-    """Return the URL of the study in a sweep's directory."""
-    return f"sqlite:///{folder.resolve() / STUDY}"
-
-
-def stored_study(folder: Path) -> optuna.Study:
-    """Load the study in a sweep's directory, with all its trials.
-
-    Raises:
-        UserError: what is there is none, or it is damaged.
-    """
-    url = storage_in(folder)
-    with _readable(folder / STUDY):
-        study = optuna.load_study(study_name=study_name(folder, url), storage=url)
-        study.get_trials(deepcopy=False)
-        return study
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Tell in a sentence whatever SQLite, JSON and Optuna find wrong in a file."""
-    try:
-        yield
-    except Exception as error:
-        raise UserError(
-            f"{path} cannot be read as a study ({type(error).__name__}: {first_line(error)})."
-        ) from error
-
-
-def study_name(folder: Path, storage: str) -> str:
-    """Return the name of a sweep's study; one in its own directory keeps it when that is moved."""
-    names = optuna.get_all_study_names(storage) if storage == storage_in(folder) else []
-    return names[0] if names else folder.name
 
 
 def _given(trial: FrozenTrial) -> dict[str, Any]:

@@ -28,8 +28,10 @@ from hydralight.runs.overrides import quoted
 from hydralight.shell import line, near
 from hydralight.sweeps import space, worker
 from hydralight.sweeps.announce import Announcer, announce_end
+from hydralight.sweeps.at_work import AtWork
 from hydralight.sweeps.check import check_all
-from hydralight.sweeps.launch import launch, runs_here, together
+from hydralight.sweeps.launch import runs_here, together
+from hydralight.sweeps.ray_launcher import RayLauncher
 from hydralight.sweeps.recipe import again_of
 from hydralight.sweeps.record import write_record
 from hydralight.sweeps.request import request_of
@@ -84,6 +86,7 @@ class StudySweeper(Sweeper):
         self.config = self.shared = config
         self.loader: Any = hydra_context.config_loader
         self.preload: str | None = getattr(task_function, "preload", None)  # see `cli.Job`
+        Plugins.instance().register(RayLauncher)
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
@@ -127,15 +130,18 @@ class StudySweeper(Sweeper):
     def run_all(self, study: "SweepStudy", fixed: Sequence[str]) -> None:
         """Run trials until there are as many finished ones as were asked for."""
         from hydralight.sweeps.keep import Keeper
+        from hydralight.sweeps.loop import Loop
 
-        folder, request = study.folder, study.request
-        number = together(request, self.shared.hydra.launcher)
-        keeper = Keeper(study)
+        folder, keeper = study.folder, Keeper(study)
+        compose = partial(self.loader.load_sweep_config, self.shared)
+        at_work = AtWork(self.launcher, folder, runs_here(self.shared.hydra.launcher))
         try:
-            with told_to_end(), Announcer(study) as announcer:
+            with told_to_end(), Announcer(study) as announcer, at_work:
                 keeper.tidy()
-                while (left := request.total - len(study.finished)) > 0:
-                    self.run_some(study, fixed, min(number, left), announcer)
+                loop = Loop(study, at_work, announcer, fixed, compose)
+                while (left := study.request.total - len(study.finished)) > 0:
+                    number = together(study.request, self.shared.hydra.launcher, self.launcher)
+                    loop.step(min(left, number))
                     keeper.tidy()
         except (KeyboardInterrupt, Terminated) as error:
             keeper.say()
@@ -144,21 +150,6 @@ class StudySweeper(Sweeper):
             sys.exit(143 if isinstance(error, Terminated) else 130)
         keeper.say()
         self.finish(study, news=len(study.finished) > announcer.before)
-
-    def run_some(
-        self, study: "SweepStudy", fixed: Sequence[str], number: int, announcer: Announcer
-    ) -> None:
-        """Launch some trials together, and record how they end."""
-        trials = [study.ask() for _ in range(number)]
-        jobs = [[*fixed, *space.overrides_of(trial.params)] for trial in trials]
-        compose = partial(self.loader.load_sweep_config, self.shared)
-        # trials are numbered one after the other, and a trial's number is its directory
-        outcomes = launch(self.launcher, jobs, trials[0].number, study.folder, compose)
-        for trial, outcome in zip(trials, outcomes, strict=True):
-            if outcome is None:
-                study.interrupt(trial)
-            else:
-                announcer.trial(trial, study.tell(trial, outcome))
 
     def finish(self, study: "SweepStudy", news: bool) -> None:
         """Write the report, log its table where there is news, and say how it ended."""
@@ -191,5 +182,5 @@ def quiet_launcher_and_optuna() -> None:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    basic_launcher = "hydra._internal.core_plugins.basic_launcher"
-    logging.getLogger(basic_launcher).setLevel(logging.WARNING)
+    for launchers in ("hydra._internal.core_plugins.basic_launcher", "hydra_plugins"):
+        logging.getLogger(launchers).setLevel(logging.WARNING)

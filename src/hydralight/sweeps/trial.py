@@ -1,9 +1,12 @@
 """One trial: how it is started, and how it ended, as `trial.json` in its directory."""
 
+import errno
 import json
 import logging
 import os
+import socket
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Literal, TypedDict, cast
 
@@ -19,7 +22,8 @@ from hydralight.runs.secrets import redact
 log = logging.getLogger(__name__)
 
 PRUNING = "HYDRALIGHT_PRUNING"  # tells a trial's process which trial of which study it is
-TURN = "HYDRALIGHT_TURN"  # tells it that trials run side by side, and its number
+BESIDE = "HYDRALIGHT_BESIDE"  # tells it that trials run side by side
+CLAIMS: list[socket.socket] = []
 OF_THE_SWEEP = ("hydra.mode", "hydra.run", "hydra.sweep", "hydra.sweeper", "hydra.launcher")
 
 
@@ -38,6 +42,10 @@ class Outcome(TypedDict, total=False):
     step: int
     disk: int
     reason: str
+
+
+class Lost(Exception):
+    """What a trial ran in is gone, and with it how it would have ended; the message says what."""
 
 
 def write_outcome(run_dir: Path, outcome: Outcome, overrides: Sequence[str] | None = None) -> None:
@@ -93,7 +101,7 @@ def variables_of(cfg: DictConfig) -> dict[str, str]:
     number = int(hydra.job.num)
     variables = {}
     if not hydra.launcher._target_.endswith(".BasicLauncher") and cfg.trainer.devices == 1:
-        variables[TURN] = str(number)
+        variables[BESIDE] = "1"
     search = cfg.get("hparams_search") or {}
     if (search.get("pruner") or {}).get("_target_"):
         pruned = {"folder": str(_sweep_dir()), "number": number}
@@ -106,12 +114,32 @@ def _sweep_dir() -> Path:
 
 
 def take_one_gpu() -> None:
-    """Give this process one of the GPUs in turn, where trials run side by side on several."""
-    if TURN not in os.environ:
+    """Give this process one GPU, where trials run side by side on several."""
+    if BESIDE not in os.environ:
         return
     import torch
 
     every = ",".join(map(str, range(torch.cuda.device_count())))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", every).split(",")
     if len(visible) > 1:
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible[int(os.environ[TURN]) % len(visible)]
+        os.environ["CUDA_VISIBLE_DEVICES"] = claimed(visible)
+
+
+def claimed(gpus: Sequence[str]) -> str:
+    """Return the first of these GPUs that fewest trials have claimed, for as long as we are there.
+
+    A claim is the name of a socket, which the kernel lets go of with its process.
+    """
+    for share in count():
+        for gpu in gpus:
+            claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            try:
+                claim.bind(f"\0hydralight gpu {gpu} share {share}")
+            except OSError as error:
+                claim.close()
+                if error.errno != errno.EADDRINUSE:
+                    raise
+            else:
+                CLAIMS.append(claim)
+                return gpu
+    raise AssertionError

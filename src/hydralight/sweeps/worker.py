@@ -111,7 +111,10 @@ def call(
     try:
         process.start()
         there.close()
-        wait([here, process.sentinel])  # the pipe alone stays open in what the process forked
+        # the pipe alone stays open in what the process forked; Ray's way to interrupt a worker
+        # does not end a wait, so none is long
+        while not wait([here, process.sentinel], 1):
+            pass
         if here.poll():
             return here.recv()
     except EOFError:

@@ -1,6 +1,6 @@
 """How texts are generated, and how they are told to be."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
@@ -12,6 +12,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from hydralight.config import ranges
 from hydralight.config.ranges import Fraction, NotNegative, Positive, Text
 from hydralight.errors import UserError, did_you_mean, told
+from hydralight.shards import class_name
 
 # what a generation returns beside the tokens, and as an object with names
 RETURNED = [name for name in vars(GenerationConfig()) if name.startswith(("output_", "return_"))]
@@ -76,6 +77,26 @@ def check_generation(values: Mapping[str, Any]) -> None:
     with told("generation"):
         config.update(**values)
         config.validate()
+
+
+def settle_generation(
+    model: PreTrainedModel, defaults: Callable[[], Mapping[str, Any]], said: Mapping[str, Any]
+) -> None:
+    """Configure what a model is to generate, where it writes texts.
+
+    Args:
+        model: Whose generation config is changed.
+        defaults: Called for the values of where neither config nor checkpoint has one.
+        said: Values of the config.
+
+    Raises:
+        UserError: they do not go together, or the model writes no text.
+    """
+    if model.can_generate():
+        configure_generation(model, {**defaults(), **said})
+    elif said:
+        kind, name = class_name(model), next(iter(said))
+        raise UserError(f"generation.{name}: {kind} writes no text: leave it out.")
 
 
 def configure_generation(model: PreTrainedModel, values: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hydralight.errors import UserError
+from hydralight.shards import local, total_norm
 from hydralight.tasks.gradient_tree import GradientTree
 
 log = logging.getLogger(__name__)
@@ -108,7 +109,7 @@ class Gradient:
         factor = self.factor(weight, divisor).float()
         trained = [p for p in parameters if p.grad is not None]
         gradients = [p.grad for p in trained if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients) * factor
+        norm = total_norm(gradients).to(factor.device) * factor
         self.check()
         finite = torch.isfinite(loss_sum if self.scaler else loss_sum + norm)
         self._pending = Verdict(step, finite, parts)
@@ -126,9 +127,11 @@ class Gradient:
             return values
         if clip_norm:
             factor = factor * (clip_norm / (norm + 1e-6)).clamp(max=1.0)  # as torch does
-        torch._foreach_mul_(gradients, factor)
+        own = local(gradients)  # perhaps in the host's memory
+        torch._foreach_mul_(own, factor.to(own[0].device) if own else factor)
         if clip_value:
-            torch.nn.utils.clip_grad_value_(trained, clip_value)
+            for one in own:
+                one.clamp_(-clip_value, clip_value)
         return values
 
     def factor(self, weight: Tensor, divisor: float) -> Tensor:
@@ -153,7 +156,7 @@ class Gradient:
         rows = named(verdict.parts)
         if self.non_finite == "stop":
             last = ""
-            if self.checkpoint is not None and self.checkpoint.is_file():
+            if self.checkpoint is not None and self.checkpoint.exists():
                 last = f"; the last checkpoint is {self.checkpoint}"
             raise UserError(
                 f"the loss or its gradient is not finite at step {verdict.step} (in the loss of "

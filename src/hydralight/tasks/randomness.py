@@ -10,13 +10,15 @@ import numpy as np
 import torch
 from lightning.pytorch import Trainer
 
+from hydralight.devices import replica_of
+
 TRAINING, OPTIMIZER, EVALUATION = range(3)
 
 
 def seed_training(seed: int, trainer: Trainer, batch_idx: int) -> None:
     """Seed the streams for a micro-batch of training, by its number among those of its step."""
     own = trainer.accumulate_grad_batches
-    number = trainer.global_rank * own + batch_idx % own
+    number = replica_of(trainer)[0] * own + batch_idx % own
     seed_streams(seed, TRAINING, trainer.global_step, number)
 
 
@@ -27,7 +29,8 @@ def seed_optimizer(seed: int, trainer: Trainer) -> None:
 
 def seed_evaluation(seed: int, trainer: Trainer, batch_idx: int, set_idx: int = 0) -> None:
     """Seed the streams for a micro-batch of an evaluation, by its number in its set."""
-    number = batch_idx * trainer.world_size + trainer.global_rank
+    rank, devices = replica_of(trainer)
+    number = batch_idx * devices + rank
     seed_streams(seed, EVALUATION, trainer.global_step, set_idx, number)
 
 

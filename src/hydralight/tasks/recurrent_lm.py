@@ -10,6 +10,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from hydralight.config.ranges import NotNegative
 from hydralight.errors import UserError
+from hydralight.shards import is_sharded
 from hydralight.tasks.causal_lm import CausalLMTask
 from hydralight.tasks.data import Batch
 
@@ -44,6 +45,11 @@ class RecurrentLMTask(CausalLMTask):
             raise UserError(
                 f"segment-level recurrence needs rotary positions, which {kind} does not have: "
                 "take a model like llama."
+            )
+        if is_sharded(self.model):
+            raise UserError(
+                "trainer=fsdp does not go with segment-level recurrence: devices would read "
+                "different numbers of segments, and wait for one another; take trainer=ddp."
             )
         if self.model.is_activation_checkpointing:
             raise UserError(

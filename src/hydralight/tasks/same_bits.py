@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hydralight import optim
 from hydralight.errors import UserError
+from hydralight.shards import is_sharded
 from hydralight.tasks.gradient_tree import GradientTree
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ def begin_tree(task: LightningModule) -> GradientTree | None:
         UserError: the model cannot have the same bits on several devices.
     """
     trainer, same = task.trainer, bool(task.same_bits)
-    if not same and trainer.world_size > 1:
+    if not same and (trainer.world_size > 1 or is_sharded(task)):
         return None
     tree = GradientTree(optim.trained(*trainer.optimizers), trainer.world_size)
     if trainer.world_size > 1:

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -13,19 +14,20 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
-from hydralight import optim
+from hydralight import optim, sharding
 from hydralight.errors import UserError
 from hydralight.models import check_positions, compiled
 from hydralight.progress import waiting
 from hydralight.tasks.data import Batch, PredictedRows, TaskData
 from hydralight.tasks.evaluation import Evaluation, Scores, check_monitors, rows_of
 from hydralight.tasks.fits import check_loaded, check_training, trained_by
-from hydralight.tasks.generation import check_generation, configure_generation
+from hydralight.tasks.generation import check_generation, settle_generation
 from hydralight.tasks.gradient import Gradient
 from hydralight.tasks.losses import custom_loss
-from hydralight.tasks.randomness import seed_evaluation, seed_optimizer, seed_training
+from hydralight.tasks.randomness import seed_optimizer, seed_training
 from hydralight.tasks.same_bits import begin_tree, divided_by, reduction
 from hydralight.tasks.steps import evaluated_batches, micro_batches
+from hydralight.tasks.together import check_before_reading, evaluate_in_step
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -143,12 +145,9 @@ class Task(LightningModule):
             return
         processor = self.datamodule.load_processor()
         with waiting("loading the model"):
-            self.model = self.make_model(self.auto_class, processor, **self.model_arguments())
-        if self.model.can_generate():
-            configure_generation(self.model, {**self.default_generation(), **self.generating})
-        elif self.generating:
-            kind, name = type(self.model).__name__, next(iter(self.generating))
-            raise UserError(f"generation.{name}: {kind} writes no text: leave it out.")
+            recipe = partial(self.make_model, self.auto_class, processor, **self.model_arguments())
+            self.model = sharding.built(self.trainer.strategy, recipe)
+        settle_generation(self.model, self.default_generation, self.generating)
         accepted = inspect.signature(self.model.forward).parameters
         self._forward_names = frozenset(accepted)
         limit = f"data.{self.datamodule.shape.length_limit}"
@@ -174,13 +173,11 @@ class Task(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Any:
         """Update loss and metrics, and return the predictions."""
         self.evaluation.end_sets(dataloader_idx)
-        seed_evaluation(self.datamodule.seed, self.trainer, batch_idx, dataloader_idx)
-        return self.evaluation_step(batch)
+        return evaluate_in_step(self, batch, batch_idx, dataloader_idx)
 
     def test_step(self, batch: Batch, batch_idx: int) -> Any:
         """Update loss and metrics, and return the predictions."""
-        seed_evaluation(self.datamodule.seed, self.trainer, batch_idx)
-        return self.evaluation_step(batch)
+        return evaluate_in_step(self, batch, batch_idx)
 
     def evaluation_step(self, batch: Batch) -> PredictedRows:
         """Update loss and metrics, and return the predictions."""
@@ -324,6 +321,8 @@ class Task(LightningModule):
             check_loaded(checkpoint, self.state_dict(), self.trainer.callbacks)  # type: ignore[attr-defined]
             self._loaded = checkpoint
         self._restored = {n: checkpoint[n] for n in ("skipped", "step_metrics") if n in checkpoint}
+
+    check_checkpoint = check_before_reading
 
     def configure_optimizers(self, num_training_steps: int | None = None) -> OptimizerLRScheduler:
         """Build the optimizer, without weight decay on biases and norms, and its schedule.
