@@ -160,7 +160,7 @@ def resume_checkpoint(cfg: DictConfig, run_dir: Path) -> Path | None:
     path, record = intact_checkpoint(folder)
     # a checkpoint stands before the evaluation of its step, which may be all that is left
     finished = read_metrics(run_dir).get("status") == "finished"
-    place = (record.step, record.epochs, record.batches_per_epoch)
+    place = (record.step, record.epochs, record.steps_per_epoch)
     for said, done, end in ends(cfg.trainer, *place):
         if done > end or (done == end and finished):
             steps = MAX_STEPS in said
