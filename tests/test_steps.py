@@ -76,7 +76,9 @@ def test_how_long_a_run_is_and_when_it_evaluates(pairs, caplog, typed, steps, ev
 def test_a_fraction_of_the_steps_that_micro_batches_make_has_an_end(pairs):
     run = hydralight.train([*pairs, "data.batches_per_step=2", "trainer.max_epochs=0.5"])
     steps = run.history["step"].max()
-    with pytest.raises(UserError, match=f"nothing left to do: .* step {steps}, where trainer.max_ep"):
+    with pytest.raises(
+        UserError, match=f"nothing left to do: .* step {steps}, where trainer.max_ep"
+    ):
         hydralight.train([f"resume={run.path}"])
 
 

@@ -107,6 +107,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": _processor(),
         "cpu_count": os.cpu_count(),
+        "threads": torch.get_num_threads(),  # of this process, before it starts others
         "gpus": devices,
         **({"job": os.environ[JOB]} if JOB in os.environ else {}),
     }
