@@ -227,6 +227,10 @@ def test_a_run_goes_on_from_a_checkpoint_without_the_base(further, recipe, tmp_p
     (other / "metrics.json").unlink()
     hydralight.train([f"resume={other}"])
     assert [place for place in differences(whole, other) if ".yaml" not in place] == []
+    # the weights that were evaluated, averaged or not, are those that were exported
+    best = hydralight.Run(other).metrics["best"]
+    found = hydralight.evaluate([f"run={other}"])
+    assert found["val/loss"] == pytest.approx(best["val/loss"], rel=1e-6)
     state = torch.load(other / "checkpoints/last.ckpt", weights_only=True)
     for key in adapters.STATES & state.keys():
         assert not any("base_layer" in name or "original" in name for name in state[key])
