@@ -1,0 +1,148 @@
+"""Conversations: what is trained on, character by character and token by token."""
+
+import copy
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from chat_styles import (
+    CALL,
+    STYLES,
+    SYSTEM,
+    TALK,
+    TOOLS,
+    WITH_TOOL,
+    row_of,
+    tokenizer_of,
+)
+from datasets import Dataset
+from shaping import MY_CSV, batch_of
+from standins import tokenizer
+
+from hydralight.data.chat_templates import NAMED
+from hydralight.data.roles import Where
+from hydralight.data.shapes.chat import Chat
+from hydralight.data.targets import tokens_of
+from hydralight.data.turns import ChatTemplate, turns_of
+from hydralight.errors import UserError
+from hydralight.tokenizers import Trained
+
+FIRST, SECOND = "Near the river.", "It ended:\n- naïve 🎉\n- two  spaces"
+SYSTEM_TALK = [SYSTEM, *TALK]
+CALLED = '<tool_call>\n{"name": "find", "arguments": {"what": "storm"}}\n</tool_call>'
+
+# style, conversation, and of each example what is trained on
+EXPECTED = [
+    ("chatml", SYSTEM_TALK, [[f"{FIRST}<|im_end|>", f"{SECOND}<|im_end|>"]]),
+    ("qwen-2", TALK, [[f"{FIRST}<|im_end|>", f"{SECOND}<|im_end|>"]]),
+    ("qwen-2", SYSTEM_TALK, [[f"{FIRST}<|im_end|>", f"{SECOND}<|im_end|>"]]),
+    (
+        "qwen-3",
+        SYSTEM_TALK,
+        [
+            [f"<think>\n\n</think>\n\n{FIRST}<|im_end|>"],
+            [f"<think>\n\n</think>\n\n{SECOND}<|im_end|>"],
+        ],
+    ),
+    ("llama-3", SYSTEM_TALK, [[f"{FIRST}<|eot_id|>", f"{SECOND}<|eot_id|>"]]),
+    (
+        "llama-3",
+        WITH_TOOL,
+        [['{"name": "find", "parameters": {"what": "storm"}}<|eot_id|>', f"{FIRST}<|eot_id|>"]],
+    ),
+    ("mistral", TALK, [[f" {FIRST}</s>", f" {SECOND}</s>"]]),
+    ("mistral", SYSTEM_TALK, [[f" {FIRST}</s>"], [f" {SECOND}</s>"]]),
+    ("llama-2", SYSTEM_TALK, [[f" {FIRST} </s>", f" {SECOND} </s>"]]),
+    ("gemma", TALK, [[f"{FIRST}<end_of_turn>", f"{SECOND}<end_of_turn>"]]),
+    ("phi", SYSTEM_TALK, [[f"{FIRST}<|end|>", f"{SECOND}<|end|>"]]),
+    ("zephyr", SYSTEM_TALK, [[f"{FIRST}</s>", f"{SECOND}</s>"]]),
+    ("deepseek", SYSTEM_TALK, [[f"{FIRST}</s>", f"{SECOND}</s>"]]),
+    (
+        "deepseek",
+        WITH_TOOL,
+        [
+            [
+                '<|tool_call_begin|>find\n{"what": "storm"}<|tool_call_end|></s>',
+                f"{FIRST}</s>",
+            ]
+        ],
+    ),
+]
+
+
+def unigram():
+    """A tokenizer that marks words by the space before them, as SentencePiece does."""
+    texts = [m["content"] for m in SYSTEM_TALK] * 4
+    return Trained(model="unigram", vocab_size=120).train(texts)
+
+
+BASES = {"bytes": tokenizer, "unigram": unigram}
+
+
+@pytest.mark.parametrize(
+    ("style", "messages", "expected"), EXPECTED, ids=[f"{i}-{e[0]}" for i, e in enumerate(EXPECTED)]
+)
+def test_the_assistants_turns_and_their_ends_are_trained_on(style, messages, expected):
+    template = ChatTemplate(tokenizer_of(style))
+    examples = template.examples(messages, turns_of(messages))
+    assert [[e.text[a:b] for a, b in e.spans] for e in examples] == expected
+    for example in examples:  # in the very place where they are asked for
+        for turn, (start, _) in zip(example.turns, example.spans, strict=True):
+            prompt = template.render(messages[:turn], prompt=True)
+            assert example.text[:start] == prompt
+        assert template.render(example.messages).startswith(example.text)
+
+
+def test_a_call_of_a_tool_is_a_turn():
+    (example,) = ChatTemplate(tokenizer_of("qwen-2")).examples(WITH_TOOL, [1, 3], TOOLS)
+    assert [example.text[a:b] for a, b in example.spans] == [
+        f"{CALLED}<|im_end|>",
+        f"{FIRST}<|im_end|>",
+    ]
+    assert "Finds it." in example.text[: example.spans[0][0]]
+
+
+@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("style", STYLES)
+def test_tokens_are_those_of_the_characters(style, base):
+    """The trained tokens decode to the turns, and the others to the rest; none is added."""
+    processor = tokenizer_of(style, BASES[base]())
+    messages = TALK if style == "gemma" else SYSTEM_TALK
+    examples = ChatTemplate(processor).examples(messages, turns_of(messages))
+    encoded = Chat().encode(row_of(messages), [4], processor, "train")
+    assert encoded["row"] == [4] * len(examples)
+    for example, ids, labels, before in zip(
+        examples, encoded["input_ids"], encoded["labels"], encoded["prompt_length"], strict=True
+    ):
+        whole = processor(example.text, add_special_tokens=False)["input_ids"]
+        assert processor.decode(ids) == processor.decode(whole)
+        assert ids.count(processor.bos_token_id) == example.text.count("<s>")
+        trained = [i for i in labels if i != -100]
+        assert all(label in (-100, i) for i, label in zip(ids, labels, strict=True))
+        spans = [example.text[a:b] for a, b in example.spans]
+        alone = [i for s in spans for i in processor(s, add_special_tokens=False)["input_ids"]]
+        if base == "bytes":  # a piece alone gets a space before it
+            assert "".join(processor.decode(trained).split(" ")) == "".join(
+                processor.decode(alone).split(" ")
+            )
+        ends = processor.convert_tokens_to_ids(ChatTemplate(processor).end)
+        assert trained.count(ends) == len(spans)
+        assert trained[-1] == ids[-1] == ends
+        start = example.spans[-1][0]
+        prompt = processor(example.text[:start], add_special_tokens=False)["input_ids"]
+        assert ids[:before] == prompt  # what is asked when the model is to answer
+
+
+def test_a_token_on_both_sides_of_a_border_is_cut_there():
+    """As where a turn begins with the line break that its header ends with."""
+    processor = Trained(vocab_size=300, min_frequency=1).train(["a\n\nb a\n\nb a\n\nb"] * 9)
+    text, span = "a\n\nb a", (2, 4)
+    assert 2 not in [b for _, b in processor(text, return_offsets_mapping=True)["offset_mapping"]]
+    ((ids, numbers),) = tokens_of(processor, [text], [[span]])
+    parts = [[i for i, n in zip(ids, numbers, strict=True) if n == k] for k in (-1, 0)]
+    assert [processor.decode(part) for part in parts] == [" a\n a", "\nb"]
+    # and the space that some tokenizers take into a word, and leave out of its place
+    backend = copy.deepcopy(tokenizer())
+    whole = tokens_of(backend, ["say: river"], [[(4, 10)]])[0]
+    assert tokens_of(backend, ["say: river"], [[(5, 10)]])[0][0] != whole[0]
