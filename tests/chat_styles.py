@@ -6,7 +6,8 @@ import json
 from standins import tokenizer
 
 CHATML = """\
-{%- for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}
+{%- for m in messages %}
+{{- '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"""
 
 # a system message of its own where there is none; tools in it; answers of tools are the user's
@@ -24,7 +25,8 @@ QWEN_2 = """\
 {{- '\n<tool_call>\n{"name": "' + call.name + '", "arguments": ' }}
 {{- call.arguments | tojson + '}\n</tool_call>' }}{% endfor %}{{ '<|im_end|>\n' }}
 {%- elif m.role == 'tool' %}
-{%- if loop.index0 == 0 or messages[loop.index0 - 1].role != 'tool' %}{{ '<|im_start|>user' }}{% endif %}
+{%- if loop.first or messages[loop.index0 - 1].role != 'tool' %}
+{{- '<|im_start|>user' }}{% endif %}
 {{- '\n<tool_response>\n' + m.content + '\n</tool_response>' }}
 {%- if loop.last or messages[loop.index0 + 1].role != 'tool' %}{{ '<|im_end|>\n' }}{% endif %}
 {%- endif %}
@@ -34,7 +36,7 @@ QWEN_2 = """\
 # the reasoning of turns before the last question is left out, and the last turn has an empty one
 QWEN_3 = """\
 {%- set ns = namespace(last=0) %}
-{%- for m in messages %}{% if m.role == 'user' %}{% set ns.last = loop.index0 %}{% endif %}{% endfor %}
+{%- for m in messages if m.role == 'user' %}{% set ns.last = messages.index(m) %}{% endfor %}
 {%- for m in messages %}
 {%- if m.role == 'assistant' %}
 {%- set thought = m.reasoning_content or '' %}{% set said = m.content %}
@@ -47,7 +49,8 @@ QWEN_3 = """\
 {%- else %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}
-{%- if enable_thinking is defined and not enable_thinking %}{{ '<think>\n\n</think>\n\n' }}{% endif %}
+{%- if enable_thinking is defined and not enable_thinking %}
+{{- '<think>\n\n</think>\n\n' }}{% endif %}
 {%- endif %}"""
 
 LLAMA_3 = """\
@@ -74,7 +77,8 @@ MISTRAL = """\
 {%- if (m.role == 'user') != (loop.index0 % 2 == 0) %}
 {{- raise_exception('roles must alternate user/assistant') }}{% endif %}
 {%- if m.role == 'user' %}
-{%- if system is not none and rest[loop.index0:] | selectattr('role', 'eq', 'user') | list | length == 1 %}
+{%- set later = rest[loop.index:] | selectattr('role', 'eq', 'user') | list %}
+{%- if system is not none and not later %}
 {{- '[INST] ' + system + '\n\n' + m.content + '[/INST]' }}
 {%- else %}{{ '[INST] ' + m.content + '[/INST]' }}{% endif %}
 {%- else %}{{ ' ' + m.content | trim + eos_token }}{% endif %}

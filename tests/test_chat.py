@@ -1,13 +1,8 @@
 """Conversations: what is trained on, character by character and token by token."""
 
-import copy
-import json
-from types import SimpleNamespace
 
 import pytest
-import torch
 from chat_styles import (
-    CALL,
     STYLES,
     SYSTEM,
     TALK,
@@ -16,18 +11,13 @@ from chat_styles import (
     row_of,
     tokenizer_of,
 )
-from datasets import Dataset
-from shaping import MY_CSV, batch_of
 from standins import tokenizer
 from tokenizers import Tokenizer, models, processors
 from transformers import PreTrainedTokenizerFast
 
-from hydralight.data.chat_templates import NAMED
-from hydralight.data.roles import Where
 from hydralight.data.shapes.chat import Chat
 from hydralight.data.targets import tokens_of
 from hydralight.data.turns import ChatTemplate, turns_of
-from hydralight.errors import UserError
 from hydralight.tokenizers import Trained
 
 FIRST, SECOND = "Near the river.", "It ended:\n- naïve 🎉\n- two  spaces"

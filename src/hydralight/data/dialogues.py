@@ -33,16 +33,11 @@ def encode_turns(
         last_only: Whether only the last turn of the assistant is trained on.
 
     Raises:
-        UserError: there is no such turn, or the template does not take a conversation.
+        UserError: the assistant does not answer, or the template does not take a conversation.
     """
     examples: list[tuple[Dialogue, Example]] = []
     for one in dialogues:
-        turns = turns_of(one.messages, last_only)
-        if not turns:
-            raise UserError(
-                f"row {one.row + 1}: the assistant does not answer the user in it: name a column "
-                "for the answers (data.columns.completion), or leave the row out"
-            )
+        turns = answers_of(one, last_only)
         with _told(one.row):
             found = template.examples(one.messages, turns, one.tools)
         examples += [(one, example) for example in found]
@@ -63,6 +58,22 @@ def encode_turns(
         columns["length"].append(min(len(ids), limit))
         columns["row"].append(one.row)
     return columns
+
+
+def answers_of(one: Dialogue, last_only: bool = False) -> list[int]:
+    """Return which messages of a conversation are the assistant's answers.
+
+    Raises:
+        UserError: there is none.
+    """
+    turns = turns_of(one.messages, last_only)
+    if not turns:
+        raise UserError(
+            f"row {one.row + 1}: the assistant does not answer the user in it: name the column of "
+            "the answers in data.columns (completion of a prompt, output of an instruction), or "
+            "leave the row out"
+        )
+    return turns
 
 
 def encode_prompts(template: ChatTemplate, dialogues: Sequence[Dialogue], limit: int) -> Columns:

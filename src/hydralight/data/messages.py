@@ -95,6 +95,14 @@ def messages_of(value: Any, speaker: str) -> list[Message]:
     return [message(one, number) for number, one in enumerate(value, start=1)]
 
 
+def is_conversation(value: Any) -> bool:
+    """Whether a value of a table looks like messages, or a dialogue."""
+    if isinstance(value, str):
+        return DIALOGUE.match(value) is not None
+    first = value[0] if isinstance(value, list) and value else None
+    return isinstance(first, Mapping) and bool({"role", "from"} & first.keys())
+
+
 def message(one: Any, number: int) -> Message:
     """Return a message with `role` and `content`; what a table left empty in it is left out.
 

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hydralight.config.ranges import Positive
 from hydralight.data.chat_templates import give_template
-from hydralight.data.dialogues import Dialogue, encode_prompts, encode_turns
+from hydralight.data.dialogues import Dialogue, answers_of, encode_prompts, encode_turns
 from hydralight.data.messages import as_json, form_of
 from hydralight.data.packing import pack
 from hydralight.data.padding import pad, pad_inputs
@@ -73,6 +73,11 @@ class Chat(Shape):
             remove_columns=rows.column_names,
             desc="conversations",
         )
+
+    def check_targets(self, rows: Columns) -> None:
+        """Look for the assistant's answers."""
+        for row, said in enumerate(rows["messages"]):
+            answers_of(Dialogue(row, json.loads(said), None))
 
     def text_of(self, value: Any) -> str:
         """Return what is said in a conversation."""
