@@ -4,6 +4,7 @@ import copy
 import json
 
 from standins import tokenizer
+from tokenizers.pre_tokenizers import ByteLevel
 
 CHATML = """\
 {%- for m in messages %}
@@ -162,9 +163,16 @@ WITH_TOOL = [
 TOOLS = [{"type": "function", "function": {"name": "find", "description": "Finds it."}}]
 
 
+def spaceless():
+    """A byte-level tokenizer that puts no space before texts, as those of language models."""
+    made = copy.deepcopy(tokenizer())
+    made.backend_tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    return made
+
+
 def tokenizer_of(style, base=None):
     """A tokenizer with the template of a style and its special tokens."""
-    made = copy.deepcopy(base or tokenizer())
+    made = base or spaceless()
     made.chat_template, special = STYLES[style]
     made.add_special_tokens({"extra_special_tokens": special})
     return made

@@ -1,23 +1,31 @@
 """Conversations: what is trained on, character by character and token by token."""
 
+import json
 
 import pytest
 from chat_styles import (
+    CALL,
     STYLES,
     SYSTEM,
     TALK,
     TOOLS,
     WITH_TOOL,
     row_of,
+    spaceless,
     tokenizer_of,
 )
-from standins import tokenizer
+from datasets import Dataset
+from shaping import batch_of
 from tokenizers import Tokenizer, models, processors
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from hydralight.data.chat_templates import NAMED
+from hydralight.data.columns import rename_roles
+from hydralight.data.roles import Where
 from hydralight.data.shapes.chat import Chat
 from hydralight.data.targets import tokens_of
 from hydralight.data.turns import ChatTemplate, turns_of
+from hydralight.errors import UserError
 from hydralight.tokenizers import Trained
 
 FIRST, SECOND = "Near the river.", "It ended:\n- naïve 🎉\n- two  spaces"
@@ -69,7 +77,7 @@ def unigram():
     return Trained(model="unigram", vocab_size=120).train(texts)
 
 
-BASES = {"bytes": tokenizer, "unigram": unigram}
+BASES = {"bytes": spaceless, "unigram": unigram}
 
 
 @pytest.mark.parametrize(
@@ -114,10 +122,9 @@ def test_tokens_are_those_of_the_characters(style, base):
         assert all(label in (-100, i) for i, label in zip(ids, labels, strict=True))
         spans = [example.text[a:b] for a, b in example.spans]
         alone = [i for s in spans for i in processor(s, add_special_tokens=False)["input_ids"]]
-        if base == "bytes":  # a piece alone gets a space before it
-            assert "".join(processor.decode(trained).split(" ")) == "".join(
-                processor.decode(alone).split(" ")
-            )
+        if base == "bytes":  # SentencePiece puts a space before a piece that stands alone
+            assert trained == alone
+            assert processor.decode(trained) == "".join(spans)
         ends = processor.convert_tokens_to_ids(ChatTemplate(processor).end)
         assert trained.count(ends) == len(spans)
         assert trained[-1] == ids[-1] == ends
@@ -144,3 +151,225 @@ def test_a_token_on_both_sides_of_a_border_is_cut_there():
     assert spaced.decode(ids[: numbers.index(0)]).endswith("at ")
     ((ids, numbers),) = tokens_of(spaced, ["at river"], [[(2, 8)]])
     assert spaced.decode(ids[: numbers.index(0)]).endswith("at")
+
+
+# ------------------------------------------------------------ rows
+
+
+def prepared(rows, **columns):
+    """The messages of rows, as they are prepared."""
+    where = Where("my.csv", columns)
+    named = rename_roles(Dataset.from_list(rows), Chat.roles, where, Chat.optional_roles)
+    return [json.loads(said) for said in Chat().prepare(named, where)["messages"]]
+
+
+def exchange(question, answer):
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def test_rows_of_every_form():
+    brief = [SYSTEM, *exchange("a b", "c")]
+    sharegpt = [("system", "Be brief."), ("human", "a b"), ("gpt", "c")]
+    sharegpt = [{"from": who, "value": what, "weight": None} for who, what in sharegpt]
+    openai = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in brief[1:]]
+    for row in (
+        {"messages": brief},
+        {"messages": json.dumps(brief)},
+        {"conversations": sharegpt, "id": "7"},
+        {"messages": openai, "system": "Be brief."},
+        {"prompt": "a b", "completion": "c", "system": "Be brief."},
+        {"prompt": brief[:2], "completion": brief[2:]},
+        {"prompt": brief[:2], "completion": brief},
+        {"instruction": "a b", "input": "", "output": "c", "system": "Be brief."},
+    ):
+        assert prepared([row]) == [brief], row
+    # UltraFeedback's table has a prompt, and pairs of conversations; Anthropic's has texts
+    talk = exchange("a b", "c")
+    both = {"prompt": "a b", "chosen": talk, "rejected": exchange("a b", "d"), "score_chosen": 8.0}
+    assert prepared([both], messages="chosen") == [talk]
+    assert prepared([{**both, "messages": talk}]) == [talk]
+    said = "\n\nHuman: a b\n\nAssistant: c\n\nHuman: d\n\nAssistant: e"
+    assert prepared([{"chosen": said}], messages="chosen") == [[*talk, *exchange("d", "e")]]
+    alpaca = {"instruction": "Add.", "input": "1 1", "output": "2", "text": "…"}
+    assert prepared([alpaca]) == [exchange("Add.\n\n1 1", "2")]
+    dolly = {"instruction": "Who?", "context": "", "response": "She.", "category": "qa"}
+    named = {"prompt": "{instruction} ({context})", "completion": "response"}
+    assert prepared([dolly], **named) == [exchange("Who? ()", "She.")]
+
+
+def test_calls_of_tools_keep_their_own_arguments():
+    """A table fills up mappings that differ, and OpenAI writes arguments as JSON."""
+    calls = [{**CALL, "function": {"name": "stop", "arguments": '{"now": true, "by": "me"}'}}, CALL]
+    rows = [{"messages": [WITH_TOOL[0], {"role": "assistant", "tool_calls": [c]}]} for c in calls]
+    texts = [{"messages": json.dumps(row["messages"])} for row in rows]
+    (_, first), (_, second) = prepared(texts)
+    assert first["tool_calls"][0]["function"]["arguments"] == {"now": True, "by": "me"}
+    assert second == {"role": "assistant", "content": "", "tool_calls": [CALL]}
+    table = Dataset.from_list([{"messages": [WITH_TOOL[1], WITH_TOOL[2]]}])
+    assert table[0]["messages"][1] != WITH_TOOL[2]  # filled up
+    (messages,) = prepared([{"messages": [*WITH_TOOL]}])
+    assert messages == WITH_TOOL
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        ({"messages": []}, "row 2: the messages of the conversation is empty"),
+        ({"messages": [{"role": "usr", "content": "a"}]}, "it is 'usr'; did you mean 'user'"),
+        ({"messages": [{"content": "a", "name": "b"}]}, r"no role of .* \(there is .*name"),
+        ({"messages": "[{]"}, "the messages are no JSON"),
+        ({"conversations": [{"from": "human", "value": 3}]}, "message 1 holds no text"),
+        ({"prompt": "a", "completion": "b", "tools": "x"}, "the tools are no JSON"),
+    ],
+)
+def test_what_is_no_conversation_is_named(row, sentence):
+    good = {"messages": TALK[:2], "conversations": TALK[:2], "prompt": "a", "completion": "b"}
+    first = {name: good.get(name, "[]") for name in row}
+    if isinstance(row.get("messages"), str):
+        first = {"messages": json.dumps(TALK)}
+    with pytest.raises(UserError, match=sentence):
+        prepared([first, row])
+
+
+def test_a_table_without_conversations_is_answered_with_what_there_is():
+    with pytest.raises(UserError, match=r"no column for any of .* its columns are body \(text\)"):
+        prepared([{"body": "a"}])
+    with pytest.raises(UserError, match="row 1: the assistant does not answer the user in it"):
+        Chat().encode(row_of(TALK[:1]), [0], tokenizer_of("chatml"), "train")
+
+
+# ------------------------------------------------------------ encoding
+
+
+def trained_texts(processor, messages, tools=None, **options):
+    """The prompts and the trained texts of each example of a row."""
+    encoded = Chat(**options).encode(row_of(messages, tools), [0], processor, "train")
+    pairs = zip(encoded["input_ids"], encoded["labels"], strict=True)
+    rows = [{"input_ids": ids, "labels": labels} for ids, labels in pairs]
+    return [[t for t, on in Chat().parts(row, processor) if on] for row in rows], encoded
+
+
+def test_the_last_turn_alone():
+    processor = tokenizer_of("chatml")
+    (all_turns,), _ = trained_texts(processor, SYSTEM_TALK)
+    (last,), encoded = trained_texts(processor, SYSTEM_TALK, train_on="last_turn")
+    assert last == all_turns[1:]
+    assert FIRST in processor.decode(encoded["input_ids"][0])
+
+
+def test_what_is_said_before_anybody_asks_is_no_answer():
+    hello = [{"role": "assistant", "content": "Hello."}, *TALK[:2]]
+    (trained,), encoded = trained_texts(tokenizer_of("chatml"), hello)
+    assert trained == [f"{FIRST}<|im_end|>"]
+    assert "Hello." in tokenizer_of("chatml").decode(encoded["input_ids"][0])
+
+
+def test_reasoning_is_trained_on_where_it_is_asked_for():
+    """Qwen3 leaves it out of earlier turns: there they are only read."""
+    thought = {"role": "assistant", "content": "It is far.", "reasoning_content": "Hm."}
+    messages = [TALK[0], thought, TALK[2], {**thought, "content": "Now near."}]
+    texts, encoded = trained_texts(tokenizer_of("qwen-3"), messages)
+    assert texts == [
+        ["<think>\nHm.\n</think>\n\nIt is far.<|im_end|>"],
+        ["<think>\nHm.\n</think>\n\nNow near.<|im_end|>"],
+    ]
+    assert encoded["row"] == [0, 0]
+    assert tokenizer_of("qwen-3").decode(encoded["input_ids"][1]).count("Hm.") == 1
+    off = {"chat_template_kwargs": {"enable_thinking": False}}
+    plain, _ = trained_texts(tokenizer_of("qwen-3"), TALK, **off)
+    assert plain == [[f"{FIRST}<|im_end|>"], [f"{SECOND}<|im_end|>"]]
+    with pytest.raises(UserError, match=r"row 1: the chat template's prompt for message 2 ends in"):
+        trained_texts(tokenizer_of("qwen-3"), messages, **off)
+
+
+def test_long_conversations_are_cut_between_turns():
+    processor = tokenizer_of("chatml")
+    long = [SYSTEM, *TALK, *TALK, *TALK]
+    (whole,), encoded = trained_texts(processor, long)
+    assert len(whole) == 6
+    for number in (4, 2, 1):  # turns that are left
+        kept = [SYSTEM, *long[-2 * number :]]
+        size = len(processor(processor.apply_chat_template(kept, tokenize=False))["input_ids"])
+        (texts,), cut = trained_texts(processor, long, max_length=size)
+        assert texts == whole[-number:]
+        assert cut["too_long"] == [True]
+        text = processor.apply_chat_template(kept, tokenize=False)
+        assert processor.decode(cut["input_ids"][0]) == processor.decode(
+            processor(text.rstrip(), add_special_tokens=False)["input_ids"]
+        )
+    (texts,), cut = trained_texts(processor, long, max_length=40)  # less than one exchange
+    assert cut["length"] == [40]
+    assert whole[-1].startswith(texts[0]) if texts else True
+    assert encoded["too_long"] == [False]
+    prompts = Chat(max_length=60).encode(row_of(long), [0], processor, "predict")
+    assert prompts["prompt"][0].count("<|im_start|>user") == 1
+    assert prompts["prompt"][0].startswith("<|im_start|>system\nBe brief.<|im_end|>")
+    assert prompts["prompt"][0].endswith("<|im_start|>assistant\n")
+    assert prompts["too_long"] == [True]
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_templates_for_tokenizers_that_have_none(name, tmp_path):
+    with pytest.raises(UserError, match="the tokenizer has no chat template: take"):
+        Chat().ready(spaceless())
+    processor = Chat(chat_template=name).ready(spaceless())
+    (trained,), encoded = trained_texts(processor, SYSTEM_TALK)
+    end = {"chatml": "<|im_end|>", "llama-3": "<|eot_id|>", "zephyr": "</s>"}[name]
+    assert [text.strip() for text in trained] == [f"{FIRST}{end}", f"{SECOND}{end}"]
+    reference, _ = trained_texts(tokenizer_of(name), SYSTEM_TALK)
+    assert [trained] == reference
+    assert processor.convert_tokens_to_ids(end) in encoded["labels"][0]
+    processor.save_pretrained(tmp_path)
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    assert trained_texts(again, SYSTEM_TALK)[1] == encoded
+    file = tmp_path / "chat_template.jinja"
+    assert Chat(chat_template=str(file)).ready(spaceless()).chat_template
+    with pytest.raises(UserError, match="is no file, and none of chatml, llama-3, zephyr; did you"):
+        Chat(chat_template="chat-ml").ready(spaceless())
+
+
+@pytest.mark.parametrize(
+    ("template", "sentence"),
+    [
+        ("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}", "has no prompt for"),
+        (
+            "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+            "{% if add_generation_prompt %}assistant: {% endif %}",
+            "puts nothing behind the assistant's turn that ends it",
+        ),
+        ("{% for m in messages if m.role == 'user' %}{{ m.content }}\n{% endfor %}", "not show"),
+        ("{{ raise_exception('no') }}", r"takes no such conversation \(no\)"),
+    ],
+)
+def test_a_template_that_cannot_be_learnt_is_refused(template, sentence):
+    processor = spaceless()
+    processor.chat_template = template
+    with pytest.raises(UserError, match=sentence):
+        Chat().ready(processor)
+
+
+def test_a_row_that_the_template_refuses_is_named():
+    with pytest.raises(UserError, match=r"row 1: the chat template takes no .*System role not sup"):
+        Chat().encode(row_of(SYSTEM_TALK), [0], tokenizer_of("gemma"), "train")
+
+
+def test_packed_conversations_keep_their_labels():
+    processor = tokenizer_of("zephyr")
+    rows = {
+        "messages": [json.dumps(m) for m in (TALK, SYSTEM_TALK, TALK[:2])],
+        "tools": ["null"] * 3,
+    }
+    shape = Chat(packing=True)
+    encoded = shape.encode(rows, [0, 1, 2], processor, "train")
+    batch = batch_of(shape, encoded, processor, "train")
+    starts = (batch["position_ids"][0] == 0).nonzero().flatten().tolist()
+    width = batch["input_ids"].shape[1]
+    found = []
+    for start, stop in zip(starts, [*starts[1:], width], strict=True):
+        part = slice(start, stop)
+        found.append((batch["input_ids"][0, part].tolist(), batch["labels"][0, part].tolist()))
+    assert sorted(found) == sorted(zip(encoded["input_ids"], encoded["labels"], strict=True))
+    assert "attention_mask" not in batch
+    padded = batch_of(shape, encoded, processor, "evaluate")
+    assert padded["labels"].shape == padded["attention_mask"].shape
+    assert padded["prompt_length"].tolist() == encoded["prompt_length"]

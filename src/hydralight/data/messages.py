@@ -124,6 +124,8 @@ def message(one: Any, number: int) -> Message:
     content = rest.pop(names[0]) if names else ""
     if isinstance(content, list):
         content = "".join(text_of_part(part, number) for part in content)
+    if not isinstance(content, str):
+        raise UserError(f"message {number} holds no text, but {content!r:.40}")
     if "tool_calls" in rest:
         rest["tool_calls"] = [with_arguments(call) for call in rest["tool_calls"]]
         if not rest["tool_calls"]:
