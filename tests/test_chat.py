@@ -214,7 +214,7 @@ def test_calls_of_tools_keep_their_own_arguments():
 @pytest.mark.parametrize(
     ("row", "sentence"),
     [
-        ({"messages": []}, "row 2: the messages of the conversation is empty"),
+        ({"messages": []}, "row 2: there is no conversation: messages, conversations, prompt"),
         ({"messages": [{"role": "usr", "content": "a"}]}, "it is 'usr'; did you mean 'user'"),
         ({"messages": [{"content": "a", "name": "b"}]}, r"no role of .* \(there is .*name"),
         ({"messages": "[{]"}, "the messages are no JSON"),

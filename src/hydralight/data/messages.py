@@ -16,9 +16,7 @@ FORMS: tuple[tuple[str, ...], ...] = (
     ("prompt", "completion"),
     ("instruction", "input", "output"),
 )
-FORMS_IN_WORDS = (
-    "messages, of conversations, of prompt and completion, or of instruction and output"
-)
+FORMS_IN_WORDS = "messages, conversations, prompt and instruction"
 SPEAKERS = ("system", "developer", "user", "assistant", "tool")
 ALSO_CALLED = {
     **{"human": "user", "prompter": "user", "gpt": "assistant", "chatgpt": "assistant"},
@@ -29,10 +27,10 @@ DIALOGUE = re.compile(r"(?:^|\n\n)(Human|Assistant):")  # Bai et al., 2022 (HH-R
 
 
 def form_of(there: Collection[str], named: Collection[str]) -> tuple[str, ...] | None:
-    """Return the form that a table's conversations have; None where it has none.
+    """Return the form that a conversation has; None where there is none.
 
     Args:
-        there: The roles that have a column.
+        there: The roles that have a value.
         named: Those whose column somebody has named, which go before the others.
     """
     forms = [form for form in FORMS if form[0] in there]
@@ -183,32 +181,27 @@ def tools_of(value: Any) -> list[Any] | None:
 
 
 def as_json(
-    rows: dict[str, list], indices: list[int], form: Sequence[str] | None, where: str
+    rows: dict[str, list], indices: list[int], named: Sequence[str], where: str
 ) -> dict[str, list]:
     """Return `messages` and `tools` of rows as JSON.
 
     Args:
         rows: Columns by role.
         indices: The rows' numbers.
-        form: One of `FORMS`; None where they have none of these.
+        named: The roles whose column somebody has named.
         where: What messages call the rows.
 
     Raises:
         UserError: a row has no conversation that can be read.
     """
-    if form is None:
-        there = f"there is {', '.join(rows)}" if rows else "there is none of these"
-        raise UserError(
-            f"{where}: a conversation is made of {FORMS_IN_WORDS}, and {there}: name columns in "
-            "data.columns."
-        )
     found: dict[str, list] = {"messages": [], "tools": []}
     for place, index in enumerate(indices):
         row = {role: values[place] for role, values in rows.items()}
+        form = form_of([role for role, value in row.items() if value], named)
         try:
+            if form is None:
+                raise UserError(f"there is no conversation: {FORMS_IN_WORDS} are empty, or missing")
             messages, tools = conversation(row, form), tools_of(row.get("tools"))
-            if not messages:
-                raise UserError(f"the {form[0]} of the conversation is empty")
         except UserError as error:
             raise UserError(f"{where}, row {index + 1}: {error}.") from error
         found["messages"].append(json.dumps(messages, ensure_ascii=False))

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from hydralight.config.ranges import Positive
 from hydralight.data.chat_templates import give_template
 from hydralight.data.dialogues import Dialogue, answers_of, encode_prompts, encode_turns
-from hydralight.data.messages import as_json, form_of
+from hydralight.data.messages import as_json
 from hydralight.data.packing import pack
 from hydralight.data.padding import pad, pad_inputs
 from hydralight.data.roles import Where
@@ -64,12 +64,11 @@ class Chat(Shape):
     def prepare(self, rows: Dataset, where: Where) -> Dataset:
         """Return `messages` and `tools` as JSON: a table would fill up mappings that differ."""
         named = [role for role, name in where.columns.items() if name]
-        form = form_of(rows.column_names, named)
         return rows.map(
             as_json,
             batched=True,
             with_indices=True,
-            fn_kwargs={"form": form, "where": str(where)},
+            fn_kwargs={"named": named, "where": str(where)},
             remove_columns=rows.column_names,
             desc="conversations",
         )
