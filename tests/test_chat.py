@@ -16,13 +16,18 @@ from chat_styles import (
 )
 from datasets import Dataset
 from shaping import batch_of
+from standins import write_jsonl
 from tokenizers import Tokenizer, models, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from hydralight.data.chat_templates import NAMED
 from hydralight.data.columns import rename_roles
+from hydralight.data.mix import Mix
 from hydralight.data.roles import Where
+from hydralight.data.rows import read_rows
 from hydralight.data.shapes.chat import Chat
+from hydralight.data.source import Source
+from hydralight.data.splits import Splits
 from hydralight.data.targets import tokens_of
 from hydralight.data.turns import ChatTemplate, turns_of
 from hydralight.errors import UserError
@@ -231,6 +236,20 @@ def test_what_is_no_conversation_is_named(row, sentence):
         prepared([first, row])
 
 
+def test_a_group_stays_together_and_sets_of_other_forms_are_mixed(tmp_path):
+    rows = [{"messages": exchange(f"q{i}", "a"), "topic": i % 5} for i in range(20)]
+    path, other = write_jsonl(tmp_path / "a.jsonl", rows), tmp_path / "b.jsonl"
+    write_jsonl(other, [{"instruction": f"do {i}", "input": "", "output": "x"} for i in range(9)])
+    mix = Mix(mix={"alpaca": {"path": str(other), "weight": 0.5}})
+    source = Source(path=str(path))
+    splits = read_rows(source, Splits(group_by="topic"), Mix(), Chat()).splits
+    questions = [{json.loads(m)[0]["content"] for m in splits[s]["messages"]} for s in splits]
+    topics = [{int(question[1:]) % 5 for question in some} for some in questions]
+    assert not topics[0] & topics[1]
+    mixed = read_rows(source, Splits(), mix, Chat()).splits["train"]["messages"][:]
+    assert {json.loads(m)[0]["content"][0] for m in mixed} == {"q", "d"}
+
+
 def test_a_table_without_conversations_is_answered_with_what_there_is():
     with pytest.raises(UserError, match=r"no column for any of .* its columns are body \(text\)"):
         prepared([{"body": "a"}])
@@ -297,9 +316,15 @@ def test_long_conversations_are_cut_between_turns():
         assert processor.decode(cut["input_ids"][0]) == processor.decode(
             processor(text.rstrip(), add_special_tokens=False)["input_ids"]
         )
-    (texts,), cut = trained_texts(processor, long, max_length=40)  # less than one exchange
-    assert cut["length"] == [40]
-    assert whole[-1].startswith(texts[0]) if texts else True
+    last, end = encoded["input_ids"][0][encoded["prompt_length"][0] :], encoded["input_ids"][0]
+    (texts,), cut = trained_texts(processor, long, max_length=len(last) + 9)  # not one exchange
+    assert texts == whole[-1:]
+    assert cut["input_ids"] == [end[-len(last) - 9 :]]
+    assert cut["prompt_length"] == [9]
+    (texts,), cut = trained_texts(processor, long, max_length=10)  # not one answer
+    assert cut["input_ids"] == [[*end[-len(last) - 5 : -len(last)], *last[:5]]]
+    assert whole[-1].startswith(texts[0])
+    assert cut["length"] == [10]
     assert encoded["too_long"] == [False]
     prompts = Chat(max_length=60).encode(row_of(long), [0], processor, "predict")
     assert prompts["prompt"][0].count("<|im_start|>user") == 1

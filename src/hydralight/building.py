@@ -276,8 +276,9 @@ def use_trained_model(cfg: DictConfig, run_dir: Path) -> None:
     module = str(cfg.tokenizer._target_).rpartition(".")[0]  # tokenizers, or processors
     trusted = {key: True for key in options[1:] if cfg.tokenizer.get(key)}
     cfg.tokenizer = {"_target_": f"{module}.Pretrained", "checkpoint": folder, **trusted}
-    if cfg.get("run") and "chat_template" in cfg.data:
-        cfg.data.chat_template = None  # the tokenizer has it
+    own = OmegaConf.select(own_config(run_dir), "data.chat_template") if cfg.get("run") else None
+    if own is not None and cfg.data.get("chat_template") == own:
+        cfg.data.chat_template = None  # the tokenizer has it, and its file may be gone
     config = read_config(folder, None, bool(kept.get("trust_remote_code")))
     if "labels" in cfg.data:
         labels = labels_of(config)

@@ -29,7 +29,7 @@ def encode_turns(
     Args:
         template: The chat template.
         dialogues: The conversations; each becomes an example, or several.
-        limit: In tokens; longer ones lose their oldest turns, and if that is not enough their end.
+        limit: In tokens; longer ones lose their oldest turns, and what `within` says.
         last_only: Whether only the last turn of the assistant is trained on.
 
     Raises:
@@ -52,12 +52,25 @@ def encode_turns(
                 example = _without(template, example, span, one.tools)
             ((ids, numbers),) = tokens_of(template.tokenizer, [example.text], [example.spans])
         labels = [i if number >= 0 else -100 for i, number in zip(ids, numbers, strict=True)]
-        columns["input_ids"].append(ids[:limit])
-        columns["labels"].append(labels[:limit])
-        columns["prompt_length"].append(min(numbers.index(len(example.spans) - 1), limit))
+        prompt = numbers.index(len(example.spans) - 1)
+        kept = within(limit, prompt, len(ids) - prompt)
+        columns["input_ids"].append(ids[kept])
+        columns["labels"].append(labels[kept])
+        columns["prompt_length"].append(prompt - kept.start)
         columns["length"].append(min(len(ids), limit))
         columns["row"].append(one.row)
     return columns
+
+
+def within(limit: int, prompt: int, answer: int) -> slice:
+    """Return which tokens are kept of a prompt and its answer, which cannot be cut between turns.
+
+    The prompt loses its beginning, as it does where it is to be answered. An answer that is longer
+    than the limit loses its end, and half of the room is the prompt's.
+    """
+    room = limit - answer if answer < limit else limit // 2
+    start = max(0, prompt - room)
+    return slice(start, start + limit)
 
 
 def answers_of(one: Dialogue, last_only: bool = False) -> list[int]:

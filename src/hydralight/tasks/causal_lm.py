@@ -39,8 +39,9 @@ class CausalLMTask(Task):
     sample_columns = ("prompt", "prediction", "reference")
 
     def build_metrics(self) -> dict[str, Metric]:
-        """Return the perplexity."""
-        return {"perplexity": Perplexity()}
+        """Return the perplexity; by byte where whole texts are read."""
+        by_byte = not hasattr(self.datamodule.shape, "end_of_turn")
+        return {"perplexity": Perplexity(by_byte)}
 
     def default_generation(self) -> dict[str, Any]:
         """Continue by 64 tokens, unless the checkpoint says how far; end at `data.append`."""

@@ -35,8 +35,9 @@ class Chat(Shape):
         chat_template: `chatml`, `llama-3`, `zephyr`, or a file; the tokenizer's own unless said.
         chat_template_kwargs: Further variables of the template: `{enable_thinking: false}`.
         train_on: Which turns of the assistant are targets.
-        max_length: In tokens; longer conversations lose their oldest turns, except for the
-            system's message, where `too_long` is `truncate`. One exchange alone loses its end.
+        max_length: In tokens; where `too_long` is `truncate`, longer conversations lose their
+            oldest turns, except for the system's message, and one exchange alone the beginning of
+            its prompt.
         packing: Lay the conversations of a training batch side by side into rows without padding;
             the loss is the same. Then there are `position_ids` instead of `attention_mask`.
     """
@@ -69,7 +70,7 @@ class Chat(Shape):
             batched=True,
             with_indices=True,
             fn_kwargs={"named": named, "where": str(where)},
-            remove_columns=rows.column_names,
+            remove_columns=[name for name in rows.column_names if name in self.roles],
             desc="conversations",
         )
 
