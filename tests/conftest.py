@@ -40,6 +40,8 @@ SOME = {
     "test_learning.py": 2,
     "test_mistakes.py::test_mistake": 160,
     "test_own_project.py::test_the_example_trains_evaluates_and_predicts": 0,
+    "test_nodes.py::test_a_process_that_differs_stops_all": 3,
+    "test_nodes.py::test_what_is_one_process_is_told": 1,
     "test_parity.py::test_parity_with_trainer": 3,
     "test_propose.py::test_the_line_is_pasted": 3,
     "test_run_directories.py::test_a_resume_as_another_training_is_refused": 6,

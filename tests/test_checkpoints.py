@@ -167,6 +167,7 @@ def test_a_record_says_where_the_run_is(last):
         "consumed": 4,
         "batches_per_epoch": 4,
         "checksum": checksum(last),
+        "accumulate_grad_batches": 1,
     }
     assert record["checksum"].startswith("xxh3_128:")
     assert {path.name for path in last.parent.iterdir()} == {"last.ckpt", "last.json"}

@@ -3,6 +3,7 @@
 What imports Lightning, which reads the rank, is imported within tests: processes come by here.
 """
 
+import json
 import re
 import shutil
 
@@ -216,5 +217,7 @@ def test_threads_are_fixed(recipe, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=told):
         hydralight.train([f"resume={run.path}", "trainer.max_steps=2"])
     hydralight.train([f"resume={run.path}", "trainer.max_steps=2", "trainer.same_bits=false"])
-    hydralight.train([*overrides, f"paths.log_dir={tmp_path}/other"])
+    other = hydralight.train([*overrides, f"paths.log_dir={tmp_path}/other"])
     assert seen == [2, 1, 1]
+    recorded = [json.loads((r.path / "environment.json").read_text()) for r in (run, other)]
+    assert [one["threads"] for one in recorded] == [2, 1]

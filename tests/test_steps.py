@@ -73,6 +73,15 @@ def test_how_long_a_run_is_and_when_it_evaluates(pairs, caplog, typed, steps, ev
     assert ("no metric: there was no evaluation" in caplog.text) != bool(evaluated)
 
 
+def test_a_fraction_of_the_steps_that_micro_batches_make_has_an_end(pairs):
+    run = hydralight.train([*pairs, "data.batches_per_step=2", "trainer.max_epochs=0.5"])
+    steps = run.history["step"].max()
+    with pytest.raises(
+        UserError, match=f"nothing left to do: .* step {steps}, where trainer.max_ep"
+    ):
+        hydralight.train([f"resume={run.path}"])
+
+
 def test_where_both_ends_are_in_files_the_steps_decide(pairs, tmp_path):
     recipe = OmegaConf.load(CONFIG_DIR / "experiment/bert_mrpc.yaml")
     recipe.trainer.max_steps = 5

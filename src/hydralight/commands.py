@@ -27,6 +27,7 @@ from hydralight.nodes.ranks import is_first, place, stand_alone
 from hydralight.nodes.rendezvous import Rendezvous
 from hydralight.runs import overrides as typed
 from hydralight.runs.beside import arguments_beside
+from hydralight.runs.elsewhere import on_other_devices
 from hydralight.runs.files import refuse_links
 from hydralight.runs.recorded import begun_with, config_of, earlier_overrides
 from hydralight.runs.run import remove_if_unused
@@ -120,6 +121,7 @@ def prepare(command: str, argv: list[str], met: Rendezvous | None = None) -> tup
         return primary, Typed(tuple(a for a in argv[1:] if a not in read))
     if primary != command:
         raise UserError(f"--config-name={primary}: {run_dir} has its own config: leave it out.")
+    before, argv[1:] = on_other_devices(run_dir, before, argv[1:])
     argv[1:] = typed.arguments_in_run(command, run_dir, before, argv[1:])
     ConfigStore.instance().store(OF_A_RUN, config_of(run_dir), replace=True)
     read = set(before) - users

@@ -130,7 +130,7 @@ def print_summary(
         )
     table.add_row("optimizer steps an epoch", f"{steps:,}")
     table.add_row("an optimizer step", step_of(data.batching, trainer))
-    ended = [said for said, _, _ in ends(cfg.trainer, 0, 0, batches)]
+    ended = [said for said, _, _ in ends(cfg.trainer, 0, 0, steps)]
     table.add_row("the run ends at", " or ".join(ended) or "no step: it has no end")
     table.add_row("devices", f"{trainer.world_size} by {type(trainer.accelerator).__name__}")
     table.add_row("precision", str(trainer.precision))

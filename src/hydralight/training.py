@@ -66,15 +66,15 @@ def train(cfg: DictConfig, run_dir: Path) -> float | Footprint | None:
             return preflight(cfg)
         task, data, trainer = build(cfg)
         data.later_splits = ("test",) if cfg.test else ()
-        if writes and first:
-            start_or_go_on(cfg, run_dir, composed, checkpoint)
-            if cfg.resume:  # once it goes on: a refused change is not to be made again
-                begun = LambdaCallback(
-                    on_fit_start=lambda *_: update_metrics(run_dir, logged=None),
-                    on_train_start=lambda *_: record_overrides(run_dir),
-                )
-                add_callback(trainer, begun)
-        with wandb_run_ends():
+        if writes and first and cfg.resume:  # once it goes on: a refused change is not kept
+            begun = LambdaCallback(
+                on_fit_start=lambda *_: update_metrics(run_dir, logged=None),
+                on_train_start=lambda *_: record_overrides(run_dir),
+            )
+            add_callback(trainer, begun)
+        with fixed_threads(trainer, task.same_bits), wandb_run_ends():
+            if writes and first:
+                start_or_go_on(cfg, run_dir, composed, checkpoint)
             return fit(cfg, run_dir, task, data, trainer, checkpoint)
 
 
@@ -113,8 +113,7 @@ def fit(
     add_callback(trainer, seeded, first=True)
     goes_on_from(trainer, checkpoint)
     try:
-        with fixed_threads(trainer, task.same_bits):
-            trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except SystemExit as error:  # also Lightning's answer to Ctrl-C
         if trainer.is_global_zero and checkpoints_in(run_dir / "checkpoints"):
             log.warning("to go on: %s", line("train", f"resume={near(run_dir)}"))
@@ -160,7 +159,7 @@ def resume_checkpoint(cfg: DictConfig, run_dir: Path) -> Path | None:
     path, record = intact_checkpoint(folder)
     # a checkpoint stands before the evaluation of its step, which may be all that is left
     finished = read_metrics(run_dir).get("status") == "finished"
-    place = (record.step, record.epochs, record.batches_per_epoch)
+    place = (record.step, record.epochs, record.steps_per_epoch)
     for said, done, end in ends(cfg.trainer, *place):
         if done > end or (done == end and finished):
             steps = MAX_STEPS in said

@@ -113,5 +113,6 @@ def record_of(path: Path, trainer: Trainer) -> Record:
         epoch=trainer.current_epoch,
         consumed=place["consumed"],
         batches_per_epoch=place["batches_per_epoch"],
+        accumulate_grad_batches=trainer.accumulate_grad_batches,
         checksum=checksum(path),
     )

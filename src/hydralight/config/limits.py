@@ -25,7 +25,7 @@ def settle_end(trainer: DictConfig, typed: set[str]) -> None:
 
 
 def ends(
-    trainer: Mapping[str, Any], step: int, epochs: int, batches_per_epoch: int
+    trainer: Mapping[str, Any], step: int, epochs: int, steps_per_epoch: int
 ) -> Iterator[tuple[str, int, int]]:
     """Yield each key that ends a run: how it is set, where the run is, and where its end is.
 
@@ -33,7 +33,7 @@ def ends(
         trainer: The group, settled.
         step: Optimizer steps that have been done.
         epochs: Epochs that have been done.
-        batches_per_epoch: How many batches of a device an epoch has.
+        steps_per_epoch: How many an epoch has.
     """
     max_epochs, max_steps = trainer.get("max_epochs"), trainer.get("max_steps", -1)
     if max_epochs is not None and max_epochs >= 0:
@@ -41,7 +41,6 @@ def ends(
         if max_epochs == int(max_epochs):
             yield said, epochs, int(max_epochs)
         else:
-            steps = math.ceil(batches_per_epoch / trainer.get("accumulate_grad_batches", 1))
-            yield said, step, math.ceil(Fraction(str(max_epochs)) * steps)
+            yield said, step, math.ceil(Fraction(str(max_epochs)) * steps_per_epoch)
     if max_steps >= 0:
         yield f"{MAX_STEPS}={max_steps}", step, max_steps

@@ -42,6 +42,7 @@ class Record:
         consumed: Batches that a device has taken from the training data, over all epochs.
         batches_per_epoch: How many of them are an epoch.
         checksum: Of the whole file, after the name of its algorithm: `xxh3_128:<hexadecimal>`.
+        accumulate_grad_batches: How many of the batches are a step.
     """
 
     step: int
@@ -49,6 +50,12 @@ class Record:
     consumed: int
     batches_per_epoch: int
     checksum: str
+    accumulate_grad_batches: int = 1
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of an epoch."""
+        return -(-self.batches_per_epoch // self.accumulate_grad_batches)
 
     @property
     def epochs(self) -> int:
@@ -180,8 +187,10 @@ def read_record(path: Path) -> Record | None:
         return None
     known = isinstance(record.checksum, str) and record.checksum.startswith(f"{ALGORITHM}:")
     numbers = [record.step, record.epoch, record.consumed, record.batches_per_epoch]
+    numbers.append(record.accumulate_grad_batches)
     right = all(type(number) is int and number >= 0 for number in numbers)
-    return record if known and right and record.batches_per_epoch else None
+    some = right and record.batches_per_epoch and record.accumulate_grad_batches
+    return record if known and some else None
 
 
 def intact_checkpoint(folder: Path) -> tuple[Path, Record]:

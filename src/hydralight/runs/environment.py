@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import OverrideType
 from omegaconf import DictConfig, OmegaConf
 
 from hydralight.config.project import CONFIG_DIR
@@ -78,7 +79,8 @@ def record_overrides(run_dir: Path) -> None:
         typed = parsed(override)
         if typed is None or typed.key_or_group == "resume" or redact(override) != override:
             continue
-        latest[typed.key_or_group] = override
+        deletes = "~" if typed.type is OverrideType.DEL else ""  # before it is set anew
+        latest[deletes + typed.key_or_group] = override
     write_text(run_dir / "resume.json", sealed_json(list(latest.values())))
 
 
@@ -107,6 +109,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": _processor(),
         "cpu_count": os.cpu_count(),
+        "threads": torch.get_num_threads(),  # of this process, before it starts others
         "gpus": devices,
         **({"job": os.environ[JOB]} if JOB in os.environ else {}),
     }
