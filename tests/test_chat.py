@@ -204,15 +204,15 @@ def test_rows_of_every_form():
 
 def test_calls_of_tools_keep_their_own_arguments():
     """A table fills up mappings that differ, and OpenAI writes arguments as JSON."""
-    calls = [{**CALL, "function": {"name": "stop", "arguments": '{"now": true, "by": "me"}'}}, CALL]
+    calls = [{**CALL, "function": {"name": "stop", "arguments": '{"now": true, "by": null}'}}, CALL]
     rows = [{"messages": [WITH_TOOL[0], {"role": "assistant", "tool_calls": [c]}]} for c in calls]
     texts = [{"messages": json.dumps(row["messages"])} for row in rows]
     (_, first), (_, second) = prepared(texts)
-    assert first["tool_calls"][0]["function"]["arguments"] == {"now": True, "by": "me"}
+    assert first["tool_calls"][0]["function"]["arguments"] == {"now": True, "by": None}
     assert second == {"role": "assistant", "content": "", "tool_calls": [CALL]}
     table = Dataset.from_list([{"messages": [WITH_TOOL[1], WITH_TOOL[2]]}])
     assert table[0]["messages"][1] != WITH_TOOL[2]  # filled up
-    (messages,) = prepared([{"messages": [*WITH_TOOL]}])
+    (messages,) = prepared([{"messages": [*WITH_TOOL], "tools": TOOLS}])
     assert messages == WITH_TOOL
 
 
@@ -225,11 +225,15 @@ def test_calls_of_tools_keep_their_own_arguments():
         ({"messages": "[{]"}, "the messages are no JSON"),
         ({"conversations": [{"from": "human", "value": 3}]}, "message 1 holds no text"),
         ({"prompt": "a", "completion": "b", "tools": "x"}, "the tools are no JSON"),
+        ({"prompt": "a", "completion": 3}, "there should be a text or messages, not 3"),
+        ({"instruction": 3, "output": 4}, "there should be a text or messages, not 3"),
     ],
 )
 def test_what_is_no_conversation_is_named(row, sentence):
     good = {"messages": TALK[:2], "conversations": TALK[:2], "prompt": "a", "completion": "b"}
     first = {name: good.get(name, "[]") for name in row}
+    if 3 in row.values():
+        first = row
     if isinstance(row.get("messages"), str):
         first = {"messages": json.dumps(TALK)}
     with pytest.raises(UserError, match=sentence):
@@ -371,6 +375,17 @@ def test_a_template_that_cannot_be_learnt_is_refused(template, sentence):
     processor.chat_template = template
     with pytest.raises(UserError, match=sentence):
         Chat().ready(processor)
+
+
+def test_an_end_need_not_be_a_token():
+    """Gemma's tokenizer and others have tokens of white space, which end nothing."""
+    processor = spaceless()
+    processor.add_tokens(["\n", "\n\n", "  "])
+    processor.chat_template = STYLES["chatml"][0].replace("<|im_end|>", "\n\n###\n")
+    assert Chat().ready(processor).eos_token == "</s>"
+    assert Chat().end_of_turn(processor) == "###"
+    (trained,), _ = trained_texts(processor, TALK)
+    assert trained == [f"{FIRST}\n\n###", f"{SECOND}\n\n###"]
 
 
 def test_a_row_that_the_template_refuses_is_named():

@@ -49,7 +49,8 @@ def conversation(row: Mapping[str, Any], form: Sequence[str]) -> list[Message]:
     """
     if form[0] == "instruction":
         texts = [row.get(role) for role in ("instruction", "input")]
-        whole = "\n\n".join(text.strip() for text in texts if text and text.strip())
+        parts = [part["content"].strip() for text in texts for part in messages_of(text, "user")]
+        whole = "\n\n".join(part for part in parts if part)
         messages = messages_of(whole, "user") + messages_of(row.get("output"), "assistant")
     elif form[0] == "prompt":
         messages = messages_of(row.get("prompt"), "user")
@@ -89,7 +90,10 @@ def messages_of(value: Any, speaker: str) -> list[Message]:
         roles = {"Human": "user", "Assistant": "assistant"}
         return [{"role": roles[who], "content": text.strip()} for who, text in turns]
     if not isinstance(value, Sequence):
-        raise UserError(f"the messages should be a list, not {type(value).__name__}")
+        raise UserError(
+            f"there should be a text or messages, not {value!r:.40} (a template in data.columns "
+            "writes a value as text: '{…}')"
+        )
     return [message(one, number) for number, one in enumerate(value, start=1)]
 
 
@@ -102,7 +106,7 @@ def is_conversation(value: Any) -> bool:
 
 
 def message(one: Any, number: int) -> Message:
-    """Return a message with `role` and `content`; what a table left empty in it is left out.
+    """Return a message with `role` and `content`.
 
     Args:
         one: A message of OpenAI's form (`role`, `content`) or ShareGPT's (`from`, `value`).
@@ -110,7 +114,7 @@ def message(one: Any, number: int) -> Message:
     """
     if not isinstance(one, Mapping):
         raise UserError(f"message {number} should be {{role: …, content: …}}, not {one!r:.40}")
-    rest = {key: filled(value) for key, value in one.items() if value is not None}
+    rest = {key: value for key, value in one.items() if value is not None}
     role = rest.pop("role", None) or rest.pop("from", None)
     known = [*SPEAKERS, *ALSO_CALLED]
     if role not in known:
@@ -177,7 +181,7 @@ def tools_of(value: Any) -> list[Any] | None:
         return None
     if not isinstance(value, list):
         raise UserError(f"the tools should be a list, not {type(value).__name__}")
-    return [filled(one) for one in value]
+    return value
 
 
 def as_json(
@@ -196,7 +200,7 @@ def as_json(
     """
     found: dict[str, list] = {"messages": [], "tools": []}
     for place, index in enumerate(indices):
-        row = {role: values[place] for role, values in rows.items()}
+        row = {role: filled(values[place]) for role, values in rows.items()}
         form = form_of([role for role, value in row.items() if value], named)
         try:
             if form is None:

@@ -66,9 +66,10 @@ class ChatTemplate:
 
     @cached_property
     def special(self) -> re.Pattern[str]:
-        """The tokens that are never split."""
+        """The tokens that are never split; some tokenizers have such of white space too."""
         added = {str(token) for token in self.tokenizer.added_tokens_decoder.values()}
-        tokens = sorted({*added, *self.tokenizer.all_special_tokens}, key=len, reverse=True)
+        known = [token for token in {*added, *self.tokenizer.all_special_tokens} if token.strip()]
+        tokens = sorted(known, key=len, reverse=True)
         return re.compile("|".join(map(re.escape, tokens)) or r"(?!)")
 
     @cached_property
