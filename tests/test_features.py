@@ -131,7 +131,7 @@ def test_balanced_weights_are_remembered_for_evaluation(recipe, tmp_path, capsys
 def test_loss_and_metrics_by_config(recipe):
     short = ["trainer.max_epochs=1", "model.config={hidden_dropout_prob: 0}"]
     plain = hydralight.train([*recipe("bert_mrpc"), *short])
-    accuracy = "torchmetrics.classification.MulticlassAccuracy, num_classes: 2, average: micro"
+    accuracy = "torchmetrics.Accuracy, task: multiclass, num_classes: 2, average: micro"
     changed = hydralight.train(
         [
             *recipe("bert_mrpc"),
@@ -403,7 +403,12 @@ def test_throughput_is_of_all_devices_and_of_training_alone(tmp_path, monkeypatc
     monkeypatch.setattr("hydralight.callbacks.throughput.time.perf_counter", lambda: clock[0])
     logger = SimpleNamespace(log_metrics=lambda values, step: logged.append((step, values)))
     trainer = SimpleNamespace(
-        global_step=0, log_every_n_steps=2, world_size=2, loggers=[logger, CSVLogger(str(tmp_path))]
+        global_step=0,
+        log_every_n_steps=2,
+        world_size=2,
+        global_rank=0,
+        strategy=None,
+        loggers=[logger, CSVLogger(str(tmp_path))],
     )
     task = SimpleNamespace(log=lambda *_, **__: None)
     mask = torch.tensor([[1, 1, 1], [1, 0, 0]])
