@@ -131,14 +131,15 @@ def test_balanced_weights_are_remembered_for_evaluation(recipe, tmp_path, capsys
 def test_loss_and_metrics_by_config(recipe):
     short = ["trainer.max_epochs=1", "model.config={hidden_dropout_prob: 0}"]
     plain = hydralight.train([*recipe("bert_mrpc"), *short])
-    accuracy = "torchmetrics.Accuracy, task: multiclass, num_classes: 2, average: micro"
+    accuracy = "torchmetrics.classification.MulticlassAccuracy, num_classes: 2, average: micro"
+    usual = "torchmetrics.Accuracy, task: multiclass, num_classes: 2"
     changed = hydralight.train(
         [
             *recipe("bert_mrpc"),
             *short,
             "task.loss._target_=hydralight.tasks.losses.focal_loss",
             "+task.loss.gamma=0",
-            f"task.metrics={{mine: {{_target_: {accuracy}}}}}",
+            f"task.metrics={{mine: {{_target_: {accuracy}}}, usual: {{_target_: {usual}}}}}",
             "optimized_metric=val/mine",
         ]
     )
@@ -148,6 +149,7 @@ def test_loss_and_metrics_by_config(recipe):
         torch.tensor(changed.history["train/loss"].dropna().to_numpy()),
     )
     best = changed.metrics["best"]
+    assert best["val/usual"] == best["val/mine"]
     assert best["val/mine"] == pytest.approx(best["val/accuracy"])
     focused = hydralight.train(
         [*recipe("bert_mrpc"), *short, "task.loss._target_=hydralight.tasks.losses.focal_loss"]
