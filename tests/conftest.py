@@ -79,6 +79,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def no_trace_of_ddp() -> Iterator[None]:
     """Lightning leaves a process group and its variables behind, which later runs would join."""
+    os.environ.pop("HYDRALIGHT_ALONE", None)  # of a run that a fixture of the session has made
     before = dict(os.environ)
     yield
     if "torch" in sys.modules:

@@ -1,6 +1,7 @@
 """Small imitations of well-known data sets, in the formats in which they are published."""
 
 import csv
+import gzip
 import json
 from pathlib import Path
 
@@ -225,6 +226,28 @@ def alpaca(folder):
         for i in range(20)
     ]
     (folder / "alpaca_data.json").write_text(json.dumps(rows, indent=4))
+
+
+def sharegpt(folder):
+    rows = []
+    for i in range(20):
+        said = [("human", f"Say what {sentence(i)}."), ("gpt", f"{WORDS[i % 12]} {i}")]
+        said += [("human", "Again!"), ("gpt", f"{WORDS[i % 12]} again")] if i % 2 == 0 else []
+        turns = [{"from": who, "value": what} for who, what in said]
+        rows.append({"id": f"a_{i}", "conversations": turns})
+    (folder / "sharegpt.json").write_text(json.dumps(rows, indent=2))
+
+
+def hh(folder):
+    """HH-RLHF: two dialogues a row, which differ in the last answer."""
+    for split, rows in numbered():
+        lines = []
+        for i in rows:
+            asked = f"\n\nHuman: Say what {sentence(i)}.\n\nAssistant:"
+            answers = {"chosen": f" {WORDS[i % 12]} {i}", "rejected": " no"}
+            lines.append(json.dumps({name: asked + said for name, said in answers.items()}))
+        packed = gzip.compress("\n".join(lines).encode())
+        (folder / f"{split}.jsonl.gz").write_bytes(packed)
 
 
 CIFAR = "airplane automobile bird cat deer dog frog horse ship truck".split()

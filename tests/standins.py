@@ -85,6 +85,14 @@ def write_jsonl(path: Path, rows: list[dict]) -> Path:
     return path
 
 
+def dialogue(index: int) -> list[dict[str, str]]:
+    """A conversation of one exchange or two."""
+    body, summary = article(index).values()
+    turns = [("user", body), ("assistant", summary), ("user", "And then?"), ("assistant", "No.")]
+    said = turns[: 4 if index % 3 else 2]
+    return [{"role": role, "content": content} for role, content in said]
+
+
 def row_for(experiment: str, index: int) -> dict:
     """A row with the columns of the recipe's own data."""
     body, summary = article(index).values()
@@ -119,6 +127,7 @@ def row_for(experiment: str, index: int) -> dict:
         "distilgpt2_sonnets": {"text": body},
         "transformer_xl_reviews": {"text": body, "label": 1},
         "minilm_nli": {"anchor": body, "positive": summary},
+        "qwen_sft_chat": {"messages": dialogue(index)},
     }
     return rows[experiment]
 
@@ -128,6 +137,7 @@ MODELS = {
     "distilbert_emotion": "distilbert",
     "marian_wmt16_en_ro": "marian",
     "t5_xsum": "t5",
+    "qwen_sft_chat": "llama",
     "roberta_mlm_wikitext": "roberta",
     "distilgpt2_sonnets": "gpt2",
     "vit_cxr14": "vit",
@@ -150,6 +160,10 @@ SMALLER = {
         "model.config={hidden_size: 32, intermediate_size: 64, num_hidden_layers: 1}",
         *("model.config.num_attention_heads=2", "model.config.num_key_value_heads=2"),
         "generation.max_new_tokens=5",
+    ],
+    "qwen_sft_chat": [
+        *("data.chat_template=chatml", "data.max_length=112", "generation.max_new_tokens=5"),
+        "trainer.val_check_interval=1.0",
     ],
     "vit_cxr14": ["tokenizer.options.size={height: 16, width: 16}"],
 }

@@ -91,6 +91,8 @@ KEYS = {
     "data.max_target_length": ("bart_cnn", "4"),
     "data.source_prefix": ("bart_cnn", "'sum: '"),
     "data.append": ("distilgpt2_sonnets", "x"),
+    "data.chat_template": ("qwen_sft_chat", "zephyr"),
+    "data.train_on": ("qwen_sft_chat", "last_turn"),
     "data.packing": ("distilgpt2_sonnets", "false"),
     "model.checkpoint": ("bert_mrpc", "{distilbert}"),
     "model.config": ("bert_mrpc", "{hidden_dropout_prob:0.5}"),
@@ -166,6 +168,7 @@ ELSEWHERE = {  # where a change is seen that a tiny run on stand-ins does not sh
     "test_sources": "data.name data.revision data.splits data.path data.source data.reader "
     "data.columns.text data.columns.summary data.image_dir",
     "test_bad_input": "data.metadata",
+    "test_chat": "data.chat_template_kwargs",
     "test_interruptions": "task.non_finite",
     "the test below": "model.gradient_checkpointing",
     "test_features": "task.torch_compile data.pad_to_multiple_of",

@@ -132,13 +132,14 @@ def test_loss_and_metrics_by_config(recipe):
     short = ["trainer.max_epochs=1", "model.config={hidden_dropout_prob: 0}"]
     plain = hydralight.train([*recipe("bert_mrpc"), *short])
     accuracy = "torchmetrics.classification.MulticlassAccuracy, num_classes: 2, average: micro"
+    usual = "torchmetrics.Accuracy, task: multiclass, num_classes: 2"
     changed = hydralight.train(
         [
             *recipe("bert_mrpc"),
             *short,
             "task.loss._target_=hydralight.tasks.losses.focal_loss",
             "+task.loss.gamma=0",
-            f"task.metrics={{mine: {{_target_: {accuracy}}}}}",
+            f"task.metrics={{mine: {{_target_: {accuracy}}}, usual: {{_target_: {usual}}}}}",
             "optimized_metric=val/mine",
         ]
     )
@@ -148,6 +149,7 @@ def test_loss_and_metrics_by_config(recipe):
         torch.tensor(changed.history["train/loss"].dropna().to_numpy()),
     )
     best = changed.metrics["best"]
+    assert best["val/usual"] == best["val/mine"]
     assert best["val/mine"] == pytest.approx(best["val/accuracy"])
     focused = hydralight.train(
         [*recipe("bert_mrpc"), *short, "task.loss._target_=hydralight.tasks.losses.focal_loss"]
@@ -403,7 +405,12 @@ def test_throughput_is_of_all_devices_and_of_training_alone(tmp_path, monkeypatc
     monkeypatch.setattr("hydralight.callbacks.throughput.time.perf_counter", lambda: clock[0])
     logger = SimpleNamespace(log_metrics=lambda values, step: logged.append((step, values)))
     trainer = SimpleNamespace(
-        global_step=0, log_every_n_steps=2, world_size=2, loggers=[logger, CSVLogger(str(tmp_path))]
+        global_step=0,
+        log_every_n_steps=2,
+        world_size=2,
+        global_rank=0,
+        strategy=None,
+        loggers=[logger, CSVLogger(str(tmp_path))],
     )
     task = SimpleNamespace(log=lambda *_, **__: None)
     mask = torch.tensor([[1, 1, 1], [1, 0, 0]])

@@ -132,32 +132,47 @@ def together(jobs, folder, world=2, **arguments):
     return {n: torch.load(path, weights_only=False) for n, path in written.items() if path.exists()}
 
 
-def test_two_processes_and_one(recipe, single, checkpoints, tmp_path):
-    """With dropout: a micro-batch is the same one, whoever computes it."""
+def jobs_of(experiments, recipe, single, folder):
+    """The overrides of each recipe for several processes, and what one process comes to."""
     jobs, alone = {}, {}
-    for experiment in MODELS:
-        overrides = overrides_of(recipe, experiment, tmp_path, SHARED, dropout=True)
+    for experiment in experiments:
+        overrides = overrides_of(recipe, experiment, folder, SHARED, dropout=True)
         alone[experiment] = single(experiment, SHARED, dropout=True)
-        files = (tmp_path / "data").rename(tmp_path / f"{experiment}_data")
-        overrides = [o.replace(f"{tmp_path}/data/", f"{files}/") for o in overrides]
-        jobs |= {experiment: overrides}
-        if experiment != "bert_mrpc_lora":  # adapters are not sharded
-            jobs |= {f"{experiment}, sharded": [*overrides, "trainer=fsdp_cpu"]}
-    # each matrix shared by both, by the plan that Llama brings
-    llama = [*jobs["distilgpt2_sonnets"], f"checkpoint={checkpoints('llama')}"]
-    alone["llama"] = outcome(hydralight.train([*llama, f"paths.log_dir={tmp_path / 'llama'}"]))
-    jobs["llama, split"] = [*llama, *SPLIT]
-    for name, shared in together(jobs, tmp_path).items():
+        files = (folder / "data").rename(folder / f"{experiment}_data")
+        jobs[experiment] = [o.replace(f"{folder}/data/", f"{files}/") for o in overrides]
+    return jobs, alone
+
+
+def check(jobs, alone, folder):
+    """Whether two processes do what one does, by DDP and in shards."""
+    whole = {name: typed for name, typed in jobs.items() if "lora" not in name}  # adapters are not
+    sharded = {f"{name}, sharded": [*typed, "trainer=fsdp_cpu"] for name, typed in whole.items()}
+    for name, shared in together({**jobs, **sharded}, folder).items():
         found = difference(alone[name.split(",")[0]], shared)
         print(f"{name}: {shown(found)}")
         assert max(found.values()) < 1e-5, (name, found)
 
+
+def test_two_processes_and_one(recipe, single, checkpoints, tmp_path):
+    """With dropout: a micro-batch is the same one, whoever computes it."""
+    some = ("bert_mrpc", "bert_mrpc_lora", "distilgpt2_sonnets")
+    jobs, alone = jobs_of(some, recipe, single, tmp_path)
+    # each matrix shared by both, by the plan that Llama brings
+    llama = [*jobs["distilgpt2_sonnets"], f"checkpoint={checkpoints('llama')}"]
+    alone["llama"] = outcome(hydralight.train([*llama, f"paths.log_dir={tmp_path / 'llama'}"]))
+    check({**jobs, "llama, split": [*llama, *SPLIT]}, alone, tmp_path)
+
+
+@pytest.mark.thorough
+def test_two_processes_and_one_of_further_tasks(recipe, single, checkpoints, tmp_path):
+    jobs, alone = jobs_of(MODELS, recipe, single, tmp_path)
+    check(jobs, alone, tmp_path)
+
     # the negative control: each process seeds by its rank alone, as it usually is
-    jobs = {f"{name}, by rank": jobs[name] for name in ("bert_mrpc",)}
-    for name, shared in together(jobs, tmp_path, before=seed_by_rank).items():
-        found = difference(alone[name.split(",")[0]], shared)
-        print(f"{name}: {shown(found)}")
-        assert found["weights"] > 1e-3, found
+    (shared,) = together({"by rank": jobs["bert_mrpc"]}, tmp_path, before=seed_by_rank).values()
+    found = difference(alone["bert_mrpc"], shared)
+    print(f"by rank: {shown(found)}")
+    assert found["weights"] > 1e-3, found
 
 
 def seed_by_rank():

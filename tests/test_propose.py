@@ -135,6 +135,24 @@ FITTING = {  # a recipe, rows, and the line
         chat,
         '\'data.columns={text: "messages[0].content", summary: "messages[1].content"}\'',
     ),
+    "dialogues": (
+        "qwen_sft_chat",
+        lambda i: {"id": i, "dialogue": chat(i)["messages"]},
+        "'data.columns={messages: dialogue}'",
+    ),
+    "hh": (
+        "qwen_sft_chat",
+        lambda i: {
+            name: f"\n\nHuman: {text(i)}\n\nAssistant: {text(i + j, 4)}"
+            for j, name in enumerate(("chosen", "rejected"))
+        },
+        "'data.columns={messages: chosen}'",
+    ),
+    "answers": (
+        "qwen_sft_chat",
+        lambda i: {"source": "web", "question": text(i, 6), "response": text(i, 20)},
+        "'data.columns={prompt: question, completion: response}'",
+    ),
     "csqa": (
         "bert_swag",
         csqa,

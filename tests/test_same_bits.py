@@ -25,11 +25,15 @@ SETTINGS = {
         "callbacks=ema",
         "data.group_by_length=true",
         "data.eval_batch_size=8",
+        "+trainer.limit_train_batches=7",
     ],
-    "distilgpt2_sonnets": ["data.batch_size=1", "data.batches_per_step=8", "precision=bf16-mixed"],
-    "bert_stsb": ["data.max_tokens=60", "data.batches_per_step=4", "data.eval_batch_size=1"],
+    "distilgpt2_sonnets": [
+        *("data.batch_size=1", "data.batches_per_step=8", "precision=bf16-mixed"),
+        *("+trainer.limit_val_batches=3", "data.eval_batch_size=1"),
+    ],
 }
 FURTHER = {
+    "bert_stsb": ["data.max_tokens=60", "data.batches_per_step=4", "data.eval_batch_size=1"],
     "bart_cnn": FOUR,
     "roberta_mlm_wikitext": [*FOUR, "trainer.gradient_clip_val=0.1"],
     "vit_cxr14": FOUR,
@@ -185,6 +189,7 @@ def test_a_tree_in_one_process(number):
     [
         (["trainer.devices=3"], "3 devices are not made of them; take 1, 2, 4, 8 or so."),
         (["trainer.devices=2", "data.batches_per_step=3"], "cannot be shared by 2 devices"),
+        (["+trainer.limit_val_batches=0.5"], "=0.5 is a part of each device's batches"),
     ],
 )
 def test_what_cannot_be_had(typed, told, recipe):

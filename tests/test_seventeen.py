@@ -79,6 +79,15 @@ def closes(i):
     return [f"the {WORDS[(i + k) % 12]} closes." for k in range(4)]
 
 
+def said(i, *more):
+    texts = [f"Say what {sentence(i)}.", f"{WORDS[i % 12]} {i}", *more]
+    speakers = ["user", "assistant"] * len(texts)
+    return json.dumps(
+        [{"role": who, "content": text} for who, text in zip(speakers, texts, strict=False)]
+    )
+
+
+CHAT = ["data.chat_template=chatml", "data.max_length=100", "generation.max_new_tokens=4"]
 SEQUENCE, CHOICE = "AutoModelForSequenceClassification", "AutoModelForMultipleChoice"
 TEXTS = ("AutoModelForMaskedLM", "AutoModelForCausalLM")
 ANSWERS, SUMMARY = "AutoModelForQuestionAnswering", "AutoModelForSeq2SeqLM"
@@ -211,6 +220,27 @@ CASES = {
         model="bart",
         typed=SHORT,
     ),
+    "sharegpt": Case(
+        *("conversations to learn", imitations.sharegpt, (18, 2)),
+        {"messages": said(0, "Again!", f"{WORDS[0]} again")},
+        *(f"{WORDS[0]} 0<|im_end|>{WORDS[0]} again<|im_end|>", "loss", "sharegpt.json", 20),
+        *("AutoModelForCausalLM", "llama"),
+        typed=CHAT,
+    ),
+    "instructions": Case(
+        *("instructions to learn", imitations.alpaca, (18, 2)),
+        {"messages": said(0)},
+        *(f"{WORDS[0]} 0<|im_end|>", "loss", "alpaca_data.json", 20, "AutoModelForCausalLM"),
+        model="llama",
+        typed=CHAT,
+    ),
+    "hh": Case(
+        *("dialogues as one text", imitations.hh, (7, 1, 3)),
+        {"messages": said(0)},
+        *(f"{WORDS[0]} 0<|im_end|>", "loss", "test.jsonl.gz", 3, "AutoModelForCausalLM"),
+        model="llama",
+        typed=CHAT,
+    ),
     "cifar": Case(
         *("images, a folder a class", imitations.cifar, (18, 2, 10)),
         {"label": "airplane"},
@@ -268,7 +298,9 @@ def target_of(row, data):
         return data.processor.decode(row["input_ids"][span]).strip()
     names, labels = data.label_names, row.get("labels")
     if names is None and not isinstance(labels, int):
-        text = data.processor.decode(labels or row["input_ids"], skip_special_tokens=True)
+        chat = "prompt_length" in row  # whose ends are special tokens, and learnt
+        ids = [i for i in labels or row["input_ids"] if i != -100]
+        text = data.processor.decode(ids, skip_special_tokens=not chat)
         return text.lstrip(" ")  # the tokenizer puts one before each text
     if isinstance(labels, int):
         return labels if names is None else names[labels]

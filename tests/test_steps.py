@@ -82,6 +82,16 @@ def test_a_fraction_of_the_steps_that_micro_batches_make_has_an_end(pairs):
         hydralight.train([f"resume={run.path}"])
 
 
+def test_an_extended_run_takes_up_the_longer_schedule(pairs):
+    """At once: the shorter one had come to 0 at its end."""
+    linear = ["scheduler=linear", "scheduler.warmup_steps=0", "optimizer.lr=0.8"]
+    run = hydralight.train([*pairs, *linear, "trainer.max_steps=4"])
+    hydralight.train([f"resume={run.path}", "trainer.max_steps=8"])
+    assert list(run.history["lr"].dropna()) == pytest.approx(
+        [0.8, 0.6, 0.4, 0.2, 0.4, 0.3, 0.2, 0.1]
+    )
+
+
 def test_where_both_ends_are_in_files_the_steps_decide(pairs, tmp_path):
     recipe = OmegaConf.load(CONFIG_DIR / "experiment/bert_mrpc.yaml")
     recipe.trainer.max_steps = 5

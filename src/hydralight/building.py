@@ -276,14 +276,13 @@ def use_trained_model(cfg: DictConfig, run_dir: Path) -> None:
     own = folder  # whose config has the labels
     if isinstance(adapter, str) and not cfg.get("run"):
         own = kept["adapter"] = str(folder_of(adapter))
-    cfg.model = {
-        "_target_": "hydralight.models.Pretrained",
-        "checkpoint": folder,
-        **kept,
-    }
+    cfg.model = {"_target_": "hydralight.models.Pretrained", "checkpoint": folder, **kept}
     module = str(cfg.tokenizer._target_).rpartition(".")[0]  # tokenizers, or processors
     trusted = {key: True for key in options[1:] if cfg.tokenizer.get(key)}
     cfg.tokenizer = {"_target_": f"{module}.Pretrained", "checkpoint": folder, **trusted}
+    said = OmegaConf.select(own_config(run_dir), "data.chat_template") if cfg.get("run") else None
+    if said is not None and cfg.data.get("chat_template") == said:
+        cfg.data.chat_template = None  # the tokenizer has it, and its file may be gone
     config = read_config(own, None, bool(kept.get("trust_remote_code")))
     if "labels" in cfg.data:
         labels = labels_of(config)

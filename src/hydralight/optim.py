@@ -42,6 +42,23 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     return [group for group in groups if group["params"]]
 
 
+def take_up(scheduler: Any) -> None:
+    """Set the learning rates of a restored schedule to its own values at its step.
+
+    Those that were saved are of the schedule that was restored from: that of a run that has been
+    extended since is longer.
+    """
+    if isinstance(scheduler, LambdaLR):
+        groups = zip(
+            scheduler.optimizer.param_groups,
+            scheduler.base_lrs,
+            scheduler.lr_lambdas,
+            strict=True,
+        )
+        for group, base, factor in groups:
+            group["lr"] = base * factor(scheduler.last_epoch)
+
+
 def trained(*optimizers: Optimizer) -> list[nn.Parameter]:
     """Return the parameters that optimizers train."""
     return [p for one in optimizers for group in one.param_groups for p in group["params"]]

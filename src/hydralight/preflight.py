@@ -8,7 +8,9 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from omegaconf import DictConfig
 from rich.console import Console
+from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
 from hydralight.adapters import attached_to
@@ -53,6 +55,7 @@ def preflight(cfg: DictConfig) -> Footprint:
     footprint = footprint_of(task, data, callbacks)
     if trainer.is_global_zero:
         print_summary(cfg, task, data, trainer, looked_at, footprint)
+        print_examples(data)
     return footprint
 
 
@@ -137,3 +140,19 @@ def print_summary(
     table.add_row("a run on disk", str(footprint))
     table.add_row("metrics", ", ".join(sorted(trainer.callback_metrics)))
     Console().print(table)
+
+
+def print_examples(data: DataModule, number: int = 3) -> None:
+    """Print training examples of which a part is trained on, in green, as the model reads them."""
+    console, rows = Console(), data.encoded("train")
+    # without colours, as in a file, brackets tell it
+    left, right = ("", "") if console.color_system else ("⟦", "⟧")
+    for index in range(min(number, len(rows))):
+        text = Text()
+        for part, trained in data.shape.parts(rows[index], data.processor):
+            if trained:
+                text.append(f"{left}{part}{right}", style="bold green")
+            else:
+                text.append(part, style="dim")
+        if text:
+            console.print(Panel(text, title=f"training example {index + 1}", title_align="left"))

@@ -14,6 +14,7 @@ from hydralight.callbacks.lightning_seams import (
 from hydralight.devices import replica_of
 from hydralight.errors import UserError, count
 from hydralight.loggers import ExactLog
+from hydralight.optim import take_up
 
 
 class ExactResume(Callback):
@@ -76,6 +77,8 @@ class ExactResume(Callback):
         for index, log in enumerate(logs):
             logged = known[index] if len(known) == len(logs) else None
             log.cut_after(trainer.global_step, logged)
+        for config in trainer.lr_scheduler_configs:
+            take_up(config.scheduler)
         begin_the_next_epoch(trainer)
         if restored["evaluation_is_due"]:
             evaluate_now(trainer)

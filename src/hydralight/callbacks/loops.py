@@ -20,6 +20,7 @@ from lightning.pytorch.loops.utilities import _is_max_limit_reached
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 
 from hydralight.callbacks.lightning_seams import evaluate_now
+from hydralight.devices import replica_of
 
 
 def take_our_loops(trainer: Trainer, max_epochs: float) -> None:
@@ -47,6 +48,7 @@ class FitLoop(_FitLoop):
         super().__init__(trainer, trainer.min_epochs, trainer.max_epochs)
         self.epoch_loop = EpochLoop(trainer, trainer.min_steps, trainer.max_steps)
         self.max_steps_said = trainer.max_steps
+        self.limit_said: int | float = trainer.limit_train_batches
         self.fraction = None if max_epochs == int(max_epochs) else Fraction(str(max_epochs))
 
     def setup_data(self) -> None:
@@ -54,7 +56,12 @@ class FitLoop(_FitLoop):
 
         The schedule is made after it, by `estimated_stepping_batches`, which calls this method.
         """
-        trainer = self.trainer
+        trainer: Any = self.trainer
+        if isinstance(self.limit_said, int) and not trainer.fast_dev_run:
+            # so many micro-batches over all devices, in whole steps, which are theirs alike
+            own = trainer.accumulate_grad_batches
+            step = own * replica_of(trainer)[1]
+            trainer.limit_train_batches = -(-self.limit_said // step) * own
         interval = getattr(trainer, "val_check_interval", None)
         if isinstance(interval, int):  # of steps, which this method would take for batches
             trainer.val_check_interval = 1.0

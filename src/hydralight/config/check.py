@@ -50,8 +50,9 @@ def parameters(target: Any) -> tuple[dict[str, Any], bool]:
     """Return the keyword arguments a callable takes with their types, and whether it takes any."""
     function = target
     if inspect.isclass(target):
-        classes = inspect.getmro(target)
-        function = next(vars(c)["__init__"] for c in classes if "__init__" in vars(c))
+        # torchmetrics' wrappers of tasks are made by `__new__`
+        own = next(vars(c) for c in target.__mro__ if {"__init__", "__new__"} & vars(c).keys())
+        function = own.get("__init__") or own["__new__"].__func__
     if function is object.__init__:
         return {}, False
     function = inspect.unwrap(function)
@@ -62,7 +63,7 @@ def parameters(target: Any) -> tuple[dict[str, Any], bool]:
     known = inspect.signature(function).parameters.values()
     named = [p for p in known if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     hints |= ranges.of_library(target)
-    accepted = {p.name: hints.get(p.name, Any) for p in named if p.name != "self"}
+    accepted = {p.name: hints.get(p.name, Any) for p in named if p.name not in ("self", "cls")}
     accepted |= ranges.of_ours(target)
     return accepted, any(p.kind is p.VAR_KEYWORD for p in known)
 

@@ -98,9 +98,10 @@ def _taken(node: ast.AST, module: str, left: int) -> tuple[frozenset[str], bool]
         return _of_function(node)
     if not isinstance(node, ast.ClassDef) or not left:
         return None
-    for inner in node.body:
-        if isinstance(inner, ast.FunctionDef) and inner.name == "__init__":
-            return _of_function(inner)
+    makers = {inner.name: inner for inner in node.body if isinstance(inner, ast.FunctionDef)}
+    for name in ("__init__", "__new__"):
+        if name in makers:
+            return _of_function(makers[name])
     bases = [_of_base(base, module, left) for base in node.bases]
     if any("dataclass" in ast.unparse(one) for one in node.decorator_list):
         fields = {

@@ -78,13 +78,23 @@ class Batching:
             )
         return Batches(plan, place)
 
-    def evaluation(self, sizes: np.ndarray, place: Place, whole: bool = True) -> Batches:
+    def evaluation(
+        self, sizes: np.ndarray, place: Place, limit: int | float | None = 1.0
+    ) -> Batches:
         """Return batches from long to short, or in the source's order where not all are taken.
 
         They are the same ones for any number of processes, some of which may have none.
+
+        Args:
+            sizes: As in training.
+            place: This process.
+            limit: So many batches over all processes, as an int; or a part of each process's,
+                which the trainer takes.
         """
         size = self.eval_batch_size or self.batch_size
-        common: dict[str, Any] = {"num_rows": len(sizes), "batch_size": size}
+        number = min(len(sizes), limit * size) if isinstance(limit, int) else len(sizes)
+        common: dict[str, Any] = {"num_rows": number, "batch_size": size}
+        whole = isinstance(limit, float) and limit == 1.0
         plan = LongestFirst(sizes=sizes, **common) if whole else Order(shuffle=False, **common)
         return Batches(plan, replace(place, accumulate_grad_batches=1))
 

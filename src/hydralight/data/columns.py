@@ -74,6 +74,12 @@ def rename_roles(
     roles = [r for r in roles if r not in optional or r in columns or r in dataset.column_names]
     flat = dataset.flatten()
     features = {**flat.features, **dataset.features}
+    if not roles:
+        raise NoColumn(
+            f"{where.name} has no column for any of the roles {', '.join(optional)}; its columns "
+            f"are {described(features)}",
+            f" (data.columns={{{next(iter(optional))}: …}} names one)",
+        )
     heads: dict[str, str] = {}  # a column of ours to one of the data set
     made: dict[str, Any] = {}  # roles whose values are put together
     for role in roles:

@@ -195,6 +195,7 @@ def processor_id(processor: Any) -> str:
         type(processor).__name__,
         str(processor.special_tokens_map),
         str(processor.init_kwargs),
+        *([str(processor.chat_template)] if processor.chat_template else []),
     ]
     return hashlib.sha256(json.dumps([content, *names]).encode()).hexdigest()
 

@@ -217,7 +217,7 @@ class DataModule(LightningDataModule):
     def predict_dataloader(self) -> DataLoader:
         """Return the batches of what is to be predicted; in its order where not all are."""
         limit = 1.0 if self.trainer is None else self.trainer.limit_predict_batches
-        batches = partial(self._eval_batches, "predict", _is_whole(limit))
+        batches = partial(self._eval_batches, "predict", limit)
         return self._loader("predict", "predict", batches)
 
     @property
@@ -317,13 +317,13 @@ class DataModule(LightningDataModule):
             tested = split == "test" and self.trainer.testing
             trainer = self.trainer
             limit = trainer.limit_test_batches if tested else trainer.limit_val_batches
-        batches = partial(self._eval_batches, split, _is_whole(limit))
+        batches = partial(self._eval_batches, split, limit)
         return self._loader(split, "evaluate", batches)
 
-    def _eval_batches(self, split: str, whole: bool = True) -> Batches:
+    def _eval_batches(self, split: str, limit: int | float | None = 1.0) -> Batches:
         place = self.place
         sizes = self.shape.size(self._encoded[split].with_format("numpy"))
-        return self.batching.evaluation(sizes, place, whole)
+        return self.batching.evaluation(sizes, place, limit)
 
     def _loader(self, split: str, purpose: Purpose, batches: Callable[[], Batches]) -> DataLoader:
         workers = self.batching.num_workers
@@ -337,8 +337,3 @@ class DataModule(LightningDataModule):
             # its own stream: making an iterator must not draw from the global one
             generator=torch.Generator().manual_seed(self.batching.seed),
         )
-
-
-def _is_whole(limit: int | float | None) -> bool:
-    """Whether a limit of batches is none; an int is a number of batches."""
-    return isinstance(limit, float) and limit == 1.0

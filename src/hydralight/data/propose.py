@@ -13,6 +13,7 @@ import numpy as np
 from datasets import Dataset
 
 from hydralight.data.columns import items, rename_roles
+from hydralight.data.messages import is_conversation
 from hydralight.data.read.images import located
 from hydralight.data.roles import Where, is_text
 from hydralight.data.shape import Shape
@@ -43,6 +44,9 @@ NAMES = {
     "ending_labels": "endinglabels choices.label question.choices[*].label choices[*].label",
     "anchor": "anchor query question sentence1 text1 premise source text sentence",
     "positive": "positive answer sentence2 text2 hypothesis passage document target",
+    "messages": "messages conversations conversation dialogue dialog chat turns chosen",
+    "prompt": "prompt question query instruction problem input user",
+    "completion": "completion response answer output solution assistant target",
     "image": "image img filename file imageindex imagepath path",
     "id": "id qid",
 }
@@ -194,10 +198,12 @@ def _score(role: str, spec: Any, values: Dataset, shape: Shape) -> float:
         if role != "tags" and not is_text(inner):
             return 0
         return 10 + named
+    if role == "messages":
+        return 10 + max(named, 61) if all(map(is_conversation, there)) else 0
     if role == "answers":
         fits = isinstance(feature, Mapping) and {"text", "answer_start"} <= feature.keys()
         return 10 + named if fits else 0
-    if role in shape.text_roles or role in ("text", "source", "target"):
+    if role in shape.text_roles or role in ("text", "source", "target", "prompt", "completion"):
         if not is_text(feature) or any(IMAGE.fullmatch(value) for value in there[:3]):
             return 0
         words = float(np.mean([len(value.split()) for value in there]))

@@ -146,6 +146,10 @@ class Shape(ABC):
         """Return an encoded row as a picture (PIL), where it is an image that no file holds."""
         return None
 
+    def parts(self, row: Row, processor: Any) -> list[tuple[str, bool]]:
+        """Return an encoded row as texts and whether each is trained on, where not all of it is."""
+        return []
+
     @abstractmethod
     def pad(
         self,

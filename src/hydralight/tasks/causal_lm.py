@@ -16,7 +16,7 @@ from hydralight.errors import UserError
 from hydralight.metrics.perplexity import Perplexity
 from hydralight.tasks.data import Batch, PredictedRows
 from hydralight.tasks.evaluation import Scores
-from hydralight.tasks.generation import continue_prompts, has_length
+from hydralight.tasks.generation import continue_prompts, has_length, ids_of, last_turns
 from hydralight.tasks.losses import token_cross_entropy
 from hydralight.tasks.task import Task
 
@@ -36,11 +36,12 @@ class CausalLMTask(Task):
     prompt_length: Positive = 16
 
     auto_class = AutoModelForCausalLM
-    sample_columns = ("prompt", "prediction")
+    sample_columns = ("prompt", "prediction", "reference")
 
     def build_metrics(self) -> dict[str, Metric]:
-        """Return the perplexity."""
-        return {"perplexity": Perplexity()}
+        """Return the perplexity; by byte where whole texts are read."""
+        by_byte = not hasattr(self.datamodule.shape, "end_of_turn")
+        return {"perplexity": Perplexity(by_byte)}
 
     def default_generation(self) -> dict[str, Any]:
         """Continue by 64 tokens, unless the checkpoint says how far; end at `data.append`."""
@@ -51,16 +52,27 @@ class CausalLMTask(Task):
         """Return what ends a text that is written, where that is not the end token alone.
 
         A marker that is a token of its own counts as an end token; of another the text tells.
+
+        Raises:
+            UserError: the end tokens that are typed are not what is learnt.
         """
-        marker = getattr(self.datamodule.shape, "append", None)
+        shape, tokenizer = self.datamodule.shape, self.datamodule.processor
+        turns = hasattr(shape, "end_of_turn")
+        marker = shape.end_of_turn(tokenizer) if turns else getattr(shape, "append", None)
         if not marker:
             return {}
-        added = self.datamodule.processor.get_added_vocab()
+        added = tokenizer.get_added_vocab()
         if marker not in added:
             return {"stop_strings": marker}
-        known = self.model.generation_config.eos_token_id
-        ids = known if isinstance(known, list) else [] if known is None else [known]
-        return {"eos_token_id": list(dict.fromkeys([*ids, added[marker]]))}
+        said, known = self.generating.get("eos_token_id"), tokenizer.eos_token_id
+        if turns and said is not None and added[marker] not in ids_of(said):
+            raise UserError(
+                f"generation.eos_token_id={said} is not the end of a turn, {marker} "
+                f"({added[marker]}), which the model learns to write: add it, or leave it out."
+            )
+        own = self.model.generation_config.eos_token_id
+        ids = [*ids_of(own), added[marker], *(ids_of(known) if turns else [])]
+        return {"eos_token_id": list(dict.fromkeys(ids))}
 
     def configure_model(self) -> None:
         """Build the model, and see that it has room for what it is to generate."""
@@ -135,15 +147,7 @@ class CausalLMTask(Task):
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> PredictedRows:
         """Continue prompts, or the beginnings of labelled texts."""
         tokenizer = self.datamodule.processor
-        ids, mask = batch["input_ids"], batch["attention_mask"]
-        columns: dict[str, list] = {"prompt": batch.get("text", [])}
-        if "text" not in batch:
-            shortest = int(mask.sum(dim=1).min())
-            length = max(1, min(self.prompt_length, shortest // 2))
-            rest = ids.masked_fill(mask == 0, tokenizer.pad_token_id)[:, length:]
-            ids, mask = ids[:, :length], mask[:, :length]
-            columns["prompt"] = tokenizer.batch_decode(ids, skip_special_tokens=True)
-            columns["reference"] = tokenizer.batch_decode(rest, skip_special_tokens=True)
+        ids, mask, columns = self.prompts(batch)
         texts = continue_prompts(self.model, tokenizer, ids, mask, self.positions)
         each = len(texts) // len(ids)  # num_return_sequences
         spread = {
@@ -151,3 +155,21 @@ class CausalLMTask(Task):
         }
         order = {"prompt": spread.pop("prompt"), "prediction": texts, **spread}
         return self.rows({"row": batch["row"].repeat_interleave(each)}, order)
+
+    def prompts(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, list]]:
+        """Return what is to be continued, its mask (batch, length), and as text with the rest."""
+        tokenizer = self.datamodule.processor
+        ids, mask = batch["input_ids"], batch["attention_mask"]
+        for name in ("text", "prompt"):
+            if name in batch:
+                return ids, mask, {"prompt": batch[name]}
+        if "prompt_length" in batch:
+            return last_turns(batch, tokenizer, self.model.generation_config.stop_strings)
+        shortest = int(mask.sum(dim=1).min())
+        length = max(1, min(self.prompt_length, shortest // 2))
+        rest = ids.masked_fill(mask == 0, tokenizer.pad_token_id)[:, length:]
+        ids, mask = ids[:, :length], mask[:, :length]
+        prompts, references = (
+            tokenizer.batch_decode(one, skip_special_tokens=True) for one in (ids, rest)
+        )
+        return ids, mask, {"prompt": prompts, "reference": references}

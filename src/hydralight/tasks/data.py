@@ -11,7 +11,7 @@ class TaskData(Protocol):
     """The data module, as a task knows it.
 
     What only one shape has is asked of `shape`: `max_target_length` (tokens) and `target_lang` of
-    pairs of texts, `packing` of documents.
+    pairs of texts, `packing` of documents and conversations, `end_of_turn` of the last.
     """
 
     @property

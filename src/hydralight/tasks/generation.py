@@ -191,3 +191,36 @@ def cut(text: str, markers: str | Sequence[str] | None) -> str:
     for marker in [markers] if isinstance(markers, str) else markers or ():
         text = text.partition(marker)[0]
     return text
+
+
+def ids_of(tokens: int | Sequence[int] | None) -> list[int]:
+    """Return end tokens as a list: a config has one, several, or none."""
+    return [] if tokens is None else [tokens] if isinstance(tokens, int) else list(tokens)
+
+
+def last_turns(
+    batch: Mapping[str, Any], tokenizer: Any, markers: str | Sequence[str] | None
+) -> tuple[Tensor, Tensor, dict[str, list[str]]]:
+    """Return the prompts for the last turns of conversations, which stand behind them.
+
+    Args:
+        batch: `input_ids` (batch, length), `labels`, and `prompt_length` (batch,).
+        tokenizer: Decodes prompts, with their special tokens, and turns without.
+        markers: Stop strings, before which a turn ends.
+
+    Returns:
+        Token ids (batch, length) padded on the left, their mask, and `prompt` and `reference`.
+    """
+    ids, lengths = batch["input_ids"], batch["prompt_length"]
+    width = int(lengths.max())
+    prompts = ids.new_full((len(ids), width), tokenizer.pad_token_id)
+    mask = torch.zeros_like(prompts)
+    columns: dict[str, list[str]] = {"prompt": [], "reference": []}
+    for row, length in enumerate(lengths.tolist()):
+        prompts[row, width - length :] = ids[row, :length]
+        mask[row, width - length :] = 1
+        columns["prompt"].append(tokenizer.decode(ids[row, :length]))
+        turn = ids[row, length:][batch["labels"][row, length:] != -100]
+        text = tokenizer.decode(turn, skip_special_tokens=True)
+        columns["reference"].append(cut(text, markers))
+    return prompts, mask, columns

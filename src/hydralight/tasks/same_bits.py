@@ -34,6 +34,12 @@ def check_same_bits(trainer: Trainer) -> None:
     if not isinstance(strategy, DDPStrategy | SingleDeviceStrategy):
         raise UserError(f"{said} goes with trainer=ddp, not with {type(strategy).__name__}.")
     devices = trainer.num_devices * trainer.num_nodes
+    for name in ("limit_train_batches", "limit_val_batches", "limit_test_batches"):
+        limit = getattr(trainer, name)
+        if devices > 1 and isinstance(limit, float) and limit not in (0.0, 1.0):
+            raise UserError(
+                f"{said}: {name}={limit} is a part of each device's batches: give a number of them."
+            )
     if devices & (devices - 1):
         raise UserError(
             f"{said} adds up in pairs of devices, and pairs of pairs: {devices} devices are not "
