@@ -61,7 +61,9 @@ def killed_at(moment, overrides) -> None:
     [
         # 2: before the first checkpoint; 9: in a window; 4: between the names of a checkpoint
         ("bert_mrpc", 0, "cpu", True, [("batch", 2), ("batch", 9), ("checkpoint's record", 4)]),
-        ("bert_mrpc_lora", 0, "cpu", True, [("batch", 9)]),
+        pytest.param(
+            "bert_mrpc_lora", 0, "cpu", True, [("batch", 9), ("export", 2)], marks=pytest.mark.soak
+        ),
         pytest.param(
             *("roberta_mlm_wikitext", 2, "cpu", False),
             [("validation", 3), ("between epochs", 3), ("checkpoint's record", 5)],
