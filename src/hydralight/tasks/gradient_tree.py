@@ -27,8 +27,8 @@ class GradientTree:
 
     Between processes the tree goes on in the place of DDP's all-reduce, bucket by bucket, while
     backward still runs (`hook`). As in a ring all-reduce, each process sends and receives twice
-    (W - 1) / W of a bucket's bytes: each adds up a W-th of it for all of them. Two further copies
-    of a bucket are held meanwhile.
+    (W - 1) / W of a bucket's bytes: each adds up a W-th of it for all of them. Of two buckets, two
+    further copies are held meanwhile.
 
     Args:
         parameters: What the optimizer trains.
@@ -79,7 +79,7 @@ class GradientTree:
         """Add up a bucket of gradients over all processes: a communication hook of DDP.
 
         All processes begin the same operations in the same order. A bucket is added up when the
-        next one is sent.
+        next one is sent, and is there when the one after that is.
         """
         parameters: Any = bucket.parameters()
         gradients = dict(zip(parameters, bucket.gradients(), strict=True))
@@ -87,10 +87,11 @@ class GradientTree:
             add_to(gradients, {p: earlier[p] for p in parameters if p in earlier})
         future: Future[Tensor] = Future(devices=cuda_of(bucket.buffer()))
         self._sent.append(Sent.of(bucket.buffer(), self.world_size, future))
-        while len(self._sent) > (0 if bucket.is_last() else 1):
+        behind = 0 if bucket.is_last() else 1
+        while len(self._sent) > behind:
             self._reduced.append(self._sent.popleft().add_up())
-        while bucket.is_last() and self._reduced:
-            self._reduced.popleft().arrive()
+            while len(self._reduced) > behind:
+                self._reduced.popleft().arrive()
         return future
 
 
