@@ -251,6 +251,7 @@ def test_perplexity():
     """Of a causal model's logits, over batches that differ in rows, tokens and bytes."""
     rng = np.random.default_rng(4)
     task = CausalLMTask(model=None, optimizer=None)
+    task.trainer = SimpleNamespace(datamodule=SimpleNamespace(shape=None))
     batches, nlls, num_bytes = [], [], 0
     for rows, length in ((1, 3), (5, 9), (2, 2)):
         logits = 2 * rng.normal(size=(rows, length, 6))

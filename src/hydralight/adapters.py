@@ -70,7 +70,7 @@ class Attached:
 
 def attached_to(model: Any) -> Attached | None:
     """Return the adapter in a model; None where it has none."""
-    return vars(model).get("adapter")
+    return None if model is None else vars(model).get("adapter")
 
 
 def package() -> Any:
