@@ -196,6 +196,8 @@ def test_a_sweep_outlives_its_workers_its_nodes_and_its_head(mrpc, tmp_path):
     until(lambda: all((folder / number / "metrics.csv").exists() for number in "01"), process)
     kill(next(iter(cluster.worker_nodes)))
     until(lambda: "is tried again: its Ray worker was lost" in said.read_text(), process)
+    lost = said.read_text().partition(" is tried again")[0].rpartition("trial ")[2]
+    until(lambda: is_gone((folder / lost / ".lock").read_text().split()[1]))
     number, pid = at_work(folder, process)
     process.send_signal(signal.SIGTERM)
     assert process.wait(120) == 143
