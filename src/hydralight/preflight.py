@@ -14,13 +14,14 @@ from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
 from hydralight.adapters import attached_to
-from hydralight.building import build_all, build_data, build_task, build_trainer, share_steps
+from hydralight.building import build_all, build_data, build_task, build_trainer
 from hydralight.callbacks.best_model import BestModel
 from hydralight.callbacks.checkpoint import LastCheckpoint
 from hydralight.config.limits import ends
 from hydralight.data.batches import Batching
 from hydralight.data.collate import EpochRows
 from hydralight.data.module import DataModule
+from hydralight.devices import replica_of, share_steps
 from hydralight.disk import Footprint, states_of, tokenizer_of, weights_of
 from hydralight.errors import count
 from hydralight.optim import parameter_groups
@@ -97,9 +98,9 @@ def step_of(batching: Batching, trainer: Trainer) -> str:
     size = count(batching.batch_size, "example")
     if batching.max_tokens is not None:
         size = f"at most {batching.max_tokens:,} tokens"
-    number = own * trainer.world_size
-    batches = f"{number} micro-batches" if number > 1 else "1 batch"
-    where = f", {own} on each of {trainer.world_size} devices" if trainer.world_size > 1 else ""
+    devices = replica_of(trainer)[1]
+    batches = f"{own * devices} micro-batches" if own * devices > 1 else "1 batch"
+    where = f", {own} on each of {devices} devices" if devices > 1 else ""
     return f"{batches} of {size}{where}"
 
 

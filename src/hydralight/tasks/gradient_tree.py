@@ -67,7 +67,7 @@ class GradientTree:
 
     def finish(self) -> None:
         """Add what has been put away to the gradients; DDP's have it by now (`hook`)."""
-        if self.world_size == 1:
+        if self.world_size == 1 and self._sums:
             gradients = {p: p.grad for p in self.parameters if p.grad is not None}
             for earlier in reversed(self._sums):
                 add_to(gradients, earlier)
