@@ -1,6 +1,9 @@
-"""Which micro-batches are a device's."""
+"""Which micro-batches are a device's, and what devices have together."""
+
+from typing import Any
 
 from lightning.pytorch import Trainer
+from torch import distributed
 
 from hydralight.errors import UserError
 
@@ -45,3 +48,10 @@ def share_steps(trainer: Trainer, batches_per_step: int | None) -> None:
             f"{said} cannot be shared by {devices} devices: take a number that they divide."
         )
     trainer.accumulate_grad_batches = batches_per_step // devices
+
+
+def gathered(value: Any) -> list[Any]:
+    """Return what each process gives, in the order of their ranks."""
+    values: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(values, value)
+    return values

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from hydralight.devices import gathered
 from hydralight.runs.as_json import row_as_json
 from hydralight.runs.files import replacing, told
 
@@ -40,9 +40,7 @@ class Predictions(Callback):
         """Gather from all processes, sort and write."""
         rows, self._rows = self._rows, []
         if trainer.world_size > 1:
-            parts: list[Any] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(parts, rows)
-            rows = [row for part in parts for row in part]
+            rows = [row for part in gathered(rows) for row in part]
         if trainer.is_global_zero:
             write_json_lines(self.path, sorted(rows, key=lambda row: row["row"]))
 

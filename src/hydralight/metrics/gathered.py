@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from hydralight.devices import gathered
+
 
 class GatheredMetric(Metric):
     """Keeps predictions and references, gathers them from all processes, and scores the whole.
@@ -36,8 +38,7 @@ class GatheredMetric(Metric):
         """Return the scores of everything since the last reset."""
         pairs = [(self.predictions, self.references)]
         if self.distributed_available_fn():
-            pairs *= torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(pairs, (self.predictions, self.references))
+            pairs = gathered(pairs[0])
         predictions = [one for part, _ in pairs for one in part]
         references = [one for _, part in pairs for one in part]
         scores = self.score(predictions, references)

@@ -4,7 +4,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
+
+from hydralight.devices import gathered
 
 
 class SharedBatches:
@@ -40,13 +42,6 @@ class SharedBatches:
         for batch in gathered(moved(last, "cpu")):
             if batch is not None:
                 yield moved(batch, self._device)
-
-
-def gathered(value: Any) -> list[Any]:
-    """Return what each process gives, in the order of their ranks."""
-    values: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(values, value)
-    return values
 
 
 def moved(value: Any, device: torch.device | str) -> Any:
