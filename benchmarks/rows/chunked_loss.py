@@ -71,5 +71,5 @@ def measured(chunked: bool, tokens: int, vocabulary: int, steps: int) -> tuple[f
             mean = model(input_ids=ids, labels=ids, use_cache=False).loss
         mean.backward()
         fastest = min(fastest, time.perf_counter() - start)
-        loss = float(mean)
+        loss = float(mean.detach())
     return peak_memory() - before, fastest, loss
