@@ -128,6 +128,7 @@ def row_for(experiment: str, index: int) -> dict:
         "transformer_xl_reviews": {"text": body, "label": 1},
         "minilm_nli": {"anchor": body, "positive": summary},
         "qwen_sft_chat": {"messages": dialogue(index)},
+        "llama_lora_alpaca": {"instruction": body, "input": subject, "output": summary},
     }
     return rows[experiment]
 
@@ -138,6 +139,7 @@ MODELS = {
     "marian_wmt16_en_ro": "marian",
     "t5_xsum": "t5",
     "qwen_sft_chat": "llama",
+    "llama_lora_alpaca": "llama",
     "roberta_mlm_wikitext": "roberta",
     "distilgpt2_sonnets": "gpt2",
     "vit_cxr14": "vit",
@@ -164,6 +166,10 @@ SMALLER = {
     "qwen_sft_chat": [
         *("data.chat_template=chatml", "data.max_length=112", "generation.max_new_tokens=5"),
         "trainer.val_check_interval=1.0",
+    ],
+    "llama_lora_alpaca": [
+        *("data.chat_template=zephyr", "data.max_length=112", "generation.max_new_tokens=5"),
+        *("scheduler.warmup_steps=1", "trainer.val_check_interval=1.0"),
     ],
     "vit_cxr14": ["tokenizer.options.size={height: 16, width: 16}"],
 }
