@@ -93,6 +93,16 @@ def dialogue(index: int) -> list[dict[str, str]]:
     return [{"role": role, "content": content} for role, content in said]
 
 
+def preferred(index: int) -> dict:
+    """Two answers to a question, as UltraFeedback has them."""
+    body, summary = article(index).values()
+    chosen, rejected = (
+        [{"role": "user", "content": body}, {"role": "assistant", "content": answer}]
+        for answer in (summary, f"No idea. {summary[: 5 * (index % 4)]}")
+    )
+    return {"chosen": chosen, "rejected": rejected, "score_chosen": 5.0, "score_rejected": 2.0}
+
+
 def row_for(experiment: str, index: int) -> dict:
     """A row with the columns of the recipe's own data."""
     body, summary = article(index).values()
@@ -128,6 +138,7 @@ def row_for(experiment: str, index: int) -> dict:
         "transformer_xl_reviews": {"text": body, "label": 1},
         "minilm_nli": {"anchor": body, "positive": summary},
         "qwen_sft_chat": {"messages": dialogue(index)},
+        "qwen_dpo": preferred(index),
     }
     return rows[experiment]
 
@@ -138,6 +149,7 @@ MODELS = {
     "marian_wmt16_en_ro": "marian",
     "t5_xsum": "t5",
     "qwen_sft_chat": "llama",
+    "qwen_dpo": "llama",
     "roberta_mlm_wikitext": "roberta",
     "distilgpt2_sonnets": "gpt2",
     "vit_cxr14": "vit",
@@ -164,6 +176,10 @@ SMALLER = {
     "qwen_sft_chat": [
         *("data.chat_template=chatml", "data.max_length=112", "generation.max_new_tokens=5"),
         "trainer.val_check_interval=1.0",
+    ],
+    "qwen_dpo": [
+        *("data.chat_template=chatml", "data.max_length=112", "generation.max_new_tokens=5"),
+        *("trainer.val_check_interval=1.0", "trainer.max_steps=-1", "trainer.max_epochs=1"),
     ],
     "vit_cxr14": ["tokenizer.options.size={height: 16, width: 16}"],
 }
