@@ -139,6 +139,7 @@ def row_for(experiment: str, index: int) -> dict:
         "minilm_nli": {"anchor": body, "positive": summary},
         "qwen_sft_chat": {"messages": dialogue(index)},
         "qwen_dpo": preferred(index),
+        "reward_model": preferred(index),
     }
     return rows[experiment]
 
@@ -150,6 +151,7 @@ MODELS = {
     "t5_xsum": "t5",
     "qwen_sft_chat": "llama",
     "qwen_dpo": "llama",
+    "reward_model": "llama",
     "roberta_mlm_wikitext": "roberta",
     "distilgpt2_sonnets": "gpt2",
     "vit_cxr14": "vit",
@@ -180,6 +182,9 @@ SMALLER = {
     "qwen_dpo": [
         *("data.chat_template=chatml", "data.max_length=112", "generation.max_new_tokens=5"),
         *("trainer.val_check_interval=1.0", "trainer.max_steps=-1", "trainer.max_epochs=1"),
+    ],
+    "reward_model": [
+        *("data.chat_template=chatml", "data.max_length=112", "trainer.val_check_interval=1.0"),
     ],
     "vit_cxr14": ["tokenizer.options.size={height: 16, width: 16}"],
 }

@@ -143,8 +143,9 @@ class PreferenceTask(CausalLMTask):
 
     def build_metrics(self) -> dict[str, Metric]:
         """Return the means over pairs, and with a reference `kl`, over tokens."""
-        names = ["accuracy", "margin", "rewards_chosen", "rewards_rejected"]
-        return {n: Mean() for n in [*names, *(["kl"] if self.has_reference else [])]}
+        names = ("accuracy", "margin", "rewards_chosen", "rewards_rejected")
+        metrics: dict[str, Metric] = {n: TargetMean() for n in names}
+        return metrics | ({"kl": TargetMean()} if self.has_reference else {})
 
     def decode(self, outputs: PairOutputs, batch: Batch) -> dict[str, list]:
         """Return each pair's loss, rewards, and log-probabilities by policy and reference."""
@@ -185,12 +186,6 @@ class PreferenceTask(CausalLMTask):
         first = {n: batch[n][:pairs] for n in ("input_ids", "labels", "prompt_length")}
         markers = self.model.generation_config.stop_strings
         return last_turns(first, self.datamodule.processor, markers)
-
-
-class Mean(TargetMean):
-    """A mean of values of which more is better."""
-
-    higher_is_better = True
 
 
 def log_probs_of(logits: Tensor, batch: Batch, text: bool = False) -> LogProbs:
