@@ -134,43 +134,6 @@ def test_dpo(loss_type, row, llama, quick, tmp_path, monkeypatch):
     said = REFERENCED[loss_type]
     run, seen = ours(
         [
-            *(
-                "experiment=qwen_dpo",
-                f"checkpoint={checkpoint}",
-                files(tmp_path, row, (16, 7, 4)),
-                *quick,
-            ),
-            *(f"data.plain_texts={str(row is texts).lower()}", f"task.loss_type={loss_type}"),
-            *(f"task.{name}={value}" for name, value in said.items()),
-        ],
-        monkeypatch,
-    )
-    options = {"loss_type": [loss_type], **said}
-    rows = [row(i) for i in range(16)]
-    found = theirs(DPOTrainer, DPOConfig, seen, rows, tokenizer, tmp_path / "trl", **options)
-    compare(run, *found)
-
-
-# the likelihood of TRL's is a mean over all tokens of a batch, ours over those of each pair: they
-# are the same where a batch is one pair, or where answers have one length
-ALONE = {
-    "orpo": ("orpo", {"beta": 0.5}, ORPOTrainer, ORPOConfig, {}, 1, texts),
-    "cpo": ("cpo", {}, CPOTrainer, CPOConfig, {"loss_type": "sigmoid"}, 1, texts),
-    "cpo of like lengths": ("cpo", {}, CPOTrainer, CPOConfig, {}, 2, alike),
-    "simpo": (
-        *("simpo", {"beta": 2.0, "simpo_gamma": 0.5, "label_smoothing": 0.1}),
-        *(CPOTrainer, CPOConfig, {"loss_type": "simpo", "cpo_alpha": 0.0}, 2, texts),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", ALONE)
-def test_losses_without_a_reference(name, llama, quick, tmp_path, monkeypatch):
-    checkpoint, tokenizer = llama
-    loss_type, said, trainer, config, options, size, row = ALONE[name]
-    whole = ["task.nll_of=text"] if loss_type == "orpo" else []  # with its prompt, as TRL has it
-    run, seen = ours(
-        [
             *("experiment=qwen_dpo", "generation.max_new_tokens=5", f"checkpoint={checkpoint}"),
             *(files(tmp_path, row, (16, 7, 4)), *quick),
             *(f"data.plain_texts={str(row is texts).lower()}", f"task.loss_type={loss_type}"),
