@@ -19,6 +19,7 @@ from hydralight.tasks.evaluation import Scores
 from hydralight.tasks.generation import last_turns
 from hydralight.tasks.log_probs import target_log_probs
 from hydralight.tasks.losses import number
+from hydralight.tasks.pairs import PairMetrics
 from hydralight.tasks.preference_losses import (
     WITH_REFERENCE,
     WITHOUT,
@@ -28,7 +29,6 @@ from hydralight.tasks.preference_losses import (
     ratios,
 )
 from hydralight.tasks.reference import add_reference, build_reference, refers_to_itself
-from hydralight.tasks.task import Task
 
 COLUMNS = ("reference_chosen", "reference_rejected")  # of a batch: log-probabilities
 OPTIONS = ("beta", "simpo_gamma", "cpo_alpha", "nll_of")  # of some losses; None is their default
@@ -42,17 +42,15 @@ class PairOutputs(NamedTuple):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class PreferenceTask(CausalLMTask):
+class PreferenceTask(PairMetrics, CausalLMTask):
     """Losses of pairs of answers; continuations of prompts.
 
     A pair shares one forward pass. Reference log-probabilities are computed with the model as it
     was when training began, once, and kept in the cache (`tasks/reference.py`).
 
-    Metrics, means over pairs: `accuracy` (the chosen answer has the higher reward), `margin` (of
-    rewards), `rewards_chosen`, `rewards_rejected`; and, with a reference, `kl`, the mean over the
-    tokens of the answers of log policy - log reference. That is the estimator of the divergence
-    from the reference at the answers of the data, which the policy has not drawn: it may be
-    negative.
+    Beside the means over pairs there is with a reference `kl`, the mean over the tokens of both
+    answers of log policy - log reference: the plain estimator of the divergence, of answers that
+    the policy has not drawn, so that it may be negative.
 
     Args:
         loss_type: `sigmoid` (DPO), `hinge`, `ipo`, `robust`, `sigmoid_norm` have a reference;
@@ -127,10 +125,6 @@ class PreferenceTask(CausalLMTask):
 
     # ------------------------------------------------------------ losses and metrics
 
-    def loss_and_weight(self, outputs: PairOutputs, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the configured loss's sum and weight, the number of pairs."""
-        return Task.loss_and_weight(self, outputs, batch)
-
     def own_loss(self, outputs: PairOutputs, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum the loss over pairs."""
         losses = self.of_pairs(outputs).losses
@@ -141,10 +135,14 @@ class PreferenceTask(CausalLMTask):
         policy, reference = outputs
         return self.pair_losses(policy, *(() if reference is None else (reference,)))
 
+    def rewards(self, outputs: PairOutputs) -> tuple[Tensor, Tensor]:
+        """Return the rewards that the loss implies (pairs,)."""
+        found = self.of_pairs(outputs)
+        return found.chosen, found.rejected
+
     def build_metrics(self) -> dict[str, Metric]:
         """Return the means over pairs, and with a reference `kl`, over tokens."""
-        names = ("accuracy", "margin", "rewards_chosen", "rewards_rejected")
-        metrics: dict[str, Metric] = {n: TargetMean() for n in names}
+        metrics = PairMetrics.build_metrics(self)
         return metrics | ({"kl": TargetMean()} if self.has_reference else {})
 
     def decode(self, outputs: PairOutputs, batch: Batch) -> dict[str, list]:
@@ -162,17 +160,11 @@ class PreferenceTask(CausalLMTask):
         return {name: values.float().tolist() for name, values in columns.items()}
 
     def score(self, outputs: PairOutputs, batch: Batch, columns: Mapping[str, list]) -> Scores:
-        """Sum up over pairs; further metrics get margins, and 1 for each."""
-        found, (policy, reference) = self.of_pairs(outputs), outputs
-        margins = found.chosen - found.rejected
-        pairs = number(len(margins), margins)
-        scores: dict[str, tuple] = {
-            "accuracy": ((margins > 0).sum(), pairs),
-            "margin": (margins.sum(), pairs),
-            "rewards_chosen": (found.chosen.sum(), pairs),
-            "rewards_rejected": (found.rejected.sum(), pairs),
-            "further": (margins, torch.ones_like(margins, dtype=torch.long)),
-        }
+        """Sum up over pairs, and for `kl` over tokens."""
+        scores, (policy, reference) = (
+            dict(PairMetrics.score(self, outputs, batch, columns)),
+            outputs,
+        )
         if reference is not None:
             apart = torch.cat(ratios(policy, reference)).sum()
             scores["kl"] = (apart, (policy.chosen_tokens + policy.rejected_tokens).sum())

@@ -1,30 +1,24 @@
 """Reward models: one score for a text, higher for the answer that is preferred."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import torch
 from annotated_types import Ge
 from torch import Tensor
-from torchmetrics import Metric
 from transformers import AutoModelForSequenceClassification
 
-from hydralight.metrics.loss import TargetMean
 from hydralight.tasks.data import Batch, PredictedRows
-from hydralight.tasks.evaluation import Scores
 from hydralight.tasks.losses import number
+from hydralight.tasks.pairs import PairMetrics
 from hydralight.tasks.preference_losses import smoothed
-from hydralight.tasks.task import Task
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class RewardTask(Task):
+class RewardTask(PairMetrics):
     """The Bradley-Terry loss of pairs: -log sigmoid(chosen - rejected - margin).
 
     Both answers of a pair are scored in one forward pass. A margin is that of the row, where rows
-    have one (Touvron et al., 2023); a prediction gives a `score`. Metrics, means over pairs:
-    `accuracy`, `margin`, `rewards_chosen`, `rewards_rejected`.
+    have one (Touvron et al., 2023); a prediction gives a `score`.
 
     Args:
         center_rewards_coefficient: What the square of a pair's summed scores counts, so that they
@@ -45,41 +39,23 @@ class RewardTask(Task):
         """Call the model without a cache."""
         return super().forward({**batch, "use_cache": False})
 
-    def scores(self, outputs: Any) -> tuple[Tensor, Tensor]:
+    def rewards(self, outputs: Any) -> tuple[Tensor, Tensor]:
         """Return the scores of chosen and rejected answers (pairs,)."""
         chosen, rejected = outputs.logits.float().squeeze(-1).chunk(2)
         return chosen, rejected
 
     def own_loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum the loss over pairs."""
-        chosen, rejected = self.scores(outputs)
+        chosen, rejected = self.rewards(outputs)
         margin = batch.get("margins", 0.0)
         losses = smoothed(chosen - rejected - margin, self.label_smoothing)
         if self.center_rewards_coefficient:
             losses = losses + self.center_rewards_coefficient * (chosen + rejected) ** 2
         return losses.sum(), number(len(losses), losses)
 
-    def build_metrics(self) -> dict[str, Metric]:
-        """Return means over pairs."""
-        names = ("accuracy", "margin", "rewards_chosen", "rewards_rejected")
-        return {name: TargetMean() for name in names}
-
-    def score(self, outputs: Any, batch: Batch, columns: Mapping[str, list]) -> Scores:
-        """Sum up over pairs; further metrics get differences of scores, and 1 for each."""
-        chosen, rejected = self.scores(outputs)
-        apart = chosen - rejected
-        pairs = number(len(apart), apart)
-        return {
-            "accuracy": ((apart > 0).sum(), pairs),
-            "margin": (apart.sum(), pairs),
-            "rewards_chosen": (chosen.sum(), pairs),
-            "rewards_rejected": (rejected.sum(), pairs),
-            "further": (apart, torch.ones_like(apart, dtype=torch.long)),
-        }
-
     def decode(self, outputs: Any, batch: Batch) -> dict[str, list]:
         """Return the scores of both answers."""
-        chosen, rejected = self.scores(outputs)
+        chosen, rejected = self.rewards(outputs)
         return {"score_chosen": chosen.tolist(), "score_rejected": rejected.tolist()}
 
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> PredictedRows:
