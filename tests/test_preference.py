@@ -72,10 +72,8 @@ def test_plain_texts():
         prompt, chosen, rejected = said(columns, own)
         assert prompt.replace(" ", "") == f"<s>{HEAD}".replace(" ", "")
         assert (chosen, rejected) == ("Two days off.</s>", "No idea.</s>")
-        assert [len(ids) for ids in columns["chosen_ids"]] == [
-            len(own(text, add_special_tokens=False)["input_ids"]) + 1
-            for text in (" Two days off.", "Two days off.")
-        ]
+        ends = [ids.count(own.eos_token_id) for ids in columns["chosen_ids"]]
+        assert ends == [1, 1]
     # what has no prompt begins alike, up to a word's beginning
     row = {"chosen": "The storm is bright today", "rejected": "The storm is broad today"}
     _, own, columns = encoded([row], tokenizer())

@@ -60,7 +60,7 @@ class PreferenceTask(PairMetrics, CausalLMTask):
         cpo_alpha: What the likelihood of the chosen answer counts in `cpo`.
         nll_of: Of what `orpo` adds the likelihood: of the chosen `answer`, or of the `text` with
             its prompt.
-        reference: Recipe of another model to refer to.
+        reference: Another model to refer to: hub id, local folder, or a recipe.
     """
 
     loss_type: Literal[

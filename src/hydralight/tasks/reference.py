@@ -27,6 +27,7 @@ from tqdm import tqdm
 from hydralight.adapters import attached_to, checksum_of
 from hydralight.cached import cache_folder, intact, locked, seal, told_if_full
 from hydralight.devices import gathered
+from hydralight.models import Pretrained
 from hydralight.progress import interactive, waiting
 from hydralight.tasks import log_probs
 from hydralight.tasks.data import Batch, TaskData
@@ -195,13 +196,15 @@ def _shown(what: str, total: int, first: bool) -> Iterator[Callable[[int], None]
 
 
 def build_reference(task: Any) -> Any:
-    """Build another model to refer to, by the task's recipe of it, without a trace in the streams.
+    """Build another model to refer to, by its name or recipe, without a trace in the streams.
 
     One that is drawn at random is the one that a run with this seed would begin with.
     """
+    own = task.reference
+    recipe = Pretrained(checkpoint=own) if isinstance(own, str) else own
     with waiting("loading the reference"), isolate_rng():
         torch.manual_seed(torch.initial_seed())  # the run's, from its beginning
-        return task.reference(task.auto_class, task.datamodule.load_processor())
+        return recipe(task.auto_class, task.datamodule.load_processor())
 
 
 def refers_to_itself(task: Any) -> bool:
