@@ -19,6 +19,8 @@ MODELS = {
     "bert_ner_conll2003": f"{{{OFF}}}",
     "distilgpt2_sonnets": "{resid_pdrop: 0, embd_pdrop: 0, attn_pdrop: 0}",
     "vit_cxr14": f"{{{OFF}}}",  # several labels
+    "qwen_dpo": "{attention_dropout: 0}",
+    "reward_model": "{attention_dropout: 0}",
 }
 ALONE = {"1 x 8": (8, 1), "1 x 2 x 4": (2, 4)}
 SPLIT = ["trainer=fsdp_cpu", "trainer.strategy.tensor_parallel_size=2"]
@@ -42,6 +44,8 @@ def overrides_of(recipe, experiment, folder, split, dropout=False):
     ]
     if experiment == "bert_mrpc_lora" and not dropout:
         overrides += ["model.adapter.lora_dropout=0"]
+    if experiment in ("qwen_dpo", "reward_model"):
+        overrides += ["trainer.accumulate_grad_batches=1"]
     if experiment == "distilgpt2_sonnets":
         overrides += ["generation.do_sample=false", "trainer.val_check_interval=1.0"]
     return overrides
