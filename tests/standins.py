@@ -103,6 +103,13 @@ def preferred(index: int) -> dict:
     return {"chosen": chosen, "rejected": rejected, "score_chosen": 5.0, "score_rejected": 2.0}
 
 
+def judged(index: int) -> dict:
+    """An answer that somebody has judged."""
+    pair = preferred(index)
+    asked, answer = pair["rejected" if index % 3 == 0 else "chosen"]
+    return {"prompt": [asked], "completion": [answer], "label": index % 3 != 0}
+
+
 def row_for(experiment: str, index: int) -> dict:
     """A row with the columns of the recipe's own data."""
     body, summary = article(index).values()
@@ -139,6 +146,7 @@ def row_for(experiment: str, index: int) -> dict:
         "minilm_nli": {"anchor": body, "positive": summary},
         "qwen_sft_chat": {"messages": dialogue(index)},
         "qwen_dpo": preferred(index),
+        "kto": judged(index),
     }
     return rows[experiment]
 
@@ -150,6 +158,7 @@ MODELS = {
     "t5_xsum": "t5",
     "qwen_sft_chat": "llama",
     "qwen_dpo": "llama",
+    "kto": "llama",
     "roberta_mlm_wikitext": "roberta",
     "distilgpt2_sonnets": "gpt2",
     "vit_cxr14": "vit",
@@ -180,6 +189,10 @@ SMALLER = {
     "qwen_dpo": [
         *("data.chat_template=chatml", "data.max_length=112", "generation.max_new_tokens=5"),
         *("trainer.val_check_interval=1.0", "trainer.max_steps=-1", "trainer.max_epochs=1"),
+    ],
+    "kto": [
+        *("data.chat_template=chatml", "data.max_length=112", "generation.max_new_tokens=5"),
+        "trainer.val_check_interval=1.0",
     ],
     "vit_cxr14": ["tokenizer.options.size={height: 16, width: 16}"],
 }
