@@ -103,6 +103,13 @@ def preferred(index: int) -> dict:
     return {"chosen": chosen, "rejected": rejected, "score_chosen": 5.0, "score_rejected": 2.0}
 
 
+def judged(index: int) -> dict:
+    """An answer that somebody has judged."""
+    pair = preferred(index)
+    asked, answer = pair["rejected" if index % 3 == 0 else "chosen"]
+    return {"prompt": [asked], "completion": [answer], "label": index % 3 != 0}
+
+
 def row_for(experiment: str, index: int) -> dict:
     """A row with the columns of the recipe's own data."""
     body, summary = article(index).values()
@@ -140,6 +147,7 @@ def row_for(experiment: str, index: int) -> dict:
         "qwen_sft_chat": {"messages": dialogue(index)},
         "qwen_dpo": preferred(index),
         "reward_model": preferred(index),
+        "kto": judged(index),
     }
     return rows[experiment]
 
@@ -152,6 +160,7 @@ MODELS = {
     "qwen_sft_chat": "llama",
     "qwen_dpo": "llama",
     "reward_model": "llama",
+    "kto": "llama",
     "roberta_mlm_wikitext": "roberta",
     "distilgpt2_sonnets": "gpt2",
     "vit_cxr14": "vit",
@@ -185,6 +194,10 @@ SMALLER = {
     ],
     "reward_model": [
         *("data.chat_template=chatml", "data.max_length=112", "trainer.val_check_interval=1.0"),
+    ],
+    "kto": [
+        *("data.chat_template=chatml", "data.max_length=112", "generation.max_new_tokens=5"),
+        "trainer.val_check_interval=1.0",
     ],
     "vit_cxr14": ["tokenizer.options.size={height: 16, width: 16}"],
 }

@@ -29,6 +29,7 @@ from hydralight.runs.overrides import typed_keys
 from hydralight.runs.run import Run, update_metrics
 from hydralight.sharding import built as build_model
 from hydralight.shards import is_sharded
+from hydralight.tasks.kto import KTO_LOSSES
 from hydralight.tasks.preference_losses import WITH_REFERENCE
 from hydralight.tasks.same_bits import fixed_threads
 from hydralight.tasks.task import Task
@@ -78,7 +79,10 @@ def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
 
 def refer_to_the_start(cfg: DictConfig) -> None:
     """Let a loss that has a reference refer to the model that the run began with."""
-    if cfg.task.get("loss_type") in WITH_REFERENCE and cfg.task.get("reference") is None:
+    if (
+        cfg.task.get("loss_type") in (*WITH_REFERENCE, *KTO_LOSSES)
+        and cfg.task.get("reference") is None
+    ):
         cfg.task.reference = OmegaConf.to_container(cfg.model, resolve=True)
 
 

@@ -179,6 +179,7 @@ class Batches(Sampler[list[tuple[int, int]]]):
         self.place = place or Place()
         self.epoch = epoch
         self.position = position
+        self._kept: tuple[int, list[np.ndarray]] | None = None  # an epoch's
 
     def __len__(self) -> int:
         """Micro-batches of a whole epoch on this rank, whatever the position."""
@@ -188,7 +189,15 @@ class Batches(Sampler[list[tuple[int, int]]]):
         """Yield the micro-batches that are left of the current epoch, and turn to the next."""
         epoch, position = self.epoch, self.position
         self.epoch, self.position = epoch + 1, 0
-        for batch in self._own(self.plan.batches(epoch))[position:]:
+        yield from self.of_epoch(epoch, position)
+
+    def of_epoch(
+        self, epoch: int, start: int, stop: int | None = None
+    ) -> Iterator[list[tuple[int, int]]]:
+        """Yield some of this rank's micro-batches of an epoch, from one position up to another."""
+        if self._kept is None or self._kept[0] != epoch:
+            self._kept = epoch, self._own(self.plan.batches(epoch))
+        for batch in self._kept[1][start:stop]:
             yield [(epoch, index) for index in batch.tolist()]
 
     def _own(self, batches: Sequence[Any]) -> list[Any]:

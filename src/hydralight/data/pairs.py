@@ -43,7 +43,7 @@ def pair_of(row: Mapping[str, Any]) -> Pair | str:
         return pair
     if pair.chosen == pair.rejected:
         return SAME
-    return pair if all(map(_is_answer, pair[1:])) else NO_ANSWER
+    return pair if all(map(is_answer, pair[1:])) else NO_ANSWER
 
 
 def said(value: Any, role: str) -> Said:
@@ -122,7 +122,8 @@ def messages_for(prompt: str | Sequence[Message]) -> list[Message]:
     return messages
 
 
-def _is_answer(answer: Said) -> bool:
+def is_answer(answer: Said) -> bool:
+    """Whether something is said in an answer, a text or one message of the assistant."""
     if isinstance(answer, str):
         return bool(answer.strip())
     (one,) = answer

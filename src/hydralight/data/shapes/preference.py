@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -54,10 +54,24 @@ class Preference(Shape):
     plain_texts: bool = False
     max_length: Positive = 1024
 
-    roles = ("prompt", "chosen", "rejected", "margin", "tools", "messages", "completion")
-    optional_roles = ("prompt", "margin", "tools", "messages", "completion")
-    targets = ("chosen", "rejected", "margin")
-    text_roles = ("prompt", "chosen", "rejected")
+    roles: ClassVar[tuple[str, ...]] = (
+        "prompt",
+        "chosen",
+        "rejected",
+        "margin",
+        "tools",
+        "messages",
+        "completion",
+    )
+    optional_roles: ClassVar[tuple[str, ...]] = (
+        "prompt",
+        "margin",
+        "tools",
+        "messages",
+        "completion",
+    )
+    targets: ClassVar[tuple[str, ...]] = ("chosen", "rejected", "margin")
+    text_roles: ClassVar[tuple[str, ...]] = ("prompt", "chosen", "rejected")
     kept = ()
 
     def __post_init__(self) -> None:
