@@ -179,6 +179,7 @@ ELSEWHERE = {  # where a change is seen that a tiny run on stand-ins does not sh
     "test_preference": "data.plain_texts",
     "test_preference_training": "task.reference",
     "the test below": "model.gradient_checkpointing",
+    "test_chunked_loss": "task.chunked_loss",
     "test_features": "task.torch_compile data.pad_to_multiple_of",
     "test_propose": "data.label_delimiter",
     "test_metrics": "task.problem_type",

@@ -1,0 +1,89 @@
+"""Tasks whose targets are tokens of a vocabulary, and the memory that their losses take."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from hydralight.errors import UserError
+from hydralight.tasks.data import Batch
+from hydralight.tasks.head import Head, head_of
+from hydralight.tasks.projection import AT_ONCE
+from hydralight.tasks.task import Task
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class LanguageTask(Task):
+    """What tasks share that predict tokens.
+
+    Args:
+        chunked_loss: Whether the logits of a batch with labels are made, and their losses computed,
+            for some rows at a time, so that they never are in memory as a whole. `auto` does where
+            there are more than 2**25 of them (128 MiB as float32), and the model is one whose
+            logits are what its output embedding gives. A `task.loss`, and in an evaluation
+            `task.metrics`, get all logits.
+
+    Raises:
+        UserError: it is true, and the logits are needed as a whole.
+    """
+
+    chunked_loss: bool | Literal["auto"] = "auto"
+
+    _head: ClassVar[Head | str | None] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.chunked_loss is True and self.loss is not None:
+            raise UserError("task.loss gets the logits as a whole: leave task.chunked_loss out.")
+
+    def configure_model(self) -> None:
+        """Build the model, and see whether its last projection can be left out, where it has to."""
+        super().configure_model()
+        if self.chunked_loss is True and isinstance(self.head, str):
+            kind = self.model.config.model_type
+            raise UserError(
+                f"task.chunked_loss=true does not go with this {kind}: {self.head}; leave it out."
+            )
+
+    @property
+    def head(self) -> Head | str:
+        """The projection that makes the logits; or why it cannot be left out."""
+        if self._head is None:
+            found = head_of(self.model)
+            self.__dict__["_head"] = found  # past the module's own attributes
+            if isinstance(found, str):
+                log.info("task.chunked_loss: logits are made as a whole: %s", found)
+        assert self._head is not None
+        return self._head
+
+    def head_to_leave_out(self, batch: Batch) -> Head | None:
+        """Return the projection that a call with a batch leaves out; None where logits are made."""
+        if "labels" not in batch or self.chunked_loss is False or self.loss is not None:
+            return None
+        if not self.training and len(self.evaluation.further):
+            return None
+        if self.chunked_loss == "auto":
+            embeddings = self.model.get_output_embeddings()
+            vocabulary = 0 if embeddings is None else len(embeddings.weight)
+            if batch["labels"].numel() * vocabulary <= AT_ONCE:
+                return None
+        return None if isinstance(self.head, str) else self.head
+
+    def before_logits(self, batch: Batch, call: Callable[[Batch], Any]) -> Any:
+        """Return the outputs of a call with a batch.
+
+        Their `logits` are, where the logits need not be in memory as a whole, an `Unprojected`.
+        """
+        head = self.head_to_leave_out(batch)
+        if head is None:
+            return call(batch)
+        with head.left_out():
+            outputs = call(batch)
+        outputs.logits = head.before(outputs.logits)
+        return outputs
+
+    def forward(self, batch: Batch) -> Any:
+        """Call the model, up to its logits or up to what they are made of."""
+        return self.before_logits(batch, super().forward)
