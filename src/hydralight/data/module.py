@@ -287,6 +287,11 @@ class DataModule(LightningDataModule):
         return self.batching.seed
 
     @property
+    def num_iterations(self) -> int:
+        """Optimizer steps of the same micro-batches, one after the other."""
+        return self.batching.num_iterations
+
+    @property
     def target_capacity(self) -> int:
         """How many targets a training batch of one device holds, about."""
         return self.batching.batch_size * self.shape.target_capacity

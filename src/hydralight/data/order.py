@@ -154,6 +154,31 @@ class Plan(Protocol):
         """Return the row indices of each micro-batch of an epoch."""
 
 
+@dataclass(frozen=True)
+class Repeated:
+    """A plan whose steps come several times, one after the other.
+
+    Args:
+        plan: The plan.
+        times: How often each step comes.
+        batches_per_step: Micro-batches of a step, over all devices.
+    """
+
+    plan: Plan
+    times: int
+    batches_per_step: int = 1
+
+    def __len__(self) -> int:
+        """Micro-batches of an epoch."""
+        return self.times * len(self.plan)
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        """Return the row indices of each micro-batch of an epoch."""
+        whole, size = self.plan.batches(epoch), self.batches_per_step
+        steps = [whole[start : start + size] for start in range(0, len(whole), size)]
+        return [batch for step in steps for _ in range(self.times) for batch in step]
+
+
 class Batches(Sampler[list[tuple[int, int]]]):
     """Yields one rank's micro-batches of an epoch; each iteration is an epoch.
 

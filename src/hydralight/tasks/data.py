@@ -35,6 +35,10 @@ class TaskData(Protocol):
         """What is random in a run is drawn from."""
 
     @property
+    def num_iterations(self) -> int:
+        """Optimizer steps of the same micro-batches, one after the other."""
+
+    @property
     def target_capacity(self) -> int:
         """How many targets a training batch of one device holds, about."""
 
