@@ -17,6 +17,7 @@ import standins
 from forked import Commands
 from standins import article, write_jsonl
 
+from hydralight.config import project
 from hydralight.config.project import CONFIG_DIR
 from hydralight.config.resolvers import register_resolvers
 
@@ -169,3 +170,13 @@ def bart_cnn(tiny_bart: Path, articles: Path, quick: list[str]) -> list[str]:
         "generation.max_new_tokens=12",
         *quick,
     ]
+
+
+@pytest.fixture
+def judges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let configs name the functions of `judges.py`, as a project's pyproject.toml does."""
+    (tmp_path / "pyproject.toml").write_text('[tool.hydralight]\nwhitelist = ["judges.*"]\n')
+    monkeypatch.chdir(tmp_path)
+    project.projects.cache_clear()
+    yield
+    project.projects.cache_clear()

@@ -21,6 +21,8 @@ MODELS = {
     "llama_lora_alpaca": "{attention_dropout: 0}",
     "qwen_sft_chat": "{attention_dropout: 0}",
     "vit_cxr14": f"{{{OFF}}}",  # several labels
+    "qwen_dpo": "{attention_dropout: 0}",
+    "reward_model": "{attention_dropout: 0}",
 }
 ALONE = {"1 x 8": (8, 1), "1 x 2 x 4": (2, 4)}
 SPLIT = ["trainer=fsdp_cpu", "trainer.strategy.tensor_parallel_size=2"]
@@ -47,6 +49,8 @@ def overrides_of(recipe, experiment, folder, split, dropout=False):
     if experiment in ("qwen_sft_chat", "llama_lora_alpaca"):
         # without new tokens, for which shards have no room
         overrides += ["trainer.accumulate_grad_batches=1", "data.chat_template=zephyr"]
+    if experiment in ("qwen_dpo", "reward_model"):
+        overrides += ["trainer.accumulate_grad_batches=1"]
     if experiment == "distilgpt2_sonnets":
         overrides += ["generation.do_sample=false", "trainer.val_check_interval=1.0"]
     return overrides

@@ -24,6 +24,7 @@ from hydralight.callbacks.lightning_seams import take_place
 from hydralight.callbacks.loops import take_our_loops
 from hydralight.config.blame import key_of, refused
 from hydralight.config.check import check_root, check_targets, parameters
+from hydralight.config.functions import settle_functions
 from hydralight.config.trust import SENDS
 from hydralight.data.batches import Batching
 from hydralight.data.encoding import Encoding
@@ -65,11 +66,7 @@ def prepare(cfg: DictConfig) -> None:
         if not chosen(cfg.get(group)):
             raise UserError(f"{group} is switched off, and nothing goes without: leave it on.")
     cfg.precision = resolve_precision(str(cfg.precision), cfg.trainer)
-    loss = cfg.task.get("loss")
-    if loss is not None and not isinstance(loss, DictConfig):
-        raise UserError(f"task.loss={loss} should be {{_target_: a function}}.")
-    if loss:  # named, to be called with outputs and batch; or the task's own
-        cfg.task.loss = {**cfg.task.loss, "_partial_": True} if chosen(cfg.task.loss) else None
+    settle_functions(cfg.task)
     check_targets(cfg)
     quiet_libraries()
 

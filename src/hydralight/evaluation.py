@@ -29,6 +29,8 @@ from hydralight.runs.overrides import typed_keys
 from hydralight.runs.run import Run, update_metrics
 from hydralight.sharding import built as build_model
 from hydralight.shards import is_sharded
+from hydralight.tasks.kto import KTO_LOSSES
+from hydralight.tasks.preference_losses import WITH_REFERENCE
 from hydralight.tasks.same_bits import fixed_threads
 from hydralight.tasks.task import Task
 
@@ -47,6 +49,8 @@ def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
     prepare(cfg)
     own_run = bool(cfg.get("run"))
     split = asked_split(cfg, run_dir)
+    if own_run:
+        refer_to_the_start(cfg)
     use_trained_model(cfg, run_dir)
     if not own_run:
         check_no_training_is_here(run_dir)
@@ -71,6 +75,15 @@ def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
             keep(run_dir, split, metrics)
         print(as_json(metrics, indent=2))
     return metrics
+
+
+def refer_to_the_start(cfg: DictConfig) -> None:
+    """Let a loss that has a reference refer to the model that the run began with."""
+    if (
+        cfg.task.get("loss_type") in (*WITH_REFERENCE, *KTO_LOSSES)
+        and cfg.task.get("reference") is None
+    ):
+        cfg.task.reference = OmegaConf.to_container(cfg.model, resolve=True)
 
 
 def asked_split(cfg: DictConfig, run_dir: Path) -> str:

@@ -53,6 +53,7 @@ WANDB_SETTINGS: tuple[str, ...] = (
 WANDB_SETTINGS += ("show_errors", "init_timeout", "x_stats_sampling_interval", "console")
 # Groups whose own keys name what is read; a target further in has the rules of any other.
 READERS = ("data", "data.source", "model", "tokenizer")
+READ = ("task.reference",)  # a model too
 WRITERS = ("callbacks", "logger", "trainer", "task", "hparams_search")
 # Of a logger, texts that it shows; a name may be that of a folder too, but is no address.
 SHOWN = re.compile(r"logger\.[^.\[]+\.(tags|notes)(\[\d+\])?")
@@ -235,7 +236,7 @@ def writes_elsewhere(leaf: Leaf, run_dir: Path) -> bool:
         return False
     if not leaf.target and leaf.path.partition(".")[0] not in WRITERS:
         return False
-    if leaf.path.startswith(TEXTS) or SHOWN.fullmatch(leaf.path):
+    if leaf.path in READ or leaf.path.startswith(TEXTS) or SHOWN.fullmatch(leaf.path):
         return False
     if ADDRESS.match(text) and not SHOWN_NAME.fullmatch(leaf.path):
         return True

@@ -3,7 +3,7 @@
 It holds the parts that each do one thing, and knows no shape by name.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,12 +13,12 @@ from datasets import Dataset
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from hydralight.cached import told_if_full
+from hydralight.cached import cache_folder, told_if_full
 from hydralight.config.ranges import Format
 from hydralight.data.batches import Batching
 from hydralight.data.collate import EpochRows, collate
 from hydralight.data.distinct import check_distinct
-from hydralight.data.encoding import Encoding, cache_folder, processor_id
+from hydralight.data.encoding import Encoding, processor_id
 from hydralight.data.mix import Mix
 from hydralight.data.order import Batches, Place
 from hydralight.data.padding import rounded_up
@@ -86,8 +86,7 @@ class DataModule(LightningDataModule):
         """Return the rows of all splits, prepared; read once."""
         if self._rows is None:
             known = dict.fromkeys([*SPLITS, self.validation_split])
-            cache = datasets.config.HF_DATASETS_CACHE
-            with waiting("reading the data"), told_if_full(cache):
+            with waiting("reading the data"), told_if_full(datasets.config.HF_DATASETS_CACHE):
                 needed = {"train", self.validation_split, *self.later_splits}
                 parts = self.source, self.splits, self.mix, self.shape
                 self._rows = read_rows(*parts, known, self.only_columns, needed)
@@ -153,6 +152,20 @@ class DataModule(LightningDataModule):
             rows, self.shape, self.processor, self._processor_key, purpose, split
         )
 
+    def encoded_splits(self) -> list[str]:
+        """Return the names of the splits that have been encoded, except what is to be predicted."""
+        return [split for split in self._encoded if split != "predict"]
+
+    def evaluated_together(self, split: str) -> list[list[int]]:
+        """Return the rows of each batch of an encoded split, as an evaluation takes all of it."""
+        return [b.tolist() for b in self._eval_batches(split, place=Place()).plan.batches(0)]
+
+    def add_columns(self, split: str, columns: Mapping[str, Sequence[float]]) -> None:
+        """Put further columns beside the encoded rows of a split."""
+        assert split != "train" or self.trained_on  # which is said of the data alone
+        parts = [self._encoded[split], Dataset.from_dict(dict(columns))]
+        self._encoded[split] = datasets.concatenate_datasets(parts, axis=1)
+
     def longest(self) -> int:
         """Return the length in tokens of the longest input that has been encoded, as padded."""
         encoded = [rows.with_format("numpy") for rows in self._encoded.values()]
@@ -217,8 +230,7 @@ class DataModule(LightningDataModule):
     def predict_dataloader(self) -> DataLoader:
         """Return the batches of what is to be predicted; in its order where not all are."""
         limit = 1.0 if self.trainer is None else self.trainer.limit_predict_batches
-        batches = partial(self._eval_batches, "predict", limit)
-        return self._loader("predict", "predict", batches)
+        return self._loader("predict", "predict", partial(self._eval_batches, "predict", limit))
 
     @property
     def trained_on(self) -> dict[str, Any]:
@@ -275,6 +287,11 @@ class DataModule(LightningDataModule):
         return self.batching.seed
 
     @property
+    def num_iterations(self) -> int:
+        """Optimizer steps of the same micro-batches, one after the other."""
+        return self.batching.num_iterations
+
+    @property
     def target_capacity(self) -> int:
         """How many targets a training batch of one device holds, about."""
         return self.batching.batch_size * self.shape.target_capacity
@@ -313,17 +330,16 @@ class DataModule(LightningDataModule):
 
     def _eval_loader(self, split: str) -> DataLoader:
         limit: int | float | None = 1.0
-        if self.trainer is not None:
-            tested = split == "test" and self.trainer.testing
-            trainer = self.trainer
+        if (trainer := self.trainer) is not None:
+            tested = split == "test" and trainer.testing
             limit = trainer.limit_test_batches if tested else trainer.limit_val_batches
-        batches = partial(self._eval_batches, split, limit)
-        return self._loader(split, "evaluate", batches)
+        return self._loader(split, "evaluate", partial(self._eval_batches, split, limit))
 
-    def _eval_batches(self, split: str, limit: int | float | None = 1.0) -> Batches:
-        place = self.place
+    def _eval_batches(
+        self, split: str, limit: int | float | None = 1.0, place: Place | None = None
+    ) -> Batches:
         sizes = self.shape.size(self._encoded[split].with_format("numpy"))
-        return self.batching.evaluation(sizes, place, limit)
+        return self.batching.evaluation(sizes, place or self.place, limit)
 
     def _loader(self, split: str, purpose: Purpose, batches: Callable[[], Batches]) -> DataLoader:
         workers = self.batching.num_workers

@@ -37,6 +37,7 @@ class Shape(ABC):
     # the roles that are parts of a pair: no text is given for two of them
     distinct_roles: ClassVar[tuple[str, ...]] = ()
     unfold: ClassVar[Any] = None  # a function of rows, for files whose format nests them
+    keeps_columns: ClassVar[bool] = False  # whether `rest` has all columns of a row, as JSON
 
     # ------------------------------------------------------------ before encoding
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hydralight.shards import is_sharded
-from hydralight.tasks.projection import Unprojected, projected
+from hydralight.tasks.projection import AT_ONCE, Unprojected, projected
 
 AFTER = "final_logits_bias"  # of BART and its kin, added to what their head gives
 
@@ -92,3 +92,25 @@ def head_of(model: Any) -> Head | str:
     if apart > close * logits.abs().max() or bent > close * hidden.abs().max():
         return "its logits are not what its output embedding gives"
     return head
+
+
+def are_many(model: Any, labels: Tensor) -> bool:
+    """Whether the logits for labels are too many to be in memory as a whole without need."""
+    embeddings = model.get_output_embeddings()
+    return embeddings is not None and labels.numel() * len(embeddings.weight) > AT_ONCE
+
+
+def logits_of(model: Any, labels: Tensor, **inputs: Any) -> Tensor | Unprojected:
+    """Return the logits of a call; where they are many, what stands in their place if it can.
+
+    Args:
+        model: A model of transformers.
+        labels: What the logits are for.
+        inputs: Of the call.
+    """
+    head = head_of(model) if are_many(model, labels) else None
+    if not isinstance(head, Head):
+        return model(**inputs).logits
+    with head.left_out():
+        hidden = model(**inputs).logits
+    return head.before(hidden)

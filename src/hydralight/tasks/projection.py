@@ -35,6 +35,15 @@ class Unprojected:
         """Return what stands in the place of some of the logits."""
         return replace(self, hidden=self.hidden[index])
 
+    def __len__(self) -> int:
+        """Return the size of the first dimension, as of logits."""
+        return len(self.hidden)
+
+    def __truediv__(self, by: float) -> "Unprojected":
+        """Return what stands in the place of the logits divided by a number."""
+        bias = None if self.bias is None else self.bias / by
+        return replace(self, hidden=self.hidden / by, bias=bias)
+
     @property
     def rows_at_once(self) -> int:
         """How many rows of logits are made at a time."""

@@ -1,0 +1,31 @@
+"""Reward functions of a project of one's own."""
+
+
+def letters(completions, **kwargs):
+    return [sum(letter in "aeiou" for letter in text) / 10 for text in completions]
+
+
+def some_length(completion_ids, completions, **kwargs):
+    """None for some, which it does not judge."""
+    pairs = zip(completions, completion_ids, strict=True)
+    return [None if text.count("s") > 1 else len(ids) / 10 for text, ids in pairs]
+
+
+def bonus(completions, answer, size=1.0):
+    return [size * (right in text) for text, right in zip(completions, answer, strict=True)]
+
+
+def infinite(completions, **kwargs):
+    return [float("inf") for _ in completions]
+
+
+def too_few(completions, **kwargs):
+    return [0.0]
+
+
+def failing(completions, **kwargs):
+    raise KeyError("no such thing")
+
+
+def needy(completions, grade):
+    return grade
