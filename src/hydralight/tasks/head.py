@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from hydralight.shards import is_sharded
-from hydralight.tasks.projection import Unprojected, projected
+from hydralight.tasks.projection import AT_ONCE, Unprojected, projected
 
 AFTER = "final_logits_bias"  # of BART and its kin, added to what their head gives
 
@@ -47,6 +48,29 @@ class Head:
         if after is not None:
             bias = after[0] if bias is None else bias + after[0]
         return Unprojected(hidden, self.linear.weight, bias)
+
+
+_heads: WeakKeyDictionary[Any, Head | str] = WeakKeyDictionary()  # of other models than a task's
+
+
+def logits_for(model: Any, inputs: Any, labels: Tensor) -> Tensor | Unprojected:
+    """Return a model's logits, or what stands in their place where they would take much memory.
+
+    Args:
+        model: A language model that is not trained with what is returned.
+        inputs: Keyword arguments of its `forward`.
+        labels: What log-probabilities are wanted of (batch, length).
+    """
+    embeddings = model.get_output_embeddings()
+    if embeddings is None or labels.numel() * len(embeddings.weight) <= AT_ONCE:
+        return model(**inputs).logits
+    if model not in _heads:
+        _heads[model] = head_of(model)
+    head = _heads[model]
+    if isinstance(head, str):
+        return model(**inputs).logits
+    with head.left_out():
+        return head.before(model(**inputs).logits)
 
 
 def same(hidden: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from hydralight.tasks.causal_lm import CausalLMTask
 from hydralight.tasks.data import Batch
 from hydralight.tasks.evaluation import Scores
 from hydralight.tasks.generation import last_turns
+from hydralight.tasks.head import logits_for
 from hydralight.tasks.log_probs import target_log_probs
 from hydralight.tasks.losses import number
 from hydralight.tasks.pairs import PairMetrics
@@ -28,6 +29,7 @@ from hydralight.tasks.preference_losses import (
     Reference,
     ratios,
 )
+from hydralight.tasks.projection import Unprojected
 from hydralight.tasks.reference import add_reference, build_reference, refers_to_itself
 
 COLUMNS = ("reference_chosen", "reference_rejected")  # of a batch: log-probabilities
@@ -180,11 +182,12 @@ class PreferenceTask(PairMetrics, CausalLMTask):
         return last_turns(first, self.datamodule.processor, markers)
 
 
-def log_probs_of(logits: Tensor, batch: Batch, text: bool = False) -> LogProbs:
+def log_probs_of(logits: Tensor | Unprojected, batch: Batch, text: bool = False) -> LogProbs:
     """Return the log-probabilities of the answers of pairs.
 
     Args:
-        logits: (2 x pairs, length, vocabulary), first of the chosen answers.
+        logits: (2 x pairs, length, vocabulary), first of the chosen answers; or what stands in
+            their place.
         batch: With `labels` (2 x pairs, length), and `input_ids` and `attention_mask`.
         text: Whether those of the chosen texts with their prompts are needed too.
     """
@@ -203,6 +206,6 @@ def answers(model: Any, batch: Batch) -> Tensor:
     """Return what a model gives to both answers (pairs, 2), its summed log-probabilities."""
     accepted = inspect.signature(model.forward).parameters
     inputs = {"input_ids", "attention_mask", "use_cache"} & accepted.keys()
-    logits = model(**{name: {**batch, "use_cache": False}[name] for name in inputs}).logits
-    found = log_probs_of(logits, batch)
+    arguments = {name: {**batch, "use_cache": False}[name] for name in inputs}
+    found = log_probs_of(logits_for(model, arguments, batch["labels"]), batch)
     return torch.stack([found.chosen, found.rejected], dim=1)

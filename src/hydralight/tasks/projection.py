@@ -35,6 +35,15 @@ class Unprojected:
         """Return what stands in the place of some of the logits."""
         return replace(self, hidden=self.hidden[index])
 
+    def __len__(self) -> int:
+        """Return how many there are along the first dimension."""
+        return len(self.hidden)
+
+    def __truediv__(self, divisor: float) -> "Unprojected":
+        """Return what stands in the place of the logits divided by a number."""
+        bias = None if self.bias is None else self.bias / divisor
+        return replace(self, hidden=self.hidden / divisor, bias=bias)
+
     @property
     def rows_at_once(self) -> int:
         """How many rows of logits are made at a time."""
