@@ -148,6 +148,7 @@ def row_for(experiment: str, index: int) -> dict:
         "qwen_dpo": preferred(index),
         "reward_model": preferred(index),
         "kto": judged(index),
+        "llama_lora_alpaca": {"instruction": body, "input": subject, "output": summary},
     }
     return rows[experiment]
 
@@ -161,6 +162,7 @@ MODELS = {
     "qwen_dpo": "llama",
     "reward_model": "llama",
     "kto": "llama",
+    "llama_lora_alpaca": "llama",
     "roberta_mlm_wikitext": "roberta",
     "distilgpt2_sonnets": "gpt2",
     "vit_cxr14": "vit",
@@ -198,6 +200,10 @@ SMALLER = {
     "kto": [
         *("data.chat_template=chatml", "data.max_length=112", "generation.max_new_tokens=5"),
         "trainer.val_check_interval=1.0",
+    ],
+    "llama_lora_alpaca": [
+        *("data.chat_template=zephyr", "data.max_length=112", "generation.max_new_tokens=5"),
+        *("scheduler.warmup_steps=1", "trainer.val_check_interval=1.0"),
     ],
     "vit_cxr14": ["tokenizer.options.size={height: 16, width: 16}"],
 }

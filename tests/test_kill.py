@@ -64,6 +64,7 @@ def killed_at(moment, overrides) -> None:
         pytest.param(
             "bert_mrpc_lora", 0, "cpu", True, [("batch", 9), ("export", 2)], marks=pytest.mark.soak
         ),
+        ("llama_lora_alpaca", 0, "cpu", True, [("batch", 9), ("checkpoint's record", 4)]),
         pytest.param(
             *("roberta_mlm_wikitext", 2, "cpu", False),
             [("validation", 3), ("between epochs", 3), ("checkpoint's record", 5)],
@@ -86,7 +87,10 @@ def killed_at(moment, overrides) -> None:
             marks=pytest.mark.soak,
         ),
     ],
-    ids=["pairs", "adapter", "masks, 2 workers", "words, 2 processes", "pairs, sharded"],
+    ids=[
+        *("pairs", "adapter", "adapter on answers", "masks, 2 workers"),
+        *("words, 2 processes", "pairs, sharded"),
+    ],
 )
 def test_killed_again_and_again(experiment, workers, trainer, grouped, moments, recipe, tmp_path):
     overrides = overrides_of(recipe, experiment, workers, trainer, grouped)
