@@ -98,6 +98,8 @@ KEYS = {
     "model.config": ("bert_mrpc", "{hidden_dropout_prob:0.5}"),
     "model.freeze": ("bert_mrpc", "['bert.*']"),
     "model.adapter": ("bert_mrpc", "{_target_:peft.LoraConfig,r:2}"),
+    "model.quantization": ("bert_mrpc", "nf4", "adapter=lora"),
+    "model.double_quantization": ("bert_mrpc", "false", "adapter=qlora"),
     "adapter.r": ("bert_mrpc", "2", "adapter=lora"),
     "adapter.lora_alpha": ("bert_mrpc", "64", "adapter=lora optimizer.lr=1e-2"),
     "adapter.lora_dropout": ("bert_mrpc", "0.5", "adapter=lora optimizer.lr=1e-2"),
@@ -207,7 +209,10 @@ def test_every_key_is_here():
     keys = set()
     for group in GROUPS.split():
         for path in (ROOT / "configs" / group).glob("*.yaml"):
-            keys |= leaves(yaml.safe_load(path.read_text()) or {}, group)
+            text = path.read_text()
+            place = "model" if text.startswith("# @package model\n") else group
+            own = leaves(yaml.safe_load(text) or {}, place)
+            keys |= {re.sub(r"^model\.adapter\.", "adapter.", key) for key in own}
     keys = {key for key in keys if not key.endswith(("_target_", "_partial_")) and "." in key}
     known = KEYS.keys() | {key for named in ELSEWHERE.values() for key in named.split()}
     assert keys == known

@@ -8,9 +8,18 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import GenerationConfig, PreTrainedModel
 
-from hydralight.adapters import Source, attached_to, other_base, package, quiet, settled
+from hydralight.adapters import (
+    Source,
+    attached_to,
+    is_within,
+    other_base,
+    package,
+    quiet,
+    settled,
+)
 from hydralight.errors import UserError, told
 from hydralight.model_configs import MODEL_CONFIG
+from hydralight.quantization import without_quantization
 from hydralight.runs.checksums import ADAPTER, is_adapter
 from hydralight.runs.files import write_text
 from hydralight.runs.reading import read_json
@@ -49,7 +58,7 @@ def swapped(folder: Path, name: str) -> Path:
     if not is_adapter(folder):
         raise UserError(f"{folder} has no adapter in whose place adapter={name} could be.")
     before, now = source_of(folder), source_of(other)
-    if before is None or now is None or before.checksum != now.checksum:
+    if before is None or now is None or not before.same(now):
         known = [
             one.checkpoint if one else "weights that it does not name" for one in (before, now)
         ]
@@ -81,7 +90,7 @@ def save(model: PreTrainedModel, folder: Path) -> None:
     values = {n: sorted(one) if isinstance(one, set) else one for n, one in values.items()}
     write_text(folder / ADAPTER, json.dumps(values, indent=2, sort_keys=True) + "\n")
     write_text(folder / BASE, json.dumps(vars(own.source), indent=2) + "\n")
-    config = copy.deepcopy(model.config)
+    config = without_quantization(model, copy.deepcopy(model.config))
     config.architectures = [type(model).__name__]
     config.save_pretrained(folder / MODEL_CONFIG)
     if model.can_generate() and model.generation_config is not None:
@@ -122,11 +131,25 @@ def load(
     own = attached_to(model)
     assert own is not None
     source = source_of(folder)
-    if source is not None and source.checksum != own.source.checksum:
+    if source is not None and not source.same(own.source):
         raise UserError(other_base(f"the adapter {folder}", source, own.source))
     if (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)
     return model
+
+
+def whole_of(folder: Path) -> list[str]:
+    """Return the modules that were trained as a whole beside the adapter of a folder."""
+    content = read_json(folder / ADAPTER, dict, "export the adapter again")
+    return list(content.get("modules_to_save") or ())
+
+
+def dtype_of(folder: Path) -> str:
+    """Return the type of an adapter's own weights, by torch's name."""
+    whole = whole_of(folder)
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        own = next((name for name in file.keys() if not is_within(name, whole)), None)  # noqa: SIM118
+        return "float32" if own is None else str(file.get_tensor(own).dtype).removeprefix("torch.")
 
 
 def source_of(folder: Path) -> Source | None:
