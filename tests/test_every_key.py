@@ -28,6 +28,7 @@ STOPPING = "callbacks=early_stopping trainer.max_epochs=3 optimized_metric=val/l
 AT_ONCE = "callbacks.early_stopping.patience=0"
 FEW = "task.label_smoothing data.labels model.freeze optimizer.lr scheduler.warmup_ratio"
 FEW += " trainer.gradient_clip_val trainer.val_check_interval callbacks.best_model.card.base_model"
+RANKS = "adapter=adalora optimizer.lr=1e-2 data.batch_size=2"
 KEYS = {
     # key: (recipe, another value, what it stands beside)
     "task.label_smoothing": ("bert_mrpc", "0.5"),
@@ -107,6 +108,12 @@ KEYS = {
     "adapter.modules_to_save": ("bert_mrpc", "[key]", "adapter=lora"),
     "adapter.use_dora": ("bert_mrpc", "false", "adapter=dora"),
     "adapter.use_rslora": ("bert_mrpc", "false", "adapter=rslora"),
+    "adapter.init_r": ("bert_mrpc", "10", "adapter=adalora"),
+    "adapter.target_r": ("bert_mrpc", "2", "adapter=adalora optimizer.lr=1e-2"),
+    "adapter.tinit": ("bert_mrpc", "6", RANKS),
+    "adapter.tfinal": ("bert_mrpc", "5", RANKS),
+    "adapter.deltaT": ("bert_mrpc", "4", f"{RANKS} model.adapter.target_r=2"),
+    "adapter.orth_reg_weight": ("bert_mrpc", "0.1", "adapter=adalora"),
     "adapter.feedforward_modules": (
         *("bert_mrpc", "[intermediate.dense]"),
         "adapter=ia3 model.adapter.target_modules=[key,intermediate.dense]",
@@ -172,6 +179,7 @@ ELSEWHERE = {  # where a change is seen that a tiny run on stand-ins does not sh
     "test_bad_input": "data.metadata",
     "test_chat": "data.chat_template_kwargs",
     "test_interruptions": "task.non_finite",
+    "test_adalora, which has the run's own": "adapter.total_step",
     "the test below": "model.gradient_checkpointing",
     "test_features": "task.torch_compile data.pad_to_multiple_of",
     "test_propose": "data.label_delimiter",

@@ -8,6 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import GenerationConfig, PreTrainedModel
 
+from hydralight.adalora import with_all_ranks
 from hydralight.adapters import (
     Source,
     attached_to,
@@ -78,11 +79,13 @@ def save(model: PreTrainedModel, folder: Path) -> None:
     own = attached_to(model)
     assert own is not None
     peft = package()
-    state = peft.get_peft_model_state_dict(own.peft, save_embedding_layers=False)
+    config = own.peft.peft_config["default"]
+    with with_all_ranks(config):
+        state = peft.get_peft_model_state_dict(own.peft, save_embedding_layers=False)
+        values = config.to_dict() | {"inference_mode": True}
     # copies: some methods share a tensor between layers, which a file may not
     weights = {name: state[name].detach().cpu().clone() for name in sorted(state)}
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
-    values = own.peft.peft_config["default"].to_dict() | {"inference_mode": True}
     if values["task_type"] is None:
         kind = type(model)
         names = {"base_model_class": kind.__name__, "parent_library": kind.__module__}
@@ -90,9 +93,9 @@ def save(model: PreTrainedModel, folder: Path) -> None:
     values = {n: sorted(one) if isinstance(one, set) else one for n, one in values.items()}
     write_text(folder / ADAPTER, json.dumps(values, indent=2, sort_keys=True) + "\n")
     write_text(folder / BASE, json.dumps(vars(own.source), indent=2) + "\n")
-    config = without_quantization(model, copy.deepcopy(model.config))
-    config.architectures = [type(model).__name__]
-    config.save_pretrained(folder / MODEL_CONFIG)
+    of_model = without_quantization(model, copy.deepcopy(model.config))
+    of_model.architectures = [type(model).__name__]
+    of_model.save_pretrained(folder / MODEL_CONFIG)
     if model.can_generate() and model.generation_config is not None:
         model.generation_config.save_pretrained(folder)
 

@@ -32,6 +32,7 @@ WHITELIST = (
     "lightning.pytorch.Trainer",
     "optuna.pruners.*",
     "optuna.samplers.*",
+    "peft.AdaLoraConfig",
     "peft.IA3Config",
     "peft.LoraConfig",
     "peft.VeraConfig",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
-from hydralight import adapters, optim, sharding
+from hydralight import adalora, adapters, optim, sharding
 from hydralight.errors import UserError
 from hydralight.models import check_positions, compiled
 from hydralight.progress import waiting
@@ -257,9 +257,8 @@ class Task(LightningModule):
         """Return what backward runs on, the summed loss over a constant (`tasks/gradient.py`)."""
         assert self.gradient is not None
         seed_training(self.datamodule.seed, self.trainer, batch_idx)
-        loss_sum, weight = self.loss_and_weight(self(batch), batch)
-        number = micro_batches(self.trainer, batch_idx)
-        return self.gradient.add(loss_sum, weight, batch["row"], number)
+        loss = adalora.penalized(self.model, *self.loss_and_weight(self(batch), batch))
+        return self.gradient.add(*loss, batch["row"], micro_batches(self.trainer, batch_idx))
 
     def configure_gradient_clipping(
         self,
@@ -336,6 +335,7 @@ class Task(LightningModule):
         """
         scaler, scheduler = self.trainer.precision == "16-mixed", None
         optimizer = optim.build(self.optimizer, self.model, scaler=scaler)
+        adalora.follow(optimizer, self.model, self.trainer, num_training_steps)
         if self.scheduler is not None:
             steps = num_training_steps or self.trainer.estimated_stepping_batches
             if steps == float("inf"):
