@@ -145,10 +145,10 @@ def row_for(experiment: str, index: int) -> dict:
         "transformer_xl_reviews": {"text": body, "label": 1},
         "minilm_nli": {"anchor": body, "positive": summary},
         "qwen_sft_chat": {"messages": dialogue(index)},
-        "llama_lora_alpaca": {"instruction": body, "input": subject, "output": summary},
         "qwen_dpo": preferred(index),
         "reward_model": preferred(index),
         "kto": judged(index),
+        "llama_lora_alpaca": {"instruction": body, "input": subject, "output": summary},
     }
     return rows[experiment]
 
@@ -159,10 +159,10 @@ MODELS = {
     "marian_wmt16_en_ro": "marian",
     "t5_xsum": "t5",
     "qwen_sft_chat": "llama",
-    "llama_lora_alpaca": "llama",
     "qwen_dpo": "llama",
     "reward_model": "llama",
     "kto": "llama",
+    "llama_lora_alpaca": "llama",
     "roberta_mlm_wikitext": "roberta",
     "distilgpt2_sonnets": "gpt2",
     "vit_cxr14": "vit",
@@ -190,10 +190,6 @@ SMALLER = {
         *("data.chat_template=chatml", "data.max_length=112", "generation.max_new_tokens=5"),
         "trainer.val_check_interval=1.0",
     ],
-    "llama_lora_alpaca": [
-        *("data.chat_template=zephyr", "data.max_length=112", "generation.max_new_tokens=5"),
-        *("scheduler.warmup_steps=1", "trainer.val_check_interval=1.0"),
-    ],
     "qwen_dpo": [
         *("data.chat_template=chatml", "data.max_length=112", "generation.max_new_tokens=5"),
         *("trainer.val_check_interval=1.0", "trainer.max_steps=-1", "trainer.max_epochs=1"),
@@ -204,6 +200,10 @@ SMALLER = {
     "kto": [
         *("data.chat_template=chatml", "data.max_length=112", "generation.max_new_tokens=5"),
         "trainer.val_check_interval=1.0",
+    ],
+    "llama_lora_alpaca": [
+        *("data.chat_template=zephyr", "data.max_length=112", "generation.max_new_tokens=5"),
+        *("scheduler.warmup_steps=1", "trainer.val_check_interval=1.0"),
     ],
     "vit_cxr14": ["tokenizer.options.size={height: 16, width: 16}"],
 }

@@ -28,6 +28,7 @@ STOPPING = "callbacks=early_stopping trainer.max_epochs=3 optimized_metric=val/l
 AT_ONCE = "callbacks.early_stopping.patience=0"
 FEW = "task.label_smoothing data.labels model.freeze optimizer.lr scheduler.warmup_ratio"
 FEW += " trainer.gradient_clip_val trainer.val_check_interval callbacks.best_model.card.base_model"
+RANKS = "adapter=adalora optimizer.lr=1e-2 data.batch_size=2"
 KEYS = {
     # key: (recipe, another value, what it stands beside)
     "task.label_smoothing": ("bert_mrpc", "0.5"),
@@ -104,6 +105,8 @@ KEYS = {
     "model.config": ("bert_mrpc", "{hidden_dropout_prob:0.5}"),
     "model.freeze": ("bert_mrpc", "['bert.*']"),
     "model.adapter": ("bert_mrpc", "{_target_:peft.LoraConfig,r:2}"),
+    "model.quantization": ("bert_mrpc", "nf4", "adapter=lora"),
+    "model.double_quantization": ("bert_mrpc", "false", "adapter=qlora"),
     "adapter.r": ("bert_mrpc", "2", "adapter=lora"),
     "adapter.lora_alpha": ("bert_mrpc", "64", "adapter=lora optimizer.lr=1e-2"),
     "adapter.lora_dropout": ("bert_mrpc", "0.5", "adapter=lora optimizer.lr=1e-2"),
@@ -111,6 +114,12 @@ KEYS = {
     "adapter.modules_to_save": ("bert_mrpc", "[key]", "adapter=lora"),
     "adapter.use_dora": ("bert_mrpc", "false", "adapter=dora"),
     "adapter.use_rslora": ("bert_mrpc", "false", "adapter=rslora"),
+    "adapter.init_r": ("bert_mrpc", "10", "adapter=adalora"),
+    "adapter.target_r": ("bert_mrpc", "2", "adapter=adalora optimizer.lr=1e-2"),
+    "adapter.tinit": ("bert_mrpc", "6", RANKS),
+    "adapter.tfinal": ("bert_mrpc", "5", RANKS),
+    "adapter.deltaT": ("bert_mrpc", "4", f"{RANKS} model.adapter.target_r=2"),
+    "adapter.orth_reg_weight": ("bert_mrpc", "0.1", "adapter=adalora"),
     "adapter.feedforward_modules": (
         *("bert_mrpc", "[intermediate.dense]"),
         "adapter=ia3 model.adapter.target_modules=[key,intermediate.dense]",
@@ -178,6 +187,7 @@ ELSEWHERE = {  # where a change is seen that a tiny run on stand-ins does not sh
     "test_interruptions": "task.non_finite",
     "test_preference": "data.plain_texts",
     "test_preference_training": "task.reference",
+    "test_adalora, which has the run's own": "adapter.total_step",
     "the test below": "model.gradient_checkpointing",
     "test_chunked_loss": "task.chunked_loss",
     "test_features": "task.torch_compile data.pad_to_multiple_of",
@@ -216,7 +226,10 @@ def test_every_key_is_here():
     keys = set()
     for group in GROUPS.split():
         for path in (ROOT / "configs" / group).glob("*.yaml"):
-            keys |= leaves(yaml.safe_load(path.read_text()) or {}, group)
+            text = path.read_text()
+            place = "model" if text.startswith("# @package model\n") else group
+            own = leaves(yaml.safe_load(text) or {}, place)
+            keys |= {re.sub(r"^model\.adapter\.", "adapter.", key) for key in own}
     keys = {key for key in keys if not key.endswith(("_target_", "_partial_")) and "." in key}
     known = KEYS.keys() | {key for named in ELSEWHERE.values() for key in named.split()}
     assert keys == known

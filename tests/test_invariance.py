@@ -46,11 +46,11 @@ def overrides_of(recipe, experiment, folder, split, dropout=False):
     ]
     if experiment == "bert_mrpc_lora" and not dropout:
         overrides += ["model.adapter.lora_dropout=0"]
+    if experiment in ("qwen_dpo", "reward_model"):
+        overrides += ["trainer.accumulate_grad_batches=1"]
     if experiment in ("qwen_sft_chat", "llama_lora_alpaca"):
         # without new tokens, for which shards have no room
         overrides += ["trainer.accumulate_grad_batches=1", "data.chat_template=zephyr"]
-    if experiment in ("qwen_dpo", "reward_model"):
-        overrides += ["trainer.accumulate_grad_batches=1"]
     if experiment == "distilgpt2_sonnets":
         overrides += ["generation.do_sample=false", "trainer.val_check_interval=1.0"]
     return overrides

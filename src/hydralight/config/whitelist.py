@@ -7,6 +7,7 @@ from hydralight.config.project import projects
 # A project of one's own adds to it in its pyproject.toml (`config/project.py`): a YAML file, which
 # may come with somebody's checkpoint, cannot extend it.
 WHITELIST = (
+    "bitsandbytes.optim.*",
     "hydralight.callbacks.*",
     "hydralight.data.*",
     "hydralight.data.digits.digits",
@@ -34,6 +35,7 @@ WHITELIST = (
     "lightning.pytorch.Trainer",
     "optuna.pruners.*",
     "optuna.samplers.*",
+    "peft.AdaLoraConfig",
     "peft.IA3Config",
     "peft.LoraConfig",
     "peft.VeraConfig",

@@ -22,8 +22,10 @@ from hydralight.metrics.rewards import Rewards
 from hydralight.shards import is_sharded
 from hydralight.tasks.causal_lm import CausalLMTask
 from hydralight.tasks.data import Batch, PredictedRows
+from hydralight.tasks.head import logits_for
 from hydralight.tasks.log_probs import target_log_probs
 from hydralight.tasks.policy_loss import LossType, PolicyLoss, advantages_of
+from hydralight.tasks.projection import Unprojected
 from hydralight.tasks.randomness import number_in_step, seed_training, seeds_of_rows
 from hydralight.tasks.rewards import judge, names_of, total
 from hydralight.tasks.rollout_log import means_of, sums_of
@@ -181,7 +183,7 @@ class GRPOTask(CausalLMTask):
         table = judge(self.rewards, said, rest, written.texts, written.ids)
         return total(table, self.reward_weights), table
 
-    def log_probs(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def log_probs(self, logits: Tensor | Unprojected, labels: Tensor) -> Tensor:
         """Return those of the targets at the temperature (completions, length - 1)."""
         return target_log_probs(logits / self.temperature if self.is_warm else logits, labels)
 
@@ -200,7 +202,8 @@ class GRPOTask(CausalLMTask):
         off = own.peft.disable_adapter() if self.reference is None and own else nullcontext()
         read = {name: laid[name] for name in ("input_ids", "attention_mask")}
         with evaluating(model), off:
-            return self.log_probs(model(**read, use_cache=False).logits, laid["labels"])
+            logits = logits_for(model, {**read, "use_cache": False}, laid["labels"])
+            return self.log_probs(logits, laid["labels"])
 
     # ------------------------------------------------------------ training
 

@@ -49,6 +49,25 @@ class Head:
         return Unprojected(hidden, self.linear.weight, bias)
 
 
+def logits_for(model: Any, inputs: Any, labels: Tensor) -> Tensor | Unprojected:
+    """Return a model's logits, or what stands in their place where they would take much memory.
+
+    Args:
+        model: A language model that is not trained with what is returned.
+        inputs: Keyword arguments of its `forward`.
+        labels: What log-probabilities are wanted of (batch, length).
+    """
+    embeddings = model.get_output_embeddings()
+    if embeddings is None or labels.numel() * len(embeddings.weight) <= AT_ONCE:
+        return model(**inputs).logits
+    head = head_of(model)  # nothing keeps it: it would keep the model in memory
+    if isinstance(head, str):
+        return model(**inputs).logits
+    with head.left_out():
+        hidden = model(**inputs).logits
+    return head.before(hidden)
+
+
 def same(hidden: Tensor) -> Tensor:
     """Return hidden states as they are."""
     return hidden
@@ -92,25 +111,3 @@ def head_of(model: Any) -> Head | str:
     if apart > close * logits.abs().max() or bent > close * hidden.abs().max():
         return "its logits are not what its output embedding gives"
     return head
-
-
-def are_many(model: Any, labels: Tensor) -> bool:
-    """Whether the logits for labels are too many to be in memory as a whole without need."""
-    embeddings = model.get_output_embeddings()
-    return embeddings is not None and labels.numel() * len(embeddings.weight) > AT_ONCE
-
-
-def logits_of(model: Any, labels: Tensor, **inputs: Any) -> Tensor | Unprojected:
-    """Return the logits of a call; where they are many, what stands in their place if it can.
-
-    Args:
-        model: A model of transformers.
-        labels: What the logits are for.
-        inputs: Of the call.
-    """
-    head = head_of(model) if are_many(model, labels) else None
-    if not isinstance(head, Head):
-        return model(**inputs).logits
-    with head.left_out():
-        hidden = model(**inputs).logits
-    return head.before(hidden)

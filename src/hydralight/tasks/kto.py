@@ -16,7 +16,7 @@ from hydralight.tasks.causal_lm import CausalLMTask
 from hydralight.tasks.data import Batch
 from hydralight.tasks.evaluation import Scores
 from hydralight.tasks.generation import last_turns
-from hydralight.tasks.head import logits_of
+from hydralight.tasks.head import logits_for
 from hydralight.tasks.log_probs import target_log_probs
 from hydralight.tasks.losses import number
 from hydralight.tasks.reference import add_reference, build_reference, refers_to_itself
@@ -187,7 +187,7 @@ def answers(model: Any, batch: Batch) -> Tensor:
     accepted = inspect.signature(model.forward).parameters
     more = {"use_cache": False} if "use_cache" in accepted else {}
     found: Sequence[Tensor] = [
-        target_log_probs(logits_of(model, labels, **inputs, **more), labels).sum(dim=1)
+        target_log_probs(logits_for(model, {**inputs, **more}, labels), labels).sum(dim=1)
         for inputs, labels in (
             ({n: batch[n] for n in ("input_ids", "attention_mask")}, batch["labels"]),
             (others(batch), batch["kl_labels"]),

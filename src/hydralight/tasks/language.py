@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Literal
 
 from hydralight.errors import UserError
 from hydralight.tasks.data import Batch
-from hydralight.tasks.head import Head, are_many, head_of
+from hydralight.tasks.head import Head, head_of
+from hydralight.tasks.projection import AT_ONCE
 from hydralight.tasks.task import Task
 
 log = logging.getLogger(__name__)
@@ -63,8 +64,11 @@ class LanguageTask(Task):
             return None
         if not self.training and len(self.evaluation.further):
             return None
-        if self.chunked_loss == "auto" and not are_many(self.model, batch["labels"]):
-            return None
+        if self.chunked_loss == "auto":
+            embeddings = self.model.get_output_embeddings()
+            vocabulary = 0 if embeddings is None else len(embeddings.weight)
+            if batch["labels"].numel() * vocabulary <= AT_ONCE:
+                return None
         return None if isinstance(self.head, str) else self.head
 
     def before_logits(self, batch: Batch, call: Callable[[Batch], Any]) -> Any:

@@ -17,7 +17,7 @@ from hydralight.tasks.causal_lm import CausalLMTask
 from hydralight.tasks.data import Batch
 from hydralight.tasks.evaluation import Scores
 from hydralight.tasks.generation import last_turns
-from hydralight.tasks.head import logits_of
+from hydralight.tasks.head import logits_for
 from hydralight.tasks.log_probs import target_log_probs
 from hydralight.tasks.losses import number
 from hydralight.tasks.pairs import PairMetrics
@@ -186,7 +186,8 @@ def log_probs_of(logits: Tensor | Unprojected, batch: Batch, text: bool = False)
     """Return the log-probabilities of the answers of pairs.
 
     Args:
-        logits: (2 x pairs, length, vocabulary), first of the chosen answers.
+        logits: (2 x pairs, length, vocabulary), first of the chosen answers; or what stands in
+            their place.
         batch: With `labels` (2 x pairs, length), and `input_ids` and `attention_mask`.
         text: Whether those of the chosen texts with their prompts are needed too.
     """
@@ -205,7 +206,6 @@ def answers(model: Any, batch: Batch) -> Tensor:
     """Return what a model gives to both answers (pairs, 2), its summed log-probabilities."""
     accepted = inspect.signature(model.forward).parameters
     inputs = {"input_ids", "attention_mask", "use_cache"} & accepted.keys()
-    given = {name: {**batch, "use_cache": False}[name] for name in inputs}
-    logits = logits_of(model, batch["labels"], **given)
-    found = log_probs_of(logits, batch)
+    arguments = {name: {**batch, "use_cache": False}[name] for name in inputs}
+    found = log_probs_of(logits_for(model, arguments, batch["labels"]), batch)
     return torch.stack([found.chosen, found.rejected], dim=1)

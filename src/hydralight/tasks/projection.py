@@ -36,13 +36,13 @@ class Unprojected:
         return replace(self, hidden=self.hidden[index])
 
     def __len__(self) -> int:
-        """Return the size of the first dimension, as of logits."""
+        """Return how many there are along the first dimension."""
         return len(self.hidden)
 
-    def __truediv__(self, by: float) -> "Unprojected":
+    def __truediv__(self, divisor: float) -> "Unprojected":
         """Return what stands in the place of the logits divided by a number."""
-        bias = None if self.bias is None else self.bias / by
-        return replace(self, hidden=self.hidden / by, bias=bias)
+        bias = None if self.bias is None else self.bias / divisor
+        return replace(self, hidden=self.hidden / divisor, bias=bias)
 
     @property
     def rows_at_once(self) -> int:
