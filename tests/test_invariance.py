@@ -45,7 +45,8 @@ def overrides_of(recipe, experiment, folder, split, dropout=False):
     if experiment == "bert_mrpc_lora" and not dropout:
         overrides += ["model.adapter.lora_dropout=0"]
     if experiment in ("qwen_dpo", "reward_model"):
-        overrides += ["trainer.accumulate_grad_batches=1"]
+        # which needs no new tokens: shards cannot be enlarged
+        overrides += ["trainer.accumulate_grad_batches=1", "data.chat_template=zephyr"]
     if experiment == "distilgpt2_sonnets":
         overrides += ["generation.do_sample=false", "trainer.val_check_interval=1.0"]
     return overrides
