@@ -65,6 +65,9 @@ def killed_at(moment, overrides) -> None:
             "bert_mrpc_lora", 0, "cpu", True, [("batch", 9), ("export", 2)], marks=pytest.mark.soak
         ),
         pytest.param(
+            "qwen_dpo", 0, "cpu", True, [("batch", 2), ("batch", 9)], marks=pytest.mark.soak
+        ),
+        pytest.param(
             *("roberta_mlm_wikitext", 2, "cpu", False),
             [("validation", 3), ("between epochs", 3), ("checkpoint's record", 5)],
             marks=pytest.mark.soak,
@@ -86,7 +89,14 @@ def killed_at(moment, overrides) -> None:
             marks=pytest.mark.soak,
         ),
     ],
-    ids=["pairs", "adapter", "masks, 2 workers", "words, 2 processes", "pairs, sharded"],
+    ids=[
+        "pairs",
+        "adapter",
+        "preferences",
+        "masks, 2 workers",
+        "words, 2 processes",
+        "pairs, sharded",
+    ],
 )
 def test_killed_again_and_again(experiment, workers, trainer, grouped, moments, recipe, tmp_path):
     overrides = overrides_of(recipe, experiment, workers, trainer, grouped)
