@@ -66,6 +66,9 @@ def killed_at(moment, overrides) -> None:
         ),
         ("llama_lora_alpaca", 0, "cpu", True, [("batch", 9), ("checkpoint's record", 4)]),
         pytest.param(
+            "qwen_dpo", 0, "cpu", True, [("batch", 2), ("batch", 9)], marks=pytest.mark.soak
+        ),
+        pytest.param(
             *("roberta_mlm_wikitext", 2, "cpu", False),
             [("validation", 3), ("between epochs", 3), ("checkpoint's record", 5)],
             marks=pytest.mark.soak,
@@ -88,7 +91,7 @@ def killed_at(moment, overrides) -> None:
         ),
     ],
     ids=[
-        *("pairs", "adapter", "adapter on answers", "masks, 2 workers"),
+        *("pairs", "adapter", "adapter on answers", "preferences", "masks, 2 workers"),
         *("words, 2 processes", "pairs, sharded"),
     ],
 )

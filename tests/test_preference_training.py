@@ -10,6 +10,7 @@ import torch
 from compared import differences
 from preferring import files, messages, texts
 from standins import write_jsonl
+from test_invariance import difference, outcome, together
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 import hydralight
@@ -164,6 +165,23 @@ def test_a_resume_computes_lost_references_of_the_starting_weights(dpo, computed
     assert sum(computed) == 13 + 7
     found = [place for place in differences(whole, other) if ".yaml" not in place]
     assert found == []
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("trainer", ["ddp_cpu", "fsdp_cpu"])
+def test_two_processes_share_the_reference(trainer, dpo, tmp_path):
+    """Each computes a half of the batches, of whole weights or of shards."""
+    template = "data.chat_template=zephyr"  # needs no new tokens: shards cannot be enlarged
+    typed = [*dpo, template, "data.batch_size=2", "data.batches_per_step=2"]
+    alone = outcome(hydralight.train([*typed, f"paths.log_dir={tmp_path / 'alone'}"]))
+    kept = {path.name: path.read_bytes() for path in cache_folder("reference").rglob("*.npy")}
+    shutil.rmtree(cache_folder("reference"))
+    jobs = {"two": [*typed, f"trainer={trainer}"]}
+    found = difference(alone, together(jobs, tmp_path)["two"])
+    assert max(found.values()) < 1e-5, found
+    made = list(cache_folder("reference").rglob("*.npy"))
+    assert len(made) == 2
+    assert {path.name for path in made} <= kept.keys()
 
 
 def test_a_reference_of_its_own(dpo, checkpoints, computed):
