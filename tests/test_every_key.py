@@ -190,6 +190,7 @@ ELSEWHERE = {  # where a change is seen that a tiny run on stand-ins does not sh
     "test_adalora, which has the run's own": "adapter.total_step",
     "the test below": "model.gradient_checkpointing",
     "test_chunked_loss": "task.chunked_loss",
+    "test_kernels": "model.kernels",
     "test_features": "task.torch_compile data.pad_to_multiple_of",
     "test_propose": "data.label_delimiter",
     "test_metrics": "task.problem_type",

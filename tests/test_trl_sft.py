@@ -4,14 +4,17 @@ TRL is run here, on the same conversations; nothing is stored. It masks them its
 """
 
 import copy
+import re
 import shutil
+from dataclasses import fields
 
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from datasets import Dataset
 from standins import dialogue, write_jsonl
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
 import hydralight
@@ -166,3 +169,11 @@ def test_parity_with_trl(case, sides):
     apart = np.abs(ours - theirs).max(axis=0)
     print(f"{case}: loss {apart[0]:.1e}, norm {apart[1]:.1e}")
     assert apart.max() < 1e-5, apart
+
+
+def test_each_of_its_fields_is_in_the_documentation():
+    known = {field.name for field in fields(TrainingArguments)}
+    own = {field.name for field in fields(SFTConfig)} - known
+    table = (ROOT / "docs/llm.md").read_text().partition("| `SFTConfig` | here |")[2]
+    rows = [line.split("|")[1] for line in table.partition("\n\n")[0].splitlines() if "`" in line]
+    assert set(re.findall(r"`(\w+)`", " ".join(rows))) == own

@@ -143,6 +143,19 @@ def check_kernels(checkpoint: str, config: PretrainedConfig) -> None:
                         )
 
 
+def check_liger(kernels: str | None, auto_class: type) -> None:
+    """Refuse Liger's kernels for a task that does not try them before it trains.
+
+    Raises:
+        UserError: it is no task that predicts tokens.
+    """
+    if kernels and auto_class.__name__ not in ("AutoModelForCausalLM", "AutoModelForMaskedLM"):
+        raise UserError(
+            f"model.kernels={kernels} is for tasks that predict tokens, such as causal_lm: leave "
+            "it out."
+        )
+
+
 def check_values(config: PretrainedConfig, values: Mapping[str, Any]) -> None:
     """Check values that are to replace those of a model's config.
 

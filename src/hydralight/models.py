@@ -21,6 +21,7 @@ from hydralight.hub import only_cached
 from hydralight.model_configs import (
     base_of,
     check_kernels,
+    check_liger,
     check_values,
     default_config,
     read_config,
@@ -57,6 +58,7 @@ class Pretrained:
             be.
         double_quantization: Whether the scales of 4 bits are quantized too.
         compute_dtype: What matrices of 4 bits are multiplied in; `dtype` unless said.
+        kernels: `liger`: that package's, for tasks that predict tokens, on a GPU.
     """
 
     checkpoint: str
@@ -72,6 +74,7 @@ class Pretrained:
     quantization: Kind | None = None
     double_quantization: bool = False
     compute_dtype: DType | None = None
+    kernels: Literal["liger"] | None = None
 
     def __call__(self, auto_class: type, processor: Any = None, **head: Any) -> PreTrainedModel:
         """Load the model, in training mode; where the checkpoint is an adapter, in its base.
@@ -86,6 +89,7 @@ class Pretrained:
         Raises:
             UserError: the checkpoint cannot be found, reached or read, or a glob matches nothing.
         """
+        check_liger(self.kernels, auto_class)
         folder = Path(self.checkpoint).expanduser()
         if is_adapter(folder):
             return self._of_adapter(folder, auto_class, processor, head)
@@ -213,6 +217,7 @@ class Scratch:
             `torch.utils.checkpoint.checkpoint` for it, such as `{use_reentrant: true}`.
         freeze: Globs over parameter names.
         pad_vocab_to_multiple_of: Round the vocabulary up, which suits tensor cores.
+        kernels: As of `Pretrained`.
     """
 
     config: Mapping[str, Any]
@@ -221,6 +226,7 @@ class Scratch:
     gradient_checkpointing: bool | Mapping[str, Any] = False
     freeze: Sequence[str] = ()
     pad_vocab_to_multiple_of: Positive | None = None
+    kernels: Literal["liger"] | None = None
 
     def __call__(self, auto_class: type, processor: Any = None, **head: Any) -> PreTrainedModel:
         """Build the model, in training mode.
@@ -233,6 +239,7 @@ class Scratch:
         Raises:
             UserError: an unknown `model_type` or config value, or a vocabulary that is too small.
         """
+        check_liger(self.kernels, auto_class)
         values = {k: v for k, v in self.config.items() if k not in ("model_type", "checkpoint")}
         if "checkpoint" in self.config:
             config = read_config(self.config["checkpoint"])

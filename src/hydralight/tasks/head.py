@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -50,9 +49,6 @@ class Head:
         return Unprojected(hidden, self.linear.weight, bias)
 
 
-_heads: WeakKeyDictionary[Any, Head | str] = WeakKeyDictionary()  # of other models than a task's
-
-
 def logits_for(model: Any, inputs: Any, labels: Tensor) -> Tensor | Unprojected:
     """Return a model's logits, or what stands in their place where they would take much memory.
 
@@ -64,13 +60,12 @@ def logits_for(model: Any, inputs: Any, labels: Tensor) -> Tensor | Unprojected:
     embeddings = model.get_output_embeddings()
     if embeddings is None or labels.numel() * len(embeddings.weight) <= AT_ONCE:
         return model(**inputs).logits
-    if model not in _heads:
-        _heads[model] = head_of(model)
-    head = _heads[model]
+    head = head_of(model)  # nothing keeps it: it would keep the model in memory
     if isinstance(head, str):
         return model(**inputs).logits
     with head.left_out():
-        return head.before(model(**inputs).logits)
+        hidden = model(**inputs).logits
+    return head.before(hidden)
 
 
 def same(hidden: Tensor) -> Tensor:

@@ -5,9 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from torch import Tensor
+
 from hydralight.errors import UserError
+from hydralight.tasks import kernels
 from hydralight.tasks.data import Batch
 from hydralight.tasks.head import Head, head_of
+from hydralight.tasks.losses import token_cross_entropy
 from hydralight.tasks.projection import AT_ONCE
 from hydralight.tasks.task import Task
 
@@ -40,12 +44,32 @@ class LanguageTask(Task):
 
     def configure_model(self) -> None:
         """Build the model, and see whether its last projection can be left out, where it has to."""
+        if self.has_kernels and self.trainer.state.fn == "fit":
+            kernels.check_there(self)
         super().configure_model()
         if self.chunked_loss is True and isinstance(self.head, str):
             kind = self.model.config.model_type
             raise UserError(
                 f"task.chunked_loss=true does not go with this {kind}: {self.head}; leave it out."
             )
+
+    @property
+    def has_kernels(self) -> bool:
+        """Whether `model.kernels` are asked for."""
+        return getattr(self.make_model, "kernels", None) is not None
+
+    def on_train_start(self) -> None:
+        """Try kernels before they are trained with, where they are asked for."""
+        super().on_train_start()
+        if self.has_kernels:
+            kernels.try_kernels(self, self.plain_loss)
+
+    def plain_loss(self, batch: Batch) -> Tensor:
+        """Return the mean loss of a batch's tokens (scalar), whatever the task's own loss is."""
+        labels = batch["labels" if "labels" in batch else "input_ids"]
+        outputs = LanguageTask.forward(self, {**batch, "labels": labels, "use_cache": False})
+        loss_sum, weight = token_cross_entropy(outputs.logits, labels)
+        return loss_sum / weight
 
     @property
     def head(self) -> Head | str:
