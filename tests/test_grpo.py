@@ -298,6 +298,30 @@ def test_a_plug_writes_in_the_models_place(own):
     assert first["train/ended"] == 0.5
 
 
+# ---------------------------------------------------------------- learning
+
+QUICK = ["data.num_digits=2", "data.num_train=96", "data.num_eval=2", "data.batch_size=16"]
+
+
+def test_it_learns(quick):
+    """Two digits: an answer that does not read the prompt has 19 % of them in their place."""
+    short = ["trainer.max_steps=150", "trainer.val_check_interval=150", "callbacks.samples=null"]
+    run = hydralight.train(["experiment=grpo_sort", *QUICK, *short, "optimizer.lr=5e-3", *quick])
+    reward = run.history["train/reward"].dropna()
+    print(f"from {reward.iloc[0]:.2f} to {reward.iloc[-10:].mean():.2f}")
+    assert reward.iloc[0] < 0.15
+    assert reward.iloc[-10:].mean() > 0.4
+
+
+@pytest.mark.thorough
+def test_grpo_sort(quick):
+    run = hydralight.train(["experiment=grpo_sort", *quick])
+    best = run.metrics["best"]
+    print(f"{best['val/reward']:.3f}, whole rows {best['val/reward/all_in_place']:.3f}")
+    assert run.history["train/reward"].dropna().iloc[0] < 0.15
+    assert best["val/reward"] > 0.9
+
+
 # ---------------------------------------------------------------- prompts
 
 
