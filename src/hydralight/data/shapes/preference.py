@@ -13,23 +13,23 @@ from transformers import PreTrainedTokenizerBase
 
 from hydralight.config.ranges import Positive
 from hydralight.data.chat_templates import give_template
-from hydralight.data.messages import messages_of, tools_of
+from hydralight.data.messages import tools_of
 from hydralight.data.padding import pad, pad_inputs
 from hydralight.data.pairs import (
     Pair,
     PairTokens,
-    around,
     as_pairs,
     chat_tokens,
-    messages_for,
     text_tokens,
 )
+from hydralight.data.prompts import encode_inputs
 from hydralight.data.roles import Where
 from hydralight.data.shape import Batch, Columns, Purpose, Row, Shape
 from hydralight.data.turns import ChatTemplate
 from hydralight.errors import UserError
 
 log = logging.getLogger(__name__)
+SIDES = ("chosen_ids", "rejected_ids")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +150,8 @@ class Preference(Shape):
     ) -> Columns:
         """Tokenize pairs; or what is to be answered, and scored."""
         if purpose == "predict":
-            return self._encode_inputs(rows, indices, processor)
+            template = self.template(processor) if self.writes_chats(processor) else None
+            return encode_inputs(rows, indices, processor, template, self.max_length)
         template, chats = self.template(processor), self.writes_chats(processor)
         columns: Columns = {name: [] for name in ("prompt_ids", "chosen_ids", "rejected_ids")}
         columns |= {"length": [], "too_long": []}
@@ -173,42 +174,6 @@ class Preference(Shape):
             columns["too_long"].append(tokens.too_long)
         if "margin" in rows:
             columns["margins"] = [float(margin) for margin in rows["margin"]]
-        return columns
-
-    def _encode_inputs(self, rows: Columns, indices: list[int], processor: Any) -> Columns:
-        """Return prompts to be answered, and texts with their answers, where there are any.
-
-        `whole` is what is to be scored: a conversation up to the end of its last turn, or a text
-        and its end.
-        """
-        template, chats = self.template(processor), self.writes_chats(processor)
-        names = ("input_ids", "prompt", "whole", "length", "too_long")
-        columns: Columns = {name: [] for name in names}
-        for place, index in enumerate(indices):
-            row = {role: values[place] for role, values in rows.items()}
-            said = row.get("messages") or row.get("prompt")
-            if not said:
-                raise UserError(f"row {index + 1}: there is no prompt in it, and no messages")
-            try:
-                answer = row.get("completion")
-                if chats:
-                    with_tools = tools_of(row.get("tools"))
-                    prompt, whole = _chat_texts(template, said, answer, with_tools)
-                    head: list[int] = []
-                else:
-                    head, end = around(processor)
-                    prompt, whole = str(said), f"{said}{answer or ''}{end}"
-            except UserError as error:
-                raise UserError(f"row {index + 1}: {str(error).rstrip('.')}") from error
-            ids, all_ids = (
-                [*head, *processor(text, add_special_tokens=False)["input_ids"]]
-                for text in (prompt, whole)
-            )
-            columns["input_ids"].append(ids[-self.max_length :])
-            columns["prompt"].append(prompt)
-            columns["whole"].append(all_ids[-self.max_length :])
-            columns["length"].append(min(max(len(ids), len(all_ids)), self.max_length))
-            columns["too_long"].append(max(len(ids), len(all_ids)) > self.max_length)
         return columns
 
     def size(self, rows: Dataset) -> np.ndarray:
@@ -247,26 +212,6 @@ class Preference(Shape):
         )
         chosen, rejected = ((answer, True) for answer in answers)
         return [(prompt, False), chosen, ("\n\nrather than\n", False), rejected]
-
-
-SIDES = ("chosen_ids", "rejected_ids")
-
-
-def _chat_texts(
-    template: ChatTemplate, said: Any, answer: Any, tools: list[Any] | None
-) -> tuple[str, str]:
-    """Return the prompt for the assistant's next turn, and the conversation with that turn."""
-    parsed = messages_of(said, "") if not isinstance(said, str) else messages_for(said)
-    whole = [*parsed, *(messages_of(answer, "assistant") if answer else [])]
-    head = whole
-    while head and head[-1]["role"] == "assistant":
-        head = head[:-1]
-    if not head:
-        raise UserError("there is nobody to answer in it")
-    prompt = template.render(head, tools, prompt=True)
-    if len(head) == len(whole):
-        return prompt, template.render(whole, tools)
-    return prompt, "".join(template.turn(whole, len(whole) - 1, tools))
 
 
 def check_margins(rows: Dataset, where: Where) -> None:
