@@ -178,6 +178,7 @@ ELSEWHERE = {  # where a change is seen that a tiny run on stand-ins does not sh
     "data.columns.text data.columns.summary data.image_dir",
     "test_bad_input": "data.metadata",
     "test_chat": "data.chat_template_kwargs",
+    "test_chat_training": "callbacks.samples.prompts",
     "test_interruptions": "task.non_finite",
     "test_adalora, which has the run's own": "adapter.total_step",
     "the test below": "model.gradient_checkpointing",
