@@ -200,6 +200,7 @@ ELSEWHERE = {  # where a change is seen that a tiny run on stand-ins does not sh
     "test_bad_input": "data.metadata",
     "test_chat": "data.chat_template_kwargs",
     "test_grpo": "task.rewards task.generator data.chat data.num_iterations",
+    "test_chat_training": "callbacks.samples.prompts",
     "test_interruptions": "task.non_finite",
     "test_preference": "data.plain_texts",
     "test_preference_training": "task.reference",

@@ -328,6 +328,14 @@ class DataModule(LightningDataModule):
         shown: Batch = {"picture": pictures} if any(pictures) else {}
         return {**self.collate(rows), **shown}
 
+    def prompts_batch(self, source: str) -> Batch:
+        """Return a file of prompts as one batch, for a model to write what follows."""
+        if source not in self._encoded:
+            rows, where = self.source.read_input(source, self.shape)
+            self._encode(source, self.shape.prepare(rows, where), "predict")
+        rows = EpochRows(self._encoded[source])
+        return self.collate(rows.__getitems__([(0, i) for i in range(len(rows))]), "predict")
+
     def _eval_loader(self, split: str) -> DataLoader:
         limit: int | float | None = 1.0
         if (trainer := self.trainer) is not None:
