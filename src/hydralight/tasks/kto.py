@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import torch
 from annotated_types import Gt
 from torch import Tensor
+from torch.optim import Optimizer
 from torchmetrics import Metric
 from torchmetrics.classification import BinaryAUROC
 
@@ -141,6 +142,12 @@ class KTOTask(CausalLMTask):
         assert self._baseline is not None
         losses = kto_losses(outputs.ratios, batch["desirable"], self._baseline, self.beta)
         return (losses * self.weights(batch)).sum(), count
+
+    def configure_gradient_clipping(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> None:
+        """Finish the step, and say what its baseline was."""
+        super().configure_gradient_clipping(optimizer, *args, **kwargs)
+        assert self._baseline is not None
+        self._step_metrics = {**self._step_metrics, "train/kl": self._baseline}
 
     def weights(self, batch: Batch) -> Tensor:
         """Return what each answer's loss counts (batch,)."""

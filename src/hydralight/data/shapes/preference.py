@@ -2,19 +2,16 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
 
-from hydralight.config.ranges import Positive
-from hydralight.data.chat_templates import give_template
+from hydralight.data.answers import Answers, padded
 from hydralight.data.messages import tools_of
-from hydralight.data.padding import pad, pad_inputs
 from hydralight.data.pairs import (
     Pair,
     PairTokens,
@@ -22,10 +19,8 @@ from hydralight.data.pairs import (
     chat_tokens,
     text_tokens,
 )
-from hydralight.data.prompts import encode_inputs
 from hydralight.data.roles import Where
-from hydralight.data.shape import Batch, Columns, Purpose, Row, Shape
-from hydralight.data.turns import ChatTemplate
+from hydralight.data.shape import Batch, Columns, Row
 from hydralight.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -33,55 +28,19 @@ SIDES = ("chosen_ids", "rejected_ids")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preference(Shape):
+class Preference(Answers):
     """A prompt and two answers, as the tokenizer's chat template writes them, or as plain texts.
 
     A batch of pairs holds `input_ids`, `attention_mask` and `labels` (2 x pairs, length): first
     the chosen answers behind their prompts, then the rejected ones; labels are the tokens of the
     answers and of what ends them, -100 elsewhere. `prompt_length` (pairs,) is the number of tokens
     before the answers, and `margins` (pairs,) is there where rows have a margin.
-
-    Args:
-        chat_template: `chatml`, `llama-3`, `zephyr`, or a file; the tokenizer's own unless said.
-        chat_template_kwargs: Further variables of the template: `{enable_thinking: false}`.
-        plain_texts: Take texts as they are, also where the tokenizer has a chat template.
-        max_length: In tokens, of a prompt with either answer; where `too_long` is `truncate`,
-            longer ones lose their oldest turns and then the beginning of the prompt.
     """
 
-    chat_template: str | None = None
-    chat_template_kwargs: Mapping[str, Any] | None = None
-    plain_texts: bool = False
-    max_length: Positive = 1024
-
-    roles: ClassVar[tuple[str, ...]] = (
-        "prompt",
-        "chosen",
-        "rejected",
-        "margin",
-        "tools",
-        "messages",
-        "completion",
-    )
-    optional_roles: ClassVar[tuple[str, ...]] = (
-        "prompt",
-        "margin",
-        "tools",
-        "messages",
-        "completion",
-    )
-    targets: ClassVar[tuple[str, ...]] = ("chosen", "rejected", "margin")
-    text_roles: ClassVar[tuple[str, ...]] = ("prompt", "chosen", "rejected")
-    kept = ()
-
-    def __post_init__(self) -> None:
-        if self.plain_texts and (self.chat_template or self.chat_template_kwargs):
-            raise UserError(
-                "data.plain_texts=true leaves the chat template out: leave out data.chat_template "
-                "and data.chat_template_kwargs."
-            )
-
-    # ------------------------------------------------------------ rows
+    roles = ("prompt", "chosen", "rejected", "margin", "tools", "messages", "completion")
+    optional_roles = ("prompt", "margin", "tools", "messages", "completion")
+    targets = ("chosen", "rejected", "margin")
+    text_roles = ("prompt", "chosen", "rejected")
 
     def prepare(self, rows: Dataset, where: Where) -> Dataset:
         """Return `prompt`, `chosen` and `rejected` as JSON, without the pairs that teach nothing.
@@ -113,45 +72,8 @@ class Preference(Shape):
             check_margins(found, where)
         return found.remove_columns("left_out")
 
-    def text_of(self, value: Any) -> str:
-        """Return what is said in a text or in messages."""
-        said = json.loads(value)
-        return said if isinstance(said, str) else "\n\n".join(one["content"] for one in said)
-
-    # ------------------------------------------------------------ the tokenizer
-
-    def ready(self, processor: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-        """Give the tokenizer its chat template, where there is one, and see that turns end."""
-        if not processor.is_fast:
-            raise UserError(
-                "data=preference needs a fast tokenizer (tokenizer.json), and this is none."
-            )
-        if self.chat_template or (processor.chat_template and not self.plain_texts):
-            give_template(processor, self.chat_template)
-            self.end_of_turn(processor)
-        return processor
-
-    def writes_chats(self, processor: Any) -> bool:
-        """Whether the tokenizer's chat template writes the rows."""
-        return bool(processor.chat_template) and not self.plain_texts
-
-    def end_of_turn(self, processor: Any) -> str | None:
-        """Return what ends a turn of the assistant; None where there are no turns."""
-        return self.template(processor).end if self.writes_chats(processor) else None
-
-    def template(self, processor: Any) -> ChatTemplate:
-        """Return the tokenizer's chat template."""
-        return ChatTemplate(processor, dict(self.chat_template_kwargs or {}))
-
-    # ------------------------------------------------------------ encoding
-
-    def encode(
-        self, rows: Columns, indices: list[int], processor: Any, purpose: Purpose
-    ) -> Columns:
-        """Tokenize pairs; or what is to be answered, and scored."""
-        if purpose == "predict":
-            template = self.template(processor) if self.writes_chats(processor) else None
-            return encode_inputs(rows, indices, processor, template, self.max_length)
+    def encode_answers(self, rows: Columns, indices: list[int], processor: Any) -> Columns:
+        """Tokenize pairs."""
         template, chats = self.template(processor), self.writes_chats(processor)
         columns: Columns = {name: [] for name in ("prompt_ids", "chosen_ids", "rejected_ids")}
         columns |= {"length": [], "too_long": []}
@@ -180,25 +102,12 @@ class Preference(Shape):
         """Return the tokens of each pair, whose answers are padded to one length."""
         return 2 * rows["length"][:][:, None]
 
-    # ------------------------------------------------------------ batches
-
-    def pad(
-        self,
-        rows: Sequence[Row],
-        processor: Any,
-        pad_to_multiple_of: int | None = None,
-        purpose: Purpose = "evaluate",
+    def pad_answers(
+        self, rows: Sequence[Row], processor: Any, pad_to_multiple_of: int | None
     ) -> Batch:
-        """Pad chosen and rejected answers together on the right, and prompts on the left."""
-        if purpose == "predict":
-            batch: Batch = pad_inputs(rows, processor, left=True)
-            whole = pad_inputs([{"input_ids": row["whole"]} for row in rows], processor, left=False)
-            return {**batch, **{f"whole_{name}": tensor for name, tensor in whole.items()}}
+        """Pad chosen and rejected answers together."""
         sides = [(row["prompt_ids"], row[side]) for side in SIDES for row in rows]
-        inputs = [{"input_ids": [*prompt, *answer]} for prompt, answer in sides]
-        labels = [[*[-100] * len(prompt), *answer] for prompt, answer in sides]
-        batch = pad_inputs(inputs, processor, pad_to_multiple_of, left=False)
-        batch["labels"] = pad(labels, batch["input_ids"].shape[1], -100)
+        batch = padded(sides, processor, pad_to_multiple_of)
         batch["prompt_length"] = torch.tensor([len(row["prompt_ids"]) for row in rows])
         for name in ("margins", "reference_chosen", "reference_rejected"):
             if name in rows[0]:
