@@ -39,7 +39,8 @@ class Preference(Shape):
     A batch of pairs holds `input_ids`, `attention_mask` and `labels` (2 x pairs, length): first
     the chosen answers behind their prompts, then the rejected ones; labels are the tokens of the
     answers and of what ends them, -100 elsewhere. `prompt_length` (pairs,) is the number of tokens
-    before the answers, and `margins` (pairs,) is there where rows have a margin.
+    before the answers, and `margins` (pairs,) is there where rows have a margin: the bits of 32-bit
+    floats, as are what a reference gives to the answers.
 
     Args:
         chat_template: `chatml`, `llama-3`, `zephyr`, or a file; the tokenizer's own unless said.
@@ -187,8 +188,9 @@ class Preference(Shape):
         batch["labels"] = pad(labels, batch["input_ids"].shape[1], -100)
         batch["prompt_length"] = torch.tensor([len(row["prompt_ids"]) for row in rows])
         for name in ("margins", "reference_chosen", "reference_rejected"):
-            if name in rows[0]:
-                batch[name] = torch.tensor([row[name] for row in rows], dtype=torch.float32)
+            if name in rows[0]:  # as bits: a trainer in 16 bits rounds what is a number
+                numbers = torch.tensor([row[name] for row in rows], dtype=torch.float32)
+                batch[name] = numbers.view(torch.int32)
         return batch
 
     def parts(self, row: Row, processor: Any) -> list[tuple[str, bool]]:
