@@ -104,6 +104,13 @@ def test_rewards_are_those_of_the_model_before_and_after(dpo, monkeypatch):
     assert again == pytest.approx({n: v for n, v in best.items() if n != "step"}, abs=1e-6)
 
 
+def test_references_are_not_rounded_with_the_weights(dpo):
+    """The trainer makes 16 bits of a batch's numbers; what is left is of the model's own."""
+    run = hydralight.train([*dpo, "trainer.precision=bf16-true", "data.batch_size=13"])
+    # the batches that it was computed in were others: of sums of -100, bits of 16 are 0.5 apart
+    assert abs(run.history["train/margin"].dropna().iloc[0]) < 0.1 * 0.05
+
+
 def test_references_are_found_again(dpo, computed):
     """By another run with other settings of the training; not by one of other weights or data."""
     shutil.rmtree(cache_folder("reference"))
@@ -209,12 +216,16 @@ def test_nothing_is_computed_where_nothing_is_trained(dpo, computed, capsys):
         ("task.nll_of=text", "task.nll_of does nothing to task.loss_type=sigmoid"),
         ("task.loss_type=dpo", "task.loss_type=dpo should be sigmoid or hinge or ipo"),
         ("task.beta=0", "task.beta=0 should be"),
+        (
+            "data=chat data.columns={messages:chosen}",
+            "this task learns from pairs of answers: take",
+        ),
         ("data.chat_template=null", "the tokenizer has no chat template"),
     ],
 )
 def test_what_does_nothing_is_refused(dpo, override, sentence):
     with pytest.raises(UserError, match=sentence):
-        hydralight.train([*dpo, override, "debug=fdr"])
+        hydralight.train([*dpo, *override.split(" "), "debug=fdr"])
 
 
 def test_a_text_and_messages_are_continued(dpo, tmp_path):

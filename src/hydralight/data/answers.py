@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from hydralight.config.ranges import Positive
@@ -122,3 +123,8 @@ def padded(
     labels = [[*[-100] * len(prompt), *answer] for prompt, answer in answered]
     batch: Batch = pad_inputs(inputs, processor, pad_to_multiple_of, left=False)
     return {**batch, "labels": pad(labels, batch["input_ids"].shape[1], -100)}
+
+
+def as_bits(values: Sequence[float]) -> torch.Tensor:
+    """Return the bits of numbers as 32-bit floats; a trainer in 16 bits rounds what is a number."""
+    return torch.tensor(values, dtype=torch.float32).view(torch.int32)

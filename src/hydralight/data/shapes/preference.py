@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from hydralight.data.answers import Answers, padded
+from hydralight.data.answers import Answers, as_bits, padded
 from hydralight.data.messages import tools_of
 from hydralight.data.pairs import (
     Pair,
@@ -34,7 +34,8 @@ class Preference(Answers):
     A batch of pairs holds `input_ids`, `attention_mask` and `labels` (2 x pairs, length): first
     the chosen answers behind their prompts, then the rejected ones; labels are the tokens of the
     answers and of what ends them, -100 elsewhere. `prompt_length` (pairs,) is the number of tokens
-    before the answers, and `margins` (pairs,) is there where rows have a margin.
+    before the answers, and `margins` (pairs,) is there where rows have a margin: the bits of 32-bit
+    floats, as are what a reference gives to the answers.
     """
 
     roles = ("prompt", "chosen", "rejected", "margin", "tools", "messages", "completion")
@@ -111,7 +112,7 @@ class Preference(Answers):
         batch["prompt_length"] = torch.tensor([len(row["prompt_ids"]) for row in rows])
         for name in ("margins", "reference_chosen", "reference_rejected"):
             if name in rows[0]:
-                batch[name] = torch.tensor([row[name] for row in rows], dtype=torch.float32)
+                batch[name] = as_bits([row[name] for row in rows])
         return batch
 
     def parts(self, row: Row, processor: Any) -> list[tuple[str, bool]]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from hydralight.data.answers import Answers, padded
+from hydralight.data.answers import Answers, as_bits, padded
 from hydralight.data.messages import tools_of
 from hydralight.data.pairs import (
     NO_ANSWER,
@@ -123,7 +123,7 @@ class UnpairedPreference(Answers):
         batch["desirable"] = torch.tensor([bool(row["desirable"]) for row in rows])
         for name in ("reference", "reference_kl"):
             if name in rows[0]:
-                batch[name] = torch.tensor([row[name] for row in rows], dtype=torch.float32)
+                batch[name] = as_bits([row[name] for row in rows])
         return batch
 
     def parts(self, row: Row, processor: Any) -> list[tuple[str, bool]]:
