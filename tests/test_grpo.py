@@ -248,6 +248,17 @@ def test_a_resumed_run_has_the_completions_and_the_reference(adapter, own, tmp_p
     assert [p for p in differences(whole, other) if "metrics.csv" in p] == []
 
 
+def test_an_adapter_that_is_trained_on_is_its_own_reference(own, tmp_path):
+    """Without it, the model is not the one before training."""
+    lora = ["adapter=lora", "model.adapter.target_modules=all-linear", "optimizer.lr=1e-1"]
+    first = hydralight.train([*own, *lora, f"hydra.run.dir={tmp_path / 'first'}"])
+    further = [f"model.adapter={first.path}", "task.beta=1.0", "task.scale_rewards=none"]
+    run = hydralight.train([*own, *further, "task.reward_weights=[0.0]"])
+    step = run.history.dropna(subset=["train/loss"]).iloc[0]
+    assert step["train/kl"] == pytest.approx(0, abs=1e-6)
+    assert step["train/loss"] == pytest.approx(0, abs=1e-6)
+
+
 def test_a_reference_of_other_weights_is_refused(own, checkpoints, tmp_path):
     typed = [*own, "task.beta=0.5", "trainer.max_steps=1", f"hydra.run.dir={tmp_path / 'run'}"]
     hydralight.train(typed)
@@ -267,7 +278,7 @@ def test_a_reference_of_other_weights_is_refused(own, checkpoints, tmp_path):
 
 
 def test_gradients_are_there_in_16_bits(own):
-    """What autocast has cast while completions were written has no gradient."""
+    """Autocast keeps what it has cast; what it cast while completions were written has none."""
     short = ["trainer.max_steps=1", "+trainer.limit_val_batches=0"]
     norms = [
         hydralight.train([*own, *short, f"precision={bits}"]).history["train/grad_norm"].iloc[0]

@@ -243,8 +243,6 @@ class GRPOTask(CausalLMTask):
             cut = ~torch.tensor(written.ended, device=laid["labels"].device)
             laid["labels"] = laid["labels"].masked_fill(cut.unsqueeze(1), -100)
         reference = self.reference_log_probs(laid)
-        # what autocast has cast without a gradient would be taken again where one is needed
-        torch.clear_autocast_cache()
         advantages = advantages_of(rewards, self.num_generations, self.scale_rewards)
         return Rollout(
             rows=batch["row"],
