@@ -3,21 +3,23 @@
 import logging
 
 import numpy as np
+import peft
 import pytest
 import torch
 import torch.nn.functional as F
 import transformers
+from peft import LoraConfig
 from standins import CONFIGS
 from transformers import AutoConfig
 
 import hydralight
 from hydralight.errors import UserError
-from hydralight.tasks import head, language, projection
+from hydralight.tasks import projection
 from hydralight.tasks.causal_lm import CausalLMTask
 from hydralight.tasks.head import Head, head_of, logits_for
 from hydralight.tasks.log_probs import target_log_probs
 from hydralight.tasks.losses import token_cross_entropy
-from hydralight.tasks.projection import Losses, Unprojected
+from hydralight.tasks.projection import Losses, Unprojected, are_many
 
 SMALL = {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 SMALL |= {"num_key_value_heads": 2, "intermediate_size": 64, "head_dim": 16, "pad_token_id": 0}
@@ -136,7 +138,7 @@ def test_a_reference_makes_no_logits_either(monkeypatch):
     labels = torch.randint(5, 99, (3, 12), generator=torch.Generator().manual_seed(1))
     found = {}
     for bound in (10, 2**40):
-        monkeypatch.setattr(head, "AT_ONCE", bound)
+        monkeypatch.setattr(projection, "AT_ONCE", bound)
         with torch.no_grad():
             logits = logits_for(model, {"input_ids": labels}, labels)
         assert isinstance(logits, Unprojected) == (bound == 10)
@@ -163,8 +165,6 @@ def trained(recipe, monkeypatch):
 
             monkeypatch.setattr(F, "cross_entropy", measured)
             monkeypatch.setattr(projection, "AT_ONCE", 4000 if chunked else 2**40)
-            for module in (language, head):
-                monkeypatch.setattr(module, "AT_ONCE", 4000 if chunked else 2**40)
             run = hydralight.train(
                 [*recipe(experiment), "trainer.max_epochs=2", f"tags=[{chunked}]", *overrides]
             )
@@ -186,6 +186,7 @@ def trained(recipe, monkeypatch):
         ("qwen_dpo", ["model.config={attention_dropout: 0}"]),
         ("qwen_dpo", ["task.loss_type=orpo", "task.nll_of=text"]),
         ("kto", ["model.config={attention_dropout: 0}"]),
+        ("llama_lora_alpaca", ["model.config={attention_dropout: 0}"]),
     ],
 )
 def test_a_run_is_the_same(experiment, overrides, trained):
@@ -219,8 +220,13 @@ def test_what_cannot_is_refused_or_told(caplog):
     with caplog.at_level(logging.INFO, "hydralight"):
         assert task.head == task.head
     assert caplog.text.count("logits are made as a whole: its logits are not what") == 1
-    task.model.lm_head = torch.nn.Sequential(task.model.lm_head)
-    assert "is a Sequential" in head_of(task.model)
+    for adapter in ({"target_modules": ["lm_head"]}, {"modules_to_save": ["lm_head"]}):
+        model = model_of("llama")
+        config = LoraConfig(**{"target_modules": ["q_proj"], **adapter})
+        peft.get_peft_model(model, config)
+        assert "and no plain linear layer" in head_of(model)
+        labels = torch.zeros(2, 3, dtype=torch.long)
+        assert not are_many(labels, model.get_output_embeddings())
 
 
 def test_a_compiled_model_gives_hidden_states(recipe, monkeypatch):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hydralight.shards import is_sharded
-from hydralight.tasks.projection import AT_ONCE, Unprojected, projected
+from hydralight.tasks.projection import Unprojected, are_many, projected
 
 AFTER = "final_logits_bias"  # of BART and its kin, added to what their head gives
 
@@ -57,8 +57,7 @@ def logits_for(model: Any, inputs: Any, labels: Tensor) -> Tensor | Unprojected:
         inputs: Keyword arguments of its `forward`.
         labels: What log-probabilities are wanted of (batch, length).
     """
-    embeddings = model.get_output_embeddings()
-    if embeddings is None or labels.numel() * len(embeddings.weight) <= AT_ONCE:
+    if not are_many(labels, model.get_output_embeddings()):
         return model(**inputs).logits
     head = head_of(model)  # nothing keeps it: it would keep the model in memory
     if isinstance(head, str):

@@ -12,7 +12,7 @@ from hydralight.tasks import kernels
 from hydralight.tasks.data import Batch
 from hydralight.tasks.head import Head, head_of
 from hydralight.tasks.losses import token_cross_entropy
-from hydralight.tasks.projection import AT_ONCE
+from hydralight.tasks.projection import are_many
 from hydralight.tasks.task import Task
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ class LanguageTask(Task):
     Args:
         chunked_loss: Whether the logits of a batch with labels are made, and their losses computed,
             for some rows at a time, so that they never are in memory as a whole. `auto` does where
-            there are more than 2**25 of them (128 MiB as float32), and the model is one whose
+            there are more than 2**25 of them (2**27 on a GPU), and the model is one whose
             logits are what its output embedding gives. A `task.loss`, and in an evaluation
             `task.metrics`, get all logits.
 
@@ -88,11 +88,9 @@ class LanguageTask(Task):
             return None
         if not self.training and len(self.evaluation.further):
             return None
-        if self.chunked_loss == "auto":
-            embeddings = self.model.get_output_embeddings()
-            vocabulary = 0 if embeddings is None else len(embeddings.weight)
-            if batch["labels"].numel() * vocabulary <= AT_ONCE:
-                return None
+        projection = self.model.get_output_embeddings()
+        if self.chunked_loss == "auto" and not are_many(batch["labels"], projection):
+            return None
         return None if isinstance(self.head, str) else self.head
 
     def before_logits(self, batch: Batch, call: Callable[[Batch], Any]) -> Any:

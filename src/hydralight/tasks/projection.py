@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 AT_ONCE = 2**25  # logits; 128 MiB as float32
-AT_ONCE_ON_A_DEVICE = 2**27
+AT_ONCE_ON_A_DEVICE = 2**27  # where few rows are no work
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,7 @@ class Unprojected:
     @property
     def rows_at_once(self) -> int:
         """How many rows of logits are made at a time."""
-        on_a_device = self.hidden.device.type != "cpu"
-        return max(1, (AT_ONCE_ON_A_DEVICE if on_a_device else AT_ONCE) // len(self.weight))
+        return max(1, at_once(self.hidden.device) // len(self.weight))
 
     def losses(self, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """Return the cross-entropy of each label, 0 where it is -100.
@@ -80,6 +79,19 @@ class Unprojected:
             projected(x, self.weight, self.bias).argmax(-1) for x in flat.split(self.rows_at_once)
         ]
         return torch.cat(best).reshape(self.hidden.shape[:-1])
+
+
+def at_once(device: torch.device) -> int:
+    """Return how many logits are made at a time."""
+    return AT_ONCE if device.type == "cpu" else AT_ONCE_ON_A_DEVICE
+
+
+def are_many(labels: Tensor, projection: nn.Module | None) -> bool:
+    """Whether the logits for labels, by this projection, are more than are made at a time."""
+    if projection is None:
+        return False
+    vocabulary = len(projection.weight)  # type: ignore[arg-type]
+    return labels.numel() * vocabulary > at_once(labels.device)
 
 
 def projected(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
