@@ -1,4 +1,6 @@
-"""Reward functions of a project of one's own."""
+"""Reward functions and a generator of a project of one's own."""
+
+import torch
 
 
 def letters(completions, **kwargs):
@@ -29,3 +31,18 @@ def failing(completions, **kwargs):
 
 def needy(completions, grade):
     return grade
+
+
+def length(completion_ids):
+    return [len(ids) for ids in completion_ids]
+
+
+class Parrot:
+    """Writes what it is told, as a client of a server would."""
+
+    def generate(self, model, input_ids, attention_mask, *, num_generations, seeds, sampling):
+        assert seeds is None or len(seeds) == len(input_ids)
+        ends = model.generation_config.eos_token_id
+        ids = torch.full((len(input_ids) * num_generations, sampling.max_new_tokens), 50)
+        ids[::2, 2] = ends if isinstance(ends, int) else ends[0]
+        return ids

@@ -206,6 +206,10 @@ SMALLER = {
         *("scheduler.warmup_steps=1", "trainer.val_check_interval=1.0"),
     ],
     "vit_cxr14": ["tokenizer.options.size={height: 16, width: 16}"],
+    "grpo_sort": [
+        *("data.num_train=13", "data.num_eval=7", "task.num_generations=4"),
+        *("task.num_iterations=2", "task.beta=0.1", "trainer.max_steps=-1"),
+    ],
 }
 
 
@@ -225,9 +229,9 @@ def images(folder: Path, number: int, labels: int = 15) -> Path:
 
 def overrides_for(experiment: str, folder: Path, checkpoints) -> list[str]:
     """Overrides that run a recipe on stand-ins, whose files are written to a folder."""
-    if experiment in ("quickstart", "vit_digits"):
-        return []
     overrides = [*SMALLER.get(experiment, [])]
+    if experiment in ("quickstart", "vit_digits", "grpo_sort"):
+        return overrides
     if experiment not in ("gpt2_scratch", "transformer_xl_reviews"):
         overrides.append(f"checkpoint={checkpoints(MODELS.get(experiment, 'bert'))}")
     sizes = {"train": 13, "validation": 7, "test": 4}

@@ -46,9 +46,7 @@ def overrides_of(recipe, experiment, folder, split, dropout=False):
     ]
     if experiment == "bert_mrpc_lora" and not dropout:
         overrides += ["model.adapter.lora_dropout=0"]
-    if experiment in ("qwen_dpo", "reward_model"):
-        overrides += ["trainer.accumulate_grad_batches=1"]
-    if experiment in ("qwen_sft_chat", "llama_lora_alpaca"):
+    if experiment in ("qwen_dpo", "reward_model", "qwen_sft_chat", "llama_lora_alpaca"):
         # without new tokens, for which shards have no room
         overrides += ["trainer.accumulate_grad_batches=1", "data.chat_template=zephyr"]
     if experiment == "distilgpt2_sonnets":

@@ -10,6 +10,7 @@ import torch
 from compared import differences
 from preferring import files, messages, texts
 from standins import write_jsonl
+from test_invariance import difference, outcome, together
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 import hydralight
@@ -103,6 +104,13 @@ def test_rewards_are_those_of_the_model_before_and_after(dpo, monkeypatch):
     assert again == pytest.approx({n: v for n, v in best.items() if n != "step"}, abs=1e-6)
 
 
+def test_references_are_not_rounded_with_the_weights(dpo):
+    """The trainer makes 16 bits of a batch's numbers; what is left is of the model's own."""
+    run = hydralight.train([*dpo, "trainer.precision=bf16-true", "data.batch_size=13"])
+    # the batches that it was computed in were others: of sums of -100, bits of 16 are 0.5 apart
+    assert abs(run.history["train/margin"].dropna().iloc[0]) < 0.1 * 0.05
+
+
 def test_references_are_found_again(dpo, computed):
     """By another run with other settings of the training; not by one of other weights or data."""
     shutil.rmtree(cache_folder("reference"))
@@ -166,6 +174,23 @@ def test_a_resume_computes_lost_references_of_the_starting_weights(dpo, computed
     assert found == []
 
 
+@pytest.mark.thorough
+@pytest.mark.parametrize("trainer", ["ddp_cpu", "fsdp_cpu"])
+def test_two_processes_share_the_reference(trainer, dpo, tmp_path):
+    """Each computes a half of the batches, of whole weights or of shards."""
+    template = "data.chat_template=zephyr"  # needs no new tokens: shards cannot be enlarged
+    typed = [*dpo, template, "data.batch_size=2", "data.batches_per_step=2"]
+    alone = outcome(hydralight.train([*typed, f"paths.log_dir={tmp_path / 'alone'}"]))
+    kept = {path.name: path.read_bytes() for path in cache_folder("reference").rglob("*.npy")}
+    shutil.rmtree(cache_folder("reference"))
+    jobs = {"two": [*typed, f"trainer={trainer}"]}
+    found = difference(alone, together(jobs, tmp_path)["two"])
+    assert max(found.values()) < 1e-5, found
+    made = list(cache_folder("reference").rglob("*.npy"))
+    assert len(made) == 2
+    assert {path.name for path in made} <= kept.keys()
+
+
 def test_a_reference_of_its_own(dpo, checkpoints, computed):
     """Another model to refer to: the first loss is not that of no difference."""
     shutil.rmtree(cache_folder("reference"))
@@ -191,12 +216,16 @@ def test_nothing_is_computed_where_nothing_is_trained(dpo, computed, capsys):
         ("task.nll_of=text", "task.nll_of does nothing to task.loss_type=sigmoid"),
         ("task.loss_type=dpo", "task.loss_type=dpo should be sigmoid or hinge or ipo"),
         ("task.beta=0", "task.beta=0 should be"),
+        (
+            "data=chat data.columns={messages:chosen}",
+            "this task learns from pairs of answers: take",
+        ),
         ("data.chat_template=null", "the tokenizer has no chat template"),
     ],
 )
 def test_what_does_nothing_is_refused(dpo, override, sentence):
     with pytest.raises(UserError, match=sentence):
-        hydralight.train([*dpo, override, "debug=fdr"])
+        hydralight.train([*dpo, *override.split(" "), "debug=fdr"])
 
 
 def test_a_text_and_messages_are_continued(dpo, tmp_path):

@@ -320,7 +320,7 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    names = "absl bitsandbytes datasets fsspec httpx huggingface_hub matplotlib".split()
+    names = "absl datasets fsspec httpx huggingface_hub matplotlib".split()
     distributed = "torch.distributed.tensor"  # how two collectives could have been one
     for name in (*names, distributed):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig, OmegaConf
 
-from hydralight import models
+from hydralight import harness, models
 from hydralight.building import (
     build_data,
     build_task,
@@ -37,10 +37,11 @@ from hydralight.tasks.task import Task
 log = logging.getLogger(__name__)
 
 
-def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
+def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     """Evaluate on one split, write predictions and metrics, and print and return the metrics.
 
     With `run`, the model is that run's, and a lone file given as `data.path` is evaluated whole.
+    With `harness`, it is evaluated on tasks of others instead (`harness.py`).
 
     Raises:
         UserError: there is no model, no such split, or what training would raise.
@@ -48,12 +49,17 @@ def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
     composed = copy.deepcopy(cfg)
     prepare(cfg)
     own_run = bool(cfg.get("run"))
+    tasks = harness.asked_for(cfg)
     split = asked_split(cfg, run_dir)
     if own_run:
         refer_to_the_start(cfg)
     use_trained_model(cfg, run_dir)
     if not own_run:
         check_no_training_is_here(run_dir)
+    if tasks:
+        if not own_run:
+            record_start(run_dir, cfg, composed)
+        return harness.judge(cfg, run_dir, tasks)
     name = split
     if own_run and new_data(cfg, run_dir):
         name = f"{split}-other"

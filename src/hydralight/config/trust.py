@@ -58,6 +58,7 @@ WRITERS = ("callbacks", "logger", "trainer", "task", "hparams_search")
 # Of a logger, texts that it shows; a name may be that of a folder too, but is no address.
 SHOWN = re.compile(r"logger\.[^.\[]+\.(tags|notes)(\[\d+\])?")
 SHOWN_NAME = re.compile(r"logger\.[^.\[]+\.(name|group|job_type)")
+PROMPTS = ("hydralight.callbacks.samples.Samples", "prompts")  # a file that is read, as data is
 TEXTS = "callbacks.best_model.card."  # which are written down, and nothing more
 OURS = (
     "hydralight.data.",
@@ -233,6 +234,8 @@ def writes_elsewhere(leaf: Leaf, run_dir: Path) -> bool:
         return False
     text = leaf.value
     if leaf.at in READERS and leaf.target.startswith(OURS) and leaf.key != "cache_dir":
+        return False
+    if (leaf.target, leaf.key) == PROMPTS:
         return False
     if not leaf.target and leaf.path.partition(".")[0] not in WRITERS:
         return False

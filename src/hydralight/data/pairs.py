@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hydralight.data.dialogues import within
-from hydralight.data.messages import DIALOGUE, Message, is_conversation, message, messages_of
+from hydralight.data.messages import DIALOGUE, Message, filled, message, messages_of
+from hydralight.data.prompts import around, messages_for
 from hydralight.data.targets import tokens_of
 from hydralight.data.turns import ChatTemplate, in_common, oldest
 from hydralight.errors import UserError
@@ -110,18 +111,6 @@ def _of_messages(prompt: Said | None, chosen: Said, rejected: Said) -> Pair | st
     return Pair(head, *both) if all(len(one) == 1 for one in both) else OTHER_PROMPT
 
 
-def messages_for(prompt: str | Sequence[Message]) -> list[Message]:
-    """Return a prompt as messages: a dialogue of `Human:` and `Assistant:`, or what a user says."""
-    if not isinstance(prompt, str):
-        return list(prompt)
-    if not is_conversation(prompt):
-        return [{"role": "user", "content": prompt}]
-    messages = messages_of(prompt, "")
-    while messages and messages[-1] == {"role": "assistant", "content": ""}:
-        messages = messages[:-1]
-    return messages
-
-
 def is_answer(answer: Said) -> bool:
     """Whether something is said in an answer, a text or one message of the assistant."""
     if isinstance(answer, str):
@@ -144,7 +133,7 @@ def as_pairs(rows: dict[str, list], indices: list[int], where: str) -> dict[str,
     found: dict[str, list] = {"prompt": [], "chosen": [], "rejected": [], "left_out": []}
     for place, index in enumerate(indices):
         try:
-            pair = pair_of({role: values[place] for role, values in rows.items()})
+            pair = pair_of({role: filled(values[place]) for role, values in rows.items()})
         except UserError as error:
             raise UserError(f"{where}, row {index + 1}: {error}.") from error
         found["left_out"].append(pair if isinstance(pair, str) else "")
@@ -228,13 +217,6 @@ def text_tokens(tokenizer: Any, pair: Pair, limit: int) -> PairTokens:
     answers = [str(one) if str(one).endswith(end) else f"{one}{end}" for one in pair[1:]]
     found = in_three(tokenizer, str(pair.prompt), *answers)
     return shortened(found._replace(prompt=[*head, *found.prompt]), limit)
-
-
-def around(tokenizer: Any) -> tuple[list[int], str]:
-    """Return the tokens that a tokenizer puts before a text, and the token that ends one."""
-    whole = tokenizer("a")["input_ids"]
-    (first, *_) = tokenizer("a", add_special_tokens=False)["input_ids"]
-    return whole[: whole.index(first)], tokenizer.eos_token or tokenizer.sep_token or ""
 
 
 def in_three(tokenizer: Any, prompt: str, chosen: str, rejected: str) -> PairTokens:

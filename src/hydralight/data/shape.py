@@ -65,6 +65,13 @@ class Shape(ABC):
             UserError: there are rows that no one can use; `where` and the row are named.
         """
 
+    def with_targets(self, rows: Dataset, where: Where) -> Dataset:
+        """Return the prepared rows of a split without those that have nothing to learn from.
+
+        How many these are is told, by `where`.
+        """
+        return rows
+
     def settled(self, train: Dataset | None, declared: Sequence[str]) -> Self:
         """Return the shape as it is once the prepared training rows are known: with its labels."""
         return self

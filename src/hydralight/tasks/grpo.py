@@ -1,7 +1,6 @@
 """Group-relative policy optimisation: a language model learns from rewards of what it writes."""
 
 import copy
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -27,7 +26,7 @@ from hydralight.tasks.log_probs import target_log_probs
 from hydralight.tasks.policy_loss import LossType, PolicyLoss, advantages_of
 from hydralight.tasks.projection import Unprojected
 from hydralight.tasks.randomness import number_in_step, seed_training, seeds_of_rows
-from hydralight.tasks.rewards import judge, names_of, total
+from hydralight.tasks.rewards import judge, made, names_of, none_for_nan, total
 from hydralight.tasks.rollout_log import means_of, sums_of
 from hydralight.tasks.rollouts import Rollout, Written, laid_out, read
 from hydralight.tasks.sampling import Generator, Policy, Sampling, evaluating
@@ -244,8 +243,6 @@ class GRPOTask(CausalLMTask):
             cut = ~torch.tensor(written.ended, device=laid["labels"].device)
             laid["labels"] = laid["labels"].masked_fill(cut.unsqueeze(1), -100)
         reference = self.reference_log_probs(laid)
-        # what autocast has cast without a gradient would be taken again where one is needed
-        torch.clear_autocast_cache()
         advantages = advantages_of(rewards, self.num_generations, self.scale_rewards)
         return Rollout(
             rows=batch["row"],
@@ -344,15 +341,3 @@ class GRPOTask(CausalLMTask):
         }
         first = {"prompt": batch["prompt"], "prediction": texts, "reward": none_for_nan(rewards)}
         return {**first, **(by_function if len(self.functions) > 1 else {})}
-
-
-def made(reward: Any) -> Callable[..., Any]:
-    """Return a reward function; one that is an object of a class is made here."""
-    if isinstance(getattr(reward, "func", None), type):
-        return reward()
-    return reward
-
-
-def none_for_nan(values: Tensor) -> list[float | None]:
-    """Return numbers, None where there is none."""
-    return [None if math.isnan(value) else value for value in values.tolist()]

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import torch
 from annotated_types import Gt
 from torch import Tensor
+from torch.optim import Optimizer
 from torchmetrics import Metric
 from torchmetrics.classification import BinaryAUROC
 
@@ -93,7 +94,8 @@ class KTOTask(CausalLMTask):
         tokens = (batch["labels"][:, 1:] != -100).sum(dim=1)
         apart = None if self.training else self.apart(batch)
         if COLUMNS[0] in batch:
-            return Answers(policy - batch[COLUMNS[0]], tokens, policy, apart)
+            reference = batch[COLUMNS[0]].view(torch.float32)
+            return Answers(policy - reference, tokens, policy, apart)
         assert refers_to_itself(self), "a batch without its reference"
         return Answers(policy - policy.detach(), tokens, policy, apart)
 
@@ -105,7 +107,9 @@ class KTOTask(CausalLMTask):
         logits = super().forward({**others(batch), "labels": batch["kl_labels"]}).logits
         policy = target_log_probs(logits, batch["kl_labels"]).sum(dim=1)
         self.train(training)
-        return policy - batch[COLUMNS[1]] if COLUMNS[1] in batch else torch.zeros_like(policy)
+        if COLUMNS[1] not in batch:
+            return torch.zeros_like(policy)
+        return policy - batch[COLUMNS[1]].view(torch.float32)
 
     # ------------------------------------------------------------ losses and metrics
 
@@ -141,6 +145,12 @@ class KTOTask(CausalLMTask):
         assert self._baseline is not None
         losses = kto_losses(outputs.ratios, batch["desirable"], self._baseline, self.beta)
         return (losses * self.weights(batch)).sum(), count
+
+    def configure_gradient_clipping(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> None:
+        """Finish the step, and say what its baseline was."""
+        super().configure_gradient_clipping(optimizer, *args, **kwargs)
+        assert self._baseline is not None
+        self._step_metrics = {**self._step_metrics, "train/kl": self._baseline}
 
     def weights(self, batch: Batch) -> Tensor:
         """Return what each answer's loss counts (batch,)."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
+from hydralight.errors import UserError
 from hydralight.metrics.loss import TargetMean
 from hydralight.tasks.data import Batch
 from hydralight.tasks.evaluation import Scores
@@ -25,6 +26,11 @@ class PairMetrics(Task):
     """
 
     _noted: list[Tensor]
+
+    def setup(self, stage: str) -> None:
+        """See that there are pairs."""
+        if "chosen" not in self.datamodule.shape.roles:
+            raise UserError("this task learns from pairs of answers: take data=preference.")
 
     def rewards(self, outputs: Any) -> tuple[Tensor, Tensor]:
         """Return the rewards of chosen and rejected answers (pairs,)."""

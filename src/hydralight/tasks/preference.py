@@ -32,7 +32,10 @@ from hydralight.tasks.preference_losses import (
 from hydralight.tasks.projection import Unprojected
 from hydralight.tasks.reference import add_reference, build_reference, refers_to_itself
 
-COLUMNS = ("reference_chosen", "reference_rejected")  # of a batch: log-probabilities
+COLUMNS = (
+    "reference_chosen",
+    "reference_rejected",
+)  # of a batch: log-probabilities, the bits of floats
 OPTIONS = ("beta", "simpo_gamma", "cpo_alpha", "nll_of")  # of some losses; None is their default
 
 
@@ -121,7 +124,8 @@ class PreferenceTask(PairMetrics, CausalLMTask):
         if not self.has_reference:
             return PairOutputs(policy, None)
         if COLUMNS[0] in batch:
-            return PairOutputs(policy, (batch[COLUMNS[0]], batch[COLUMNS[1]]))
+            chosen, rejected = (batch[name].view(torch.float32) for name in COLUMNS)
+            return PairOutputs(policy, (chosen, rejected))
         assert refers_to_itself(self), "a batch without its reference"
         return PairOutputs(policy, (policy.chosen.detach(), policy.rejected.detach()))
 

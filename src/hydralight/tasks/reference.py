@@ -11,7 +11,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,15 @@ import torch
 import xxhash
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
 from hydralight.adapters import attached_to, checksum_of
 from hydralight.cached import cache_folder, intact, locked, seal, told_if_full
-from hydralight.devices import gathered
+from hydralight.devices import gathered, replica_of
 from hydralight.models import Pretrained
 from hydralight.progress import interactive, waiting
+from hydralight.shards import is_sharded
 from hydralight.tasks import log_probs
 from hydralight.tasks.data import Batch, TaskData
 
@@ -51,7 +53,8 @@ def add_reference(task: Any, model: Any, columns: tuple[str, ...], values: Value
     data, trainer = task.datamodule, task.trainer
     model = trainer.precision_plugin.convert_module(model)
     training, device = model.training, next(model.parameters()).device
-    model.eval().to(trainer.strategy.root_device)
+    moved = not is_sharded(model)
+    model.eval().to(trainer.strategy.root_device if moved else device)
     with torch.no_grad(), isolate_rng(), alone(model) as identity:
         for split in data.encoded_splits():
             if columns[0] not in data.encoded(split).column_names:
@@ -69,13 +72,23 @@ def alone(model: Any) -> Iterator[str]:
     """
     own, state = attached_to(model), model.state_dict()
     if own is None or not _changes_nothing(model, own.peft):
-        yield checksum_of(state)
+        yield identity_of(state)
         return
     frozen = {name: state[name] for name in own.base}
     for inner in (".base_layer", ".original_module"):  # how peft calls what it wraps
         frozen = {name.replace(inner, ""): one for name, one in frozen.items()}
     with own.peft.disable_adapter():
-        yield checksum_of(frozen)
+        yield identity_of(frozen)
+
+
+def identity_of(state: Mapping[str, Tensor]) -> str:
+    """Return the checksum of weights, which are made whole one by one where they are in shards."""
+    digest = xxhash.xxh3_128()
+    for name in sorted(state):
+        tensor = state[name]
+        whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        digest.update(checksum_of({name: whole}).encode())
+    return digest.hexdigest()
 
 
 def _changes_nothing(model: Any, peft: Any) -> bool:
@@ -125,9 +138,10 @@ def _values_of(
     data, trainer = task.datamodule, task.trainer
     rows, batches = data.encoded(split), data.evaluated_together(split)
     found = np.zeros((len(rows), number), dtype=np.float32)
-    rank, size = trainer.global_rank, trainer.world_size
+    (rank, size), several = replica_of(trainer), trainer.world_size > 1
+    in_step = is_sharded(model)  # then all have to compute as often
     folder = cache_folder("reference") / key
-    first = rank == 0
+    first = trainer.is_global_zero
     with (
         told_if_full(folder),
         locked(folder) if first else nullcontext(),
@@ -138,14 +152,16 @@ def _values_of(
             part = batches[start : start + PART]
             path = folder / f"{start:09}.npy"
             kept = np.load(path) if first and intact(path) else None
-            if size > 1:
+            if several:
                 kept = gathered(kept)[0]
             if kept is None:
                 own = {}
-                for place in range(rank, len(part), size):
-                    own[place] = _of_batch(task, model, rows, part[place], values)
-                    step(sum(map(len, part[place : place + size])))
-                for other in gathered(own) if size > 1 else ():
+                for begin in range(0, len(part), size):
+                    place = min(begin + rank, len(part) - 1)
+                    if begin + rank == place or in_step:
+                        own[place] = _of_batch(task, model, rows, part[place], values)
+                    step(sum(map(len, part[begin : begin + size])))
+                for other in gathered(own) if several else ():
                     own |= other
                 kept = np.concatenate([own[place] for place in range(len(part))])
                 if first:

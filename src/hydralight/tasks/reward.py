@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+import torch
 from annotated_types import Ge
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
@@ -47,7 +48,7 @@ class RewardTask(PairMetrics):
     def own_loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum the loss over pairs."""
         chosen, rejected = self.rewards(outputs)
-        margin = batch.get("margins", 0.0)
+        margin = batch["margins"].view(torch.float32) if "margins" in batch else 0.0
         losses = smoothed(chosen - rejected - margin, self.label_smoothing)
         if self.center_rewards_coefficient:
             losses = losses + self.center_rewards_coefficient * (chosen + rejected) ** 2

@@ -15,6 +15,13 @@ Reward = Callable[..., Sequence[float | None]]
 OWN = ("prompts", "completions", "completion_ids")  # what functions are called with beside columns
 
 
+def made(reward: Any) -> Reward:
+    """Return a reward function; one that is an object of a class is made here."""
+    if isinstance(getattr(reward, "func", None), type):
+        return reward()
+    return reward
+
+
 def names_of(rewards: Sequence[Reward]) -> list[str]:
     """Return a name for each function; several of one name are numbered."""
     found: list[str] = []
@@ -132,6 +139,11 @@ def total(table: Tensor, weights: Sequence[float] | None) -> Tensor:
     weight = torch.ones(table.shape[1]) if weights is None else torch.tensor(list(weights))
     summed = (table * weight.to(table)).nansum(dim=1)
     return summed.masked_fill(table.isnan().all(dim=1), math.nan)
+
+
+def none_for_nan(values: Tensor) -> list[float | None]:
+    """Return numbers, None where there is none."""
+    return [None if math.isnan(value) else value for value in values.tolist()]
 
 
 def digits_in_place(

@@ -2,86 +2,46 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
 
-from hydralight.config.ranges import Positive
-from hydralight.data.chat_templates import give_template
-from hydralight.data.messages import messages_of, tools_of
-from hydralight.data.padding import pad, pad_inputs
+from hydralight.data.answers import Answers, as_bits, padded
+from hydralight.data.messages import tools_of
 from hydralight.data.pairs import (
     Pair,
     PairTokens,
-    around,
     as_pairs,
     chat_tokens,
-    messages_for,
     text_tokens,
 )
 from hydralight.data.roles import Where
-from hydralight.data.shape import Batch, Columns, Purpose, Row, Shape
-from hydralight.data.turns import ChatTemplate
+from hydralight.data.shape import Batch, Columns, Row
 from hydralight.errors import UserError
 
 log = logging.getLogger(__name__)
+SIDES = ("chosen_ids", "rejected_ids")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preference(Shape):
+class Preference(Answers):
     """A prompt and two answers, as the tokenizer's chat template writes them, or as plain texts.
 
     A batch of pairs holds `input_ids`, `attention_mask` and `labels` (2 x pairs, length): first
     the chosen answers behind their prompts, then the rejected ones; labels are the tokens of the
     answers and of what ends them, -100 elsewhere. `prompt_length` (pairs,) is the number of tokens
-    before the answers, and `margins` (pairs,) is there where rows have a margin.
-
-    Args:
-        chat_template: `chatml`, `llama-3`, `zephyr`, or a file; the tokenizer's own unless said.
-        chat_template_kwargs: Further variables of the template: `{enable_thinking: false}`.
-        plain_texts: Take texts as they are, also where the tokenizer has a chat template.
-        max_length: In tokens, of a prompt with either answer; where `too_long` is `truncate`,
-            longer ones lose their oldest turns and then the beginning of the prompt.
+    before the answers, and `margins` (pairs,) is there where rows have a margin: the bits of 32-bit
+    floats, as are what a reference gives to the answers.
     """
 
-    chat_template: str | None = None
-    chat_template_kwargs: Mapping[str, Any] | None = None
-    plain_texts: bool = False
-    max_length: Positive = 1024
-
-    roles: ClassVar[tuple[str, ...]] = (
-        "prompt",
-        "chosen",
-        "rejected",
-        "margin",
-        "tools",
-        "messages",
-        "completion",
-    )
-    optional_roles: ClassVar[tuple[str, ...]] = (
-        "prompt",
-        "margin",
-        "tools",
-        "messages",
-        "completion",
-    )
-    targets: ClassVar[tuple[str, ...]] = ("chosen", "rejected", "margin")
-    text_roles: ClassVar[tuple[str, ...]] = ("prompt", "chosen", "rejected")
-    kept = ()
-
-    def __post_init__(self) -> None:
-        if self.plain_texts and (self.chat_template or self.chat_template_kwargs):
-            raise UserError(
-                "data.plain_texts=true leaves the chat template out: leave out data.chat_template "
-                "and data.chat_template_kwargs."
-            )
-
-    # ------------------------------------------------------------ rows
+    roles = ("prompt", "chosen", "rejected", "margin", "tools", "messages", "completion")
+    optional_roles = ("prompt", "margin", "tools", "messages", "completion")
+    targets = ("chosen", "rejected", "margin")
+    text_roles = ("prompt", "chosen", "rejected")
 
     def prepare(self, rows: Dataset, where: Where) -> Dataset:
         """Return `prompt`, `chosen` and `rejected` as JSON, without the pairs that teach nothing.
@@ -113,44 +73,8 @@ class Preference(Shape):
             check_margins(found, where)
         return found.remove_columns("left_out")
 
-    def text_of(self, value: Any) -> str:
-        """Return what is said in a text or in messages."""
-        said = json.loads(value)
-        return said if isinstance(said, str) else "\n\n".join(one["content"] for one in said)
-
-    # ------------------------------------------------------------ the tokenizer
-
-    def ready(self, processor: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-        """Give the tokenizer its chat template, where there is one, and see that turns end."""
-        if not processor.is_fast:
-            raise UserError(
-                "data=preference needs a fast tokenizer (tokenizer.json), and this is none."
-            )
-        if self.chat_template or (processor.chat_template and not self.plain_texts):
-            give_template(processor, self.chat_template)
-            self.end_of_turn(processor)
-        return processor
-
-    def writes_chats(self, processor: Any) -> bool:
-        """Whether the tokenizer's chat template writes the rows."""
-        return bool(processor.chat_template) and not self.plain_texts
-
-    def end_of_turn(self, processor: Any) -> str | None:
-        """Return what ends a turn of the assistant; None where there are no turns."""
-        return self.template(processor).end if self.writes_chats(processor) else None
-
-    def template(self, processor: Any) -> ChatTemplate:
-        """Return the tokenizer's chat template."""
-        return ChatTemplate(processor, dict(self.chat_template_kwargs or {}))
-
-    # ------------------------------------------------------------ encoding
-
-    def encode(
-        self, rows: Columns, indices: list[int], processor: Any, purpose: Purpose
-    ) -> Columns:
-        """Tokenize pairs; or what is to be answered, and scored."""
-        if purpose == "predict":
-            return self._encode_inputs(rows, indices, processor)
+    def encode_answers(self, rows: Columns, indices: list[int], processor: Any) -> Columns:
+        """Tokenize pairs."""
         template, chats = self.template(processor), self.writes_chats(processor)
         columns: Columns = {name: [] for name in ("prompt_ids", "chosen_ids", "rejected_ids")}
         columns |= {"length": [], "too_long": []}
@@ -175,69 +99,20 @@ class Preference(Shape):
             columns["margins"] = [float(margin) for margin in rows["margin"]]
         return columns
 
-    def _encode_inputs(self, rows: Columns, indices: list[int], processor: Any) -> Columns:
-        """Return prompts to be answered, and texts with their answers, where there are any.
-
-        `whole` is what is to be scored: a conversation up to the end of its last turn, or a text
-        and its end.
-        """
-        template, chats = self.template(processor), self.writes_chats(processor)
-        names = ("input_ids", "prompt", "whole", "length", "too_long")
-        columns: Columns = {name: [] for name in names}
-        for place, index in enumerate(indices):
-            row = {role: values[place] for role, values in rows.items()}
-            said = row.get("messages") or row.get("prompt")
-            if not said:
-                raise UserError(f"row {index + 1}: there is no prompt in it, and no messages")
-            try:
-                answer = row.get("completion")
-                if chats:
-                    with_tools = tools_of(row.get("tools"))
-                    prompt, whole = _chat_texts(template, said, answer, with_tools)
-                    head: list[int] = []
-                else:
-                    head, end = around(processor)
-                    prompt, whole = str(said), f"{said}{answer or ''}{end}"
-            except UserError as error:
-                raise UserError(f"row {index + 1}: {str(error).rstrip('.')}") from error
-            ids, all_ids = (
-                [*head, *processor(text, add_special_tokens=False)["input_ids"]]
-                for text in (prompt, whole)
-            )
-            columns["input_ids"].append(ids[-self.max_length :])
-            columns["prompt"].append(prompt)
-            columns["whole"].append(all_ids[-self.max_length :])
-            columns["length"].append(min(max(len(ids), len(all_ids)), self.max_length))
-            columns["too_long"].append(max(len(ids), len(all_ids)) > self.max_length)
-        return columns
-
     def size(self, rows: Dataset) -> np.ndarray:
         """Return the tokens of each pair, whose answers are padded to one length."""
         return 2 * rows["length"][:][:, None]
 
-    # ------------------------------------------------------------ batches
-
-    def pad(
-        self,
-        rows: Sequence[Row],
-        processor: Any,
-        pad_to_multiple_of: int | None = None,
-        purpose: Purpose = "evaluate",
+    def pad_answers(
+        self, rows: Sequence[Row], processor: Any, pad_to_multiple_of: int | None
     ) -> Batch:
-        """Pad chosen and rejected answers together on the right, and prompts on the left."""
-        if purpose == "predict":
-            batch: Batch = pad_inputs(rows, processor, left=True)
-            whole = pad_inputs([{"input_ids": row["whole"]} for row in rows], processor, left=False)
-            return {**batch, **{f"whole_{name}": tensor for name, tensor in whole.items()}}
+        """Pad chosen and rejected answers together."""
         sides = [(row["prompt_ids"], row[side]) for side in SIDES for row in rows]
-        inputs = [{"input_ids": [*prompt, *answer]} for prompt, answer in sides]
-        labels = [[*[-100] * len(prompt), *answer] for prompt, answer in sides]
-        batch = pad_inputs(inputs, processor, pad_to_multiple_of, left=False)
-        batch["labels"] = pad(labels, batch["input_ids"].shape[1], -100)
+        batch = padded(sides, processor, pad_to_multiple_of)
         batch["prompt_length"] = torch.tensor([len(row["prompt_ids"]) for row in rows])
         for name in ("margins", "reference_chosen", "reference_rejected"):
             if name in rows[0]:
-                batch[name] = torch.tensor([row[name] for row in rows], dtype=torch.float32)
+                batch[name] = as_bits([row[name] for row in rows])
         return batch
 
     def parts(self, row: Row, processor: Any) -> list[tuple[str, bool]]:
@@ -247,26 +122,6 @@ class Preference(Shape):
         )
         chosen, rejected = ((answer, True) for answer in answers)
         return [(prompt, False), chosen, ("\n\nrather than\n", False), rejected]
-
-
-SIDES = ("chosen_ids", "rejected_ids")
-
-
-def _chat_texts(
-    template: ChatTemplate, said: Any, answer: Any, tools: list[Any] | None
-) -> tuple[str, str]:
-    """Return the prompt for the assistant's next turn, and the conversation with that turn."""
-    parsed = messages_of(said, "") if not isinstance(said, str) else messages_for(said)
-    whole = [*parsed, *(messages_of(answer, "assistant") if answer else [])]
-    head = whole
-    while head and head[-1]["role"] == "assistant":
-        head = head[:-1]
-    if not head:
-        raise UserError("there is nobody to answer in it")
-    prompt = template.render(head, tools, prompt=True)
-    if len(head) == len(whole):
-        return prompt, template.render(whole, tools)
-    return prompt, "".join(template.turn(whole, len(whole) - 1, tools))
 
 
 def check_margins(rows: Dataset, where: Where) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from datasets import Dataset
 
+from hydralight.data.answers import Answers, as_bits, padded
 from hydralight.data.messages import tools_of
-from hydralight.data.padding import pad, pad_inputs
 from hydralight.data.pairs import (
     NO_ANSWER,
     Pair,
@@ -25,8 +25,7 @@ from hydralight.data.pairs import (
     text_tokens,
 )
 from hydralight.data.roles import Where
-from hydralight.data.shape import Batch, Columns, Purpose, Row
-from hydralight.data.shapes.preference import Preference
+from hydralight.data.shape import Batch, Columns, Row
 from hydralight.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -34,7 +33,7 @@ VERDICTS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnpairedPreference(Preference):
+class UnpairedPreference(Answers):
     """A prompt, an answer, and whether it is a good one.
 
     Beside its answer, each row has that of another prompt, the nearest one before it: what a model
@@ -77,12 +76,8 @@ class UnpairedPreference(Preference):
         parts = [found, other.rename_column("completion", "mismatched").flatten_indices()]
         return datasets.concatenate_datasets(parts, axis=1)
 
-    def encode(
-        self, rows: Columns, indices: list[int], processor: Any, purpose: Purpose
-    ) -> Columns:
-        """Tokenize answers, and those of other prompts, behind the prompts; or what is asked."""
-        if purpose == "predict":
-            return super().encode(rows, indices, processor, purpose)
+    def encode_answers(self, rows: Columns, indices: list[int], processor: Any) -> Columns:
+        """Tokenize answers, and those of other prompts, behind the prompts."""
         names = ("prompt_ids", "completion_ids", "kl_prompt_ids", "kl_completion_ids")
         columns: Columns = {name: [] for name in (*names, "length", "too_long")}
         for place, index in enumerate(indices):
@@ -115,29 +110,20 @@ class UnpairedPreference(Preference):
         ]
         return np.stack(counts, axis=1)
 
-    def pad(
-        self,
-        rows: Sequence[Row],
-        processor: Any,
-        pad_to_multiple_of: int | None = None,
-        purpose: Purpose = "evaluate",
+    def pad_answers(
+        self, rows: Sequence[Row], processor: Any, pad_to_multiple_of: int | None
     ) -> Batch:
-        """Pad the answers and those of other prompts on the right, and prompts on the left."""
-        if purpose == "predict":
-            return super().pad(rows, processor, pad_to_multiple_of, purpose)
+        """Pad the answers, and apart from them those of other prompts."""
         batch: Batch = {}
         for kind in ("", "kl_"):
             sides = [(row[f"{kind}prompt_ids"], row[f"{kind}completion_ids"]) for row in rows]
-            inputs = [{"input_ids": [*prompt, *answer]} for prompt, answer in sides]
-            padded = pad_inputs(inputs, processor, pad_to_multiple_of, left=False)
-            labels = [[*[-100] * len(prompt), *answer] for prompt, answer in sides]
-            padded["labels"] = pad(labels, padded["input_ids"].shape[1], -100)
-            batch |= {f"{kind}{name}": tensor for name, tensor in padded.items()}
+            one = padded(sides, processor, pad_to_multiple_of)
+            batch |= {f"{kind}{name}": tensor for name, tensor in one.items()}
         batch["prompt_length"] = torch.tensor([len(row["prompt_ids"]) for row in rows])
         batch["desirable"] = torch.tensor([bool(row["desirable"]) for row in rows])
         for name in ("reference", "reference_kl"):
             if name in rows[0]:
-                batch[name] = torch.tensor([row[name] for row in rows], dtype=torch.float32)
+                batch[name] = as_bits([row[name] for row in rows])
         return batch
 
     def parts(self, row: Row, processor: Any) -> list[tuple[str, bool]]:
