@@ -60,25 +60,25 @@ class Answers(Shape):
             self.end_of_turn(processor)
         return processor
 
-    def writes_chats(self, processor: Any) -> bool:
-        """Whether the tokenizer's chat template writes the rows."""
-        return bool(processor.chat_template) and not self.plain_texts
+    def template(self, processor: Any) -> ChatTemplate | None:
+        """Return the tokenizer's chat template; None where texts are plain."""
+        if not processor.chat_template or self.plain_texts:
+            return None
+        return ChatTemplate(processor, dict(self.chat_template_kwargs or {}))
 
     def end_of_turn(self, processor: Any) -> str | None:
         """Return what ends a turn of the assistant; None where there are no turns."""
-        return self.template(processor).end if self.writes_chats(processor) else None
-
-    def template(self, processor: Any) -> ChatTemplate:
-        """Return the tokenizer's chat template."""
-        return ChatTemplate(processor, dict(self.chat_template_kwargs or {}))
+        template = self.template(processor)
+        return None if template is None else template.end
 
     def encode(
         self, rows: Columns, indices: list[int], processor: Any, purpose: Purpose
     ) -> Columns:
         """Tokenize prompts with their answers; or what is to be answered, and scored."""
         if purpose == "predict":
-            template = self.template(processor) if self.writes_chats(processor) else None
-            return encode_inputs(rows, indices, processor, template, self.max_length)
+            return encode_inputs(
+                rows, indices, processor, self.template(processor), self.max_length
+            )
         return self.encode_answers(rows, indices, processor)
 
     @abstractmethod

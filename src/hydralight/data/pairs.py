@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 
 from hydralight.data.dialogues import within
 from hydralight.data.messages import DIALOGUE, Message, filled, message, messages_of
-from hydralight.data.prompts import around, messages_for
+from hydralight.data.prompts import around, messages_for, of_row
 from hydralight.data.targets import tokens_of
 from hydralight.data.turns import ChatTemplate, in_common, oldest
 from hydralight.errors import UserError
 
 Said = str | list[Message]  # a text, or messages
+Texts = tuple[str, str, str]  # a prompt, and the two answers behind it
 LAST_ANSWER = "\n\nAssistant:"  # of a dialogue as Bai et al. (2022) write it
 
 # why a pair teaches nothing, by a word for the log
@@ -155,89 +156,111 @@ class PairTokens(NamedTuple):
     too_long: bool
 
 
-def chat_tokens(
-    template: ChatTemplate, pair: Pair, tools: list[Any] | None, limit: int
-) -> PairTokens:
-    """Return the tokens of a pair as the chat template writes it.
+def tokens_of_pairs(
+    tokenizer: Any,
+    template: ChatTemplate | None,
+    pairs: Sequence[Pair],
+    tools: Sequence[list[Any] | None],
+    indices: Sequence[int],
+    limit: int,
+) -> list[PairTokens]:
+    """Return the tokens of pairs, as the chat template writes them or as the texts that they are.
 
-    An answer is what is behind the prompt for it, up to the token that ends the turn. Of a longer
+    An answer is what is behind the prompt for it, up to the token that ends the turn. Plain texts
+    get what the tokenizer puts before a text, and its end token where they have none. Of a longer
     pair the oldest turns are left out, except for the system's message, and then the beginning of
     the prompt.
 
     Args:
-        template: The chat template.
-        pair: Texts are taken for what a user and the assistant say.
-        tools: What the assistant may use.
-        limit: In tokens, of the prompt with either answer.
+        tokenizer: A fast one.
+        template: The chat template; None where texts are plain.
+        pairs: The pairs.
+        tools: What the assistant of each may use.
+        indices: The numbers of their rows.
+        limit: In tokens, of a prompt with either answer.
 
     Raises:
-        UserError: the template does not take it.
+        UserError: the template does not take one of them, or there is none.
     """
-    head = messages_for(pair.prompt)
+    texts: list[Texts] = []
+    start, end = around(tokenizer) if template is None else ([], "")
+    for index, pair, own in zip(indices, pairs, tools, strict=True):
+        with of_row(index):
+            if template is None:
+                texts.append(plain_texts(pair, end))
+            else:
+                texts.append(chat_texts(template, messages_for(pair.prompt), pair, own))
+    found = []
+    rows = zip(indices, pairs, tools, in_three(tokenizer, texts), strict=True)
+    for index, pair, own, tokens in rows:
+        tokens = tokens._replace(prompt=[*start, *tokens.prompt])
+        if template is not None and longest(tokens) > limit:
+            with of_row(index):
+                tokens = without_turns(template, pair, own, tokens, limit)
+        found.append(shortened(tokens, limit))
+    return found
+
+
+def chat_texts(
+    template: ChatTemplate, head: Sequence[Message], pair: Pair, tools: list[Any] | None
+) -> Texts:
+    """Return what a chat template writes of the messages of a prompt, and of two answers."""
     if not head:
         raise UserError("there is nobody to answer in it")
     answers = [
         {"role": "assistant", "content": one.strip()} if isinstance(one, str) else one[0]
         for one in pair[1:]
     ]
-
-    def tokens(head: Sequence[Message]) -> PairTokens:
-        texts = [template.turn([*head, one], len(head), tools) for one in answers]
-        return in_three(template.tokenizer, texts[0][0], texts[0][1], texts[1][1])
-
-    found = tokens(head)
-    too_long = longest(found) > limit
-    while longest(found) > limit and (span := oldest([*head, answers[0]])):
-        head = head[: span.start] + head[span.stop :]
-        found = tokens(head)
-    return shortened(found, limit)._replace(too_long=too_long)
+    (prompt, chosen), (_, rejected) = (
+        template.turn([*head, one], len(head), tools) for one in answers
+    )
+    return prompt, chosen, rejected
 
 
-def text_tokens(tokenizer: Any, pair: Pair, limit: int) -> PairTokens:
-    """Return the tokens of a pair of texts that stand behind their prompt as they are.
-
-    An end token is put behind the answers that have none, and whatever else the tokenizer puts
-    around a text.
-
-    Args:
-        tokenizer: A fast one.
-        pair: Of texts.
-        limit: In tokens, of the prompt with either answer.
-
-    Raises:
-        UserError: there are messages.
-    """
+def plain_texts(pair: Pair, end: str) -> Texts:
+    """Return the texts of a pair, with an end behind both answers."""
     if not all(isinstance(one, str) for one in pair):
         raise UserError(
             "there are messages, and the tokenizer has no chat template that writes them (or "
             "data.plain_texts leaves it out): take data.chat_template=chatml, llama-3, zephyr, or "
             "a file"
         )
-    head, end = around(tokenizer)
-    answers = [str(one) if str(one).endswith(end) else f"{one}{end}" for one in pair[1:]]
-    found = in_three(tokenizer, str(pair.prompt), *answers)
-    return shortened(found._replace(prompt=[*head, *found.prompt]), limit)
+    prompt, *answers = map(str, pair)
+    chosen, rejected = (one if one.endswith(end) else f"{one}{end}" for one in answers)
+    return prompt, chosen, rejected
 
 
-def in_three(tokenizer: Any, prompt: str, chosen: str, rejected: str) -> PairTokens:
-    """Return the tokens of a prompt and of two texts behind it; those of the prompt are the same.
+def without_turns(
+    template: ChatTemplate, pair: Pair, tools: list[Any] | None, tokens: PairTokens, limit: int
+) -> PairTokens:
+    """Leave out the oldest turns of a prompt, as long as there are some and it is too long."""
+    head = messages_for(pair.prompt)
+    while longest(tokens) > limit and (span := oldest([*head, {"role": "assistant"}])):
+        head = head[: span.start] + head[span.stop :]
+        (tokens,) = in_three(template.tokenizer, [chat_texts(template, head, pair, tools)])
+    return tokens._replace(too_long=True)
 
-    Where one of them would share a token with the prompt, all are cut at its end.
+
+def in_three(tokenizer: Any, texts: Sequence[Texts]) -> list[PairTokens]:
+    """Return the tokens of prompts and of two texts behind each; those of a prompt are the same.
+
+    Where one of them would share a token with the prompt, both are cut at its end.
     """
-    texts = [prompt + one for one in (chosen, rejected)]
-    spans = [[(len(prompt), len(text))] for text in texts]
+    joined = [(prompt, prompt + one) for prompt, *answers in texts for one in answers]
+    spans = [[(len(prompt), len(text))] for prompt, text in joined]
     parts = [
         (
             [i for i, number in zip(*one, strict=True) if number < 0],
             [i for i, number in zip(*one, strict=True) if number >= 0],
         )
-        for one in tokens_of(tokenizer, texts, spans)
+        for one in tokens_of(tokenizer, [text for _, text in joined], spans)
     ]
-    (head, one), (same, other) = parts
-    if head != same:
-        pieces = tokens_of(tokenizer, [prompt, chosen, rejected], [[], [], []])
-        head, one, other = (ids for ids, _ in pieces)
-    return PairTokens(head, one, other, False)
+    found = []
+    for three, (head, one), (same, other) in zip(texts, parts[::2], parts[1::2], strict=True):
+        if head != same:
+            head, one, other = (ids for ids, _ in tokens_of(tokenizer, three, [[], [], []]))
+        found.append(PairTokens(head, one, other, False))
+    return found
 
 
 def longest(tokens: PairTokens) -> int:

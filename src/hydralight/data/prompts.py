@@ -1,6 +1,7 @@
 """What is to be answered, or scored, as a chat template writes it or as a plain text."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from hydralight.data.messages import Message, is_conversation, messages_of, tools_of
@@ -33,18 +34,16 @@ def encode_inputs(
         row = {role: values[place] for role, values in rows.items()}
         said, answer = row.get("messages") or row.get("prompt"), row.get("completion")
         head: list[int] = []
-        try:
+        with of_row(index):
             if not said:
                 raise UserError("there is no prompt in it, and no messages")
             if template is not None:
-                prompt, whole = chat_texts(template, said, answer, tools_of(row.get("tools")))
+                prompt, whole = answered(template, said, answer, tools_of(row.get("tools")))
             elif isinstance(said, str):
                 head, end = around(tokenizer)
                 prompt, whole = said, f"{said}{answer or ''}{end}"
             else:
                 raise UserError("there are messages in it, and no chat template writes them")
-        except UserError as error:
-            raise UserError(f"row {index + 1}: {str(error).rstrip('.')}") from error
         ids, all_ids = (
             [*head, *tokenizer(text, add_special_tokens=False)["input_ids"]]
             for text in (prompt, whole)
@@ -57,7 +56,7 @@ def encode_inputs(
     return columns
 
 
-def chat_texts(
+def answered(
     template: ChatTemplate, said: Any, answer: Any, tools: list[Any] | None
 ) -> tuple[str, str]:
     """Return the prompt for the assistant's next turn, and the conversation with that turn."""
@@ -91,3 +90,12 @@ def around(tokenizer: Any) -> tuple[list[int], str]:
     whole = tokenizer("a")["input_ids"]
     (first, *_) = tokenizer("a", add_special_tokens=False)["input_ids"]
     return whole[: whole.index(first)], tokenizer.eos_token or tokenizer.sep_token or ""
+
+
+@contextmanager
+def of_row(index: int) -> Iterator[None]:
+    """Name the row that an error is in."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"row {index + 1}: {str(error).rstrip('.')}") from error

@@ -12,13 +12,7 @@ from datasets import Dataset
 
 from hydralight.data.answers import Answers, as_bits, padded
 from hydralight.data.messages import tools_of
-from hydralight.data.pairs import (
-    Pair,
-    PairTokens,
-    as_pairs,
-    chat_tokens,
-    text_tokens,
-)
+from hydralight.data.pairs import Pair, as_pairs, longest, tokens_of_pairs
 from hydralight.data.roles import Where
 from hydralight.data.shape import Batch, Columns, Row
 from hydralight.errors import UserError
@@ -75,29 +69,21 @@ class Preference(Answers):
 
     def encode_answers(self, rows: Columns, indices: list[int], processor: Any) -> Columns:
         """Tokenize pairs."""
-        template, chats = self.template(processor), self.writes_chats(processor)
-        columns: Columns = {name: [] for name in ("prompt_ids", "chosen_ids", "rejected_ids")}
-        columns |= {"length": [], "too_long": []}
-        for place, index in enumerate(indices):
-            pair = Pair(*(json.loads(rows[role][place]) for role in Pair._fields))
-            with_tools = tools_of(rows["tools"][place]) if "tools" in rows else None
-            try:
-                tokens: PairTokens = (
-                    chat_tokens(template, pair, with_tools, self.max_length)
-                    if chats
-                    else text_tokens(processor, pair, self.max_length)
-                )
-            except UserError as error:
-                raise UserError(f"row {index + 1}: {str(error).rstrip('.')}") from error
-            columns["prompt_ids"].append(tokens.prompt)
-            columns["chosen_ids"].append(tokens.chosen)
-            columns["rejected_ids"].append(tokens.rejected)
-            answer = max(len(tokens.chosen), len(tokens.rejected))
-            columns["length"].append(len(tokens.prompt) + answer)
-            columns["too_long"].append(tokens.too_long)
+        columns = zip(*(map(json.loads, rows[role]) for role in Pair._fields), strict=True)
+        pairs = [Pair(*one) for one in columns]
+        tools = [tools_of(own) for own in rows.get("tools", [None] * len(pairs))]
+        template = self.template(processor)
+        found = tokens_of_pairs(processor, template, pairs, tools, indices, self.max_length)
+        encoded: Columns = {
+            "prompt_ids": [one.prompt for one in found],
+            "chosen_ids": [one.chosen for one in found],
+            "rejected_ids": [one.rejected for one in found],
+            "length": [longest(one) for one in found],
+            "too_long": [one.too_long for one in found],
+        }
         if "margin" in rows:
-            columns["margins"] = [float(margin) for margin in rows["margin"]]
-        return columns
+            encoded["margins"] = [float(margin) for margin in rows["margin"]]
+        return encoded
 
     def size(self, rows: Dataset) -> np.ndarray:
         """Return the tokens of each pair, whose answers are padded to one length."""

@@ -17,12 +17,11 @@ from hydralight.data.messages import tools_of
 from hydralight.data.pairs import (
     NO_ANSWER,
     Pair,
-    PairTokens,
     as_pairs,
-    chat_tokens,
     is_answer,
+    longest,
     said,
-    text_tokens,
+    tokens_of_pairs,
 )
 from hydralight.data.roles import Where
 from hydralight.data.shape import Batch, Columns, Row
@@ -78,29 +77,25 @@ class UnpairedPreference(Answers):
 
     def encode_answers(self, rows: Columns, indices: list[int], processor: Any) -> Columns:
         """Tokenize answers, and those of other prompts, behind the prompts."""
-        names = ("prompt_ids", "completion_ids", "kl_prompt_ids", "kl_completion_ids")
-        columns: Columns = {name: [] for name in (*names, "length", "too_long")}
-        for place, index in enumerate(indices):
-            row = {role: values[place] for role, values in rows.items()}
-            prompt, *answers = (json.loads(row[n]) for n in ("prompt", "completion", "mismatched"))
-            try:
-                own, other = (
-                    self._tokens(Pair(prompt, one, one), tools_of(row["tools"]), processor)
-                    for one in answers
-                )
-            except UserError as error:
-                raise UserError(f"row {index + 1}: {str(error).rstrip('.')}") from error
-            parts = own.prompt, own.chosen, other.prompt, other.chosen
-            for name, ids in zip(names, parts, strict=True):
-                columns[name].append(ids)
-            columns["length"].append(max(len(one.prompt) + len(one.chosen) for one in (own, other)))
-            columns["too_long"].append(own.too_long)
-        return {**columns, "desirable": rows["label"]}
-
-    def _tokens(self, pair: Pair, tools: list[Any] | None, processor: Any) -> PairTokens:
-        if self.writes_chats(processor):
-            return chat_tokens(self.template(processor), pair, tools, self.max_length)
-        return text_tokens(processor, pair, self.max_length)
+        template, tools = self.template(processor), list(map(tools_of, rows["tools"]))
+        prompts = list(map(json.loads, rows["prompt"]))
+        found = []
+        for role in ("completion", "mismatched"):
+            answers = map(json.loads, rows[role])
+            pairs = [Pair(one, two, two) for one, two in zip(prompts, answers, strict=True)]
+            limit = self.max_length
+            found.append(tokens_of_pairs(processor, template, pairs, tools, indices, limit))
+        own, other = found
+        lengths = [(longest(one), longest(two)) for one, two in zip(own, other, strict=True)]
+        return {
+            "prompt_ids": [one.prompt for one in own],
+            "completion_ids": [one.chosen for one in own],
+            "kl_prompt_ids": [one.prompt for one in other],
+            "kl_completion_ids": [one.chosen for one in other],
+            "desirable": rows["label"],
+            "length": list(map(max, lengths)),
+            "too_long": [one.too_long for one in own],
+        }
 
     def size(self, rows: Dataset) -> np.ndarray:
         """Return the tokens of each row's answer and of the other one, which are padded apart."""
