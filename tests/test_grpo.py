@@ -287,6 +287,16 @@ def test_gradients_are_there_in_16_bits(own):
     assert norms[1] == pytest.approx(norms[0], rel=0.1)
 
 
+def test_a_long_prompt_leaves_room(own, checkpoints, tmp_path):
+    """GPT-2 has no more positions than 128: of a prompt the end is read, and trained behind."""
+    rows = [{"prompt": "storm " * (20 + 4 * i), "answer": "x"} for i in range(8)]
+    for split in ("train", "validation"):
+        write_jsonl(tmp_path / f"{split}.jsonl", rows)
+    long = [f"checkpoint={checkpoints('gpt2')}", "data.max_length=128", "task.beta=0.1"]
+    run = hydralight.train([*own, *long, "generation.max_new_tokens=100"])
+    assert run.history["train/completion_length"].max() > 50
+
+
 def test_completions_that_were_cut_off_are_left_out(own, monkeypatch):
     kept = []
     original = GRPOTask.rollout

@@ -158,13 +158,15 @@ class GRPOTask(CausalLMTask):
 
     # ------------------------------------------------------------ what is written, and judged
 
+    def with_room(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the prompts and their mask; of a long one the end that leaves room to write."""
+        room = 0 if self.positions is None else self.positions - self.sampling.max_new_tokens
+        return batch["input_ids"][:, -room:], batch["attention_mask"][:, -room:]
+
     def write(self, batch: Batch, number: int, seeds: Sequence[int] | None) -> Written:
         """Return so many completions of each prompt."""
         tokenizer, sampling = self.datamodule.processor, self.sampling
-        ids, mask = batch["input_ids"], batch["attention_mask"]
-        if self.positions is not None:  # of a long prompt the end is read
-            room = self.positions - sampling.max_new_tokens
-            ids, mask = ids[:, -room:], mask[:, -room:]
+        ids, mask = self.with_room(batch)
         generator = self.generator or Policy(tokenizer)
         written = generator.generate(
             self.model, ids, mask, num_generations=number, seeds=seeds, sampling=sampling
@@ -184,12 +186,9 @@ class GRPOTask(CausalLMTask):
 
     def log_probs(self, logits: Tensor | Unprojected, labels: Tensor) -> Tensor:
         """Return those of the targets at the temperature (completions, length - 1)."""
-        return target_log_probs(logits / self.temperature if self.is_warm else logits, labels)
-
-    @property
-    def is_warm(self) -> bool:
-        """Whether logits are divided by anything."""
-        return self.temperature != 1.0
+        return target_log_probs(
+            logits if self.temperature == 1.0 else logits.float() / self.temperature, labels
+        )
 
     @torch.no_grad()
     def reference_log_probs(self, laid: Mapping[str, Tensor]) -> Tensor | None:
@@ -238,7 +237,7 @@ class GRPOTask(CausalLMTask):
         written = self.write(batch, self.num_generations, seeds)
         rewards, table = self.judged(batch, written)
         pad = self.datamodule.processor.pad_token_id
-        laid = laid_out(batch["input_ids"], batch["attention_mask"], written.ids, pad)
+        laid = laid_out(*self.with_room(batch), written.ids, pad)
         if self.mask_truncated_completions:
             cut = ~torch.tensor(written.ended, device=laid["labels"].device)
             laid["labels"] = laid["labels"].masked_fill(cut.unsqueeze(1), -100)
