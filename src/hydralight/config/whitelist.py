@@ -11,6 +11,8 @@ WHITELIST = (
     "hydralight.callbacks.*",
     "hydralight.data.*",
     "hydralight.data.digits.digits",
+    "hydralight.data.quickstart.belongings_pairs",
+    "hydralight.data.quickstart.belongings_splits",
     "hydralight.data.quickstart.newswire_splits",
     "hydralight.data.sorting.digits_to_sort",
     "hydralight.loggers.*",
