@@ -229,10 +229,8 @@ def images(folder: Path, number: int, labels: int = 15) -> Path:
 
 def overrides_for(experiment: str, folder: Path, checkpoints) -> list[str]:
     """Overrides that run a recipe on stand-ins, whose files are written to a folder."""
-    if experiment in ("quickstart", "sft_quickstart", "vit_digits"):
-        return []
     overrides = [*SMALLER.get(experiment, [])]
-    if experiment in ("quickstart", "vit_digits", "grpo_sort"):
+    if experiment in ("quickstart", "sft_quickstart", "vit_digits", "grpo_sort"):
         return overrides
     if experiment not in ("gpt2_scratch", "transformer_xl_reviews"):
         overrides.append(f"checkpoint={checkpoints(MODELS.get(experiment, 'bert'))}")

@@ -80,6 +80,10 @@ class Unprojected:
         ]
         return torch.cat(best).reshape(self.hidden.shape[:-1])
 
+    def float(self) -> "Unprojected":
+        """Return it as it is: the logits are made in 32 bits."""
+        return self
+
 
 def at_once(device: torch.device) -> int:
     """Return how many logits are made at a time."""
