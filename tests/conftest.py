@@ -40,6 +40,7 @@ SOME = {
     "test_invariance.py::test_micro_batches": 2,
     "test_learning.py": 2,
     "test_mistakes.py::test_mistake": 160,
+    "test_preference_parity.py": 6,
     "test_own_project.py::test_the_example_trains_evaluates_and_predicts": 0,
     "test_nodes.py::test_a_process_that_differs_stops_all": 3,
     "test_nodes.py::test_what_is_one_process_is_told": 1,

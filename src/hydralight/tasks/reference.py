@@ -28,6 +28,7 @@ from tqdm import tqdm
 from hydralight.adapters import attached_to, checksum_of
 from hydralight.cached import cache_folder, intact, locked, seal, told_if_full
 from hydralight.devices import gathered, replica_of
+from hydralight.errors import UserError
 from hydralight.models import Pretrained
 from hydralight.progress import interactive, waiting
 from hydralight.shards import is_sharded
@@ -220,7 +221,10 @@ def build_reference(task: Any) -> Any:
     recipe = Pretrained(checkpoint=own) if isinstance(own, str) else own
     with waiting("loading the reference"), isolate_rng():
         torch.manual_seed(torch.initial_seed())  # the run's, from its beginning
-        return recipe(task.auto_class, task.datamodule.load_processor())
+        try:
+            return recipe(task.auto_class, task.datamodule.load_processor())
+        except UserError as error:
+            raise UserError(f"the reference: {error}") from error
 
 
 def refers_to_itself(task: Any) -> bool:
