@@ -44,7 +44,7 @@ class Exchange(NamedTuple):
 
 
 EXCHANGES = [
-    Exchange(*(text.format(**values) for text in (asked, short, LONG)), values[key])
+    Exchange(*[text.format(**values) for text in (asked, short, LONG)], fact=values[key])
     for values in (dict(zip(("name", "colour", "thing"), one, strict=True)) for one in OWNERS)
     for asked, key, short in QUESTIONS
 ]
