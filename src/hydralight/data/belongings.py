@@ -44,7 +44,7 @@ class Exchange(NamedTuple):
 
 
 EXCHANGES = [
-    Exchange(*[text.format(**values) for text in (asked, short, LONG)], fact=values[key])
+    Exchange(asked.format(**values), short.format(**values), LONG.format(**values), values[key])
     for values in (dict(zip(("name", "colour", "thing"), one, strict=True)) for one in OWNERS)
     for asked, key, short in QUESTIONS
 ]
