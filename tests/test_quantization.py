@@ -193,6 +193,8 @@ def test_what_does_not_go_together(trained, recipe, monkeypatch):
         trained("bert_mrpc", "model.quantization=int8")
     with pytest.raises(UserError, match=r"model.quantization.*nf5"):
         trained("bert_mrpc", "model.quantization=nf5")
+    with pytest.raises(UserError, match="quantization=nf4 does not go with sharded training"):
+        trained("bert_mrpc", "trainer=fsdp_cpu", "trainer.devices=1")
     # a model that nobody trains may be
     found = hydralight.evaluate([*recipe("bert_mrpc"), nf4, "data.batch_size=4"])
     assert found["val/loss"] > 0
