@@ -148,6 +148,7 @@ def row_for(experiment: str, index: int) -> dict:
         "qwen_dpo": preferred(index),
         "reward_model": preferred(index),
         "kto": judged(index),
+        "dpo_quickstart": preferred(index),
         "llama_lora_alpaca": {"instruction": body, "input": subject, "output": summary},
     }
     return rows[experiment]
@@ -162,6 +163,7 @@ MODELS = {
     "qwen_dpo": "llama",
     "reward_model": "llama",
     "kto": "llama",
+    "dpo_quickstart": "llama",
     "llama_lora_alpaca": "llama",
     "roberta_mlm_wikitext": "roberta",
     "distilgpt2_sonnets": "gpt2",
@@ -196,6 +198,9 @@ SMALLER = {
     ],
     "reward_model": [
         *("data.chat_template=chatml", "data.max_length=112", "trainer.val_check_interval=1.0"),
+    ],
+    "dpo_quickstart": [
+        *("data.chat_template=chatml", "data.max_length=112", "data.batch_size=8"),
     ],
     "kto": [
         *("data.chat_template=chatml", "data.max_length=112", "generation.max_new_tokens=5"),

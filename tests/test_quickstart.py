@@ -22,20 +22,33 @@ def test_quickstart_learns_to_summarise(tmp_path):
         assert len(kept & set(row["prediction"].split())) / len(kept) < 0.5
 
 
-def test_sft_quickstart_learns_who_has_what(tmp_path):
-    typed = ["experiment=sft_quickstart", f"paths.log_dir={tmp_path}", "trainer.accelerator=cpu"]
-    run = hydralight.train([*typed, "callbacks.rich_progress=null"])
-    asked = tmp_path / "asked.jsonl"
+def answers_of(run, folder):
+    """What a run's model answers to all questions, and how many of these answers are right."""
+    asked = folder / "asked.jsonl"
     lines = [{"messages": [{"role": "user", "content": one.question}]} for one in EXCHANGES]
     asked.write_text("".join(json.dumps(line) + "\n" for line in lines))
     rows = hydralight.predict([f"run={run.path}", f"input={asked}"])
-    answers = [row["prediction"] for row in rows]
-    told = list(zip(EXCHANGES, answers, strict=True))
-    assert sum(is_right(one.question, said) for one, said in told) > 0.9 * len(told)
+    told = [row["prediction"].strip() for row in rows]
+    right = [is_right(one.question, said) for one, said in zip(EXCHANGES, told, strict=True)]
+    return told, sum(right) / len(right)
+
+
+def test_sft_quickstart_learns_who_has_what_and_preferences_shorten_it(tmp_path):
+    typed = [f"paths.log_dir={tmp_path}", "trainer.accelerator=cpu", "callbacks.rich_progress=null"]
+    run = hydralight.train(["experiment=sft_quickstart", *typed])
+    told, right = answers_of(run, tmp_path)
+    assert right > 0.9
     # most answers of the data are long, and they end where they should
-    assert sum(said.strip() == one.long for one, said in told) > 0.8 * len(told)
+    long = [one.long for one in EXCHANGES]
+    assert sum(a == b for a, b in zip(told, long, strict=True)) > 0.8 * len(told)
     before = [json.loads(line) for line in (run.path / "samples/step-00000000.jsonl").open()]
     assert not any(row["reference"].strip() in row["prediction"] for row in before)
+
+    run = hydralight.train(["experiment=dpo_quickstart", f"checkpoint={run.path}/model", *typed])
+    told, right = answers_of(run, tmp_path)
+    assert right > 0.9
+    short = [one.short for one in EXCHANGES]
+    assert sum(a == b for a, b in zip(told, short, strict=True)) > 0.8 * len(told)
 
 
 def test_conversations_depend_on_seed_and_index_and_have_answers_of_both_kinds():
