@@ -49,7 +49,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_POST = do_DELETE = do_PUT
 
     def answer(self, body):
-        place = self.headers.get("Range")
+        place = self.headers.get("Range") or self.headers.get("x-ms-range")
         self.server.asked.append((self.command, self.path, place))
         fault = None
         if self.command == "GET" and self.server.faults and (place or not self.server.ranges):
@@ -90,9 +90,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def send(self, status, headers, content, body, fault=None):
         self.send_response(status)
+        headers = {name.title(): value for name, value in headers.items()}
         if fault == "short":
             content = content[: len(content) // 2]
-            headers = {k: v for k, v in headers.items() if k.lower() != "content-length"}
+            headers.pop("Content-Length", None)
         for name, value in {"Content-Length": str(len(content)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()

@@ -118,18 +118,30 @@ def listed(url: str) -> list[File]:
                     infos = pool.map(lambda name: tried(lambda: store.info(name)), names)
                     found = dict(zip(names, infos, strict=True))
             if not names and not store.isfile(path):
-                if STORES[scheme_of(url) or ""] in (S3, GCS, AZURE):
-                    store.ls(path.partition("/")[0])  # tells where there is no such bucket
+                _look_for_bucket(url, store, path)
                 raise UserError(f"No file matches {named(url)}.")
             found = {name: found[name] for name in sorted(names)}
         if not found:
-            found = {path: tried(lambda: store.info(path), few=True)}
+            missing = None
+            try:
+                found = {path: tried(lambda: store.info(path), few=True)}
+            except FileNotFoundError as error:
+                missing = error
+            if missing is not None:
+                _look_for_bucket(url, store, path)
+                raise missing
             if found[path]["type"] != "file":
                 raise UserError(
                     f"{named(url)} is a folder: name the files in it by a glob, as in "
                     f"{named(url).rstrip('/')}/*.jsonl."
                 )
         return [_file(store.unstrip_protocol(name), info) for name, info in found.items()]
+
+
+def _look_for_bucket(url: str, store: Any, path: str) -> None:
+    """Let the client say that there is no such bucket, if it can."""
+    if STORES[scheme_of(url) or ""] in (S3, GCS, AZURE):
+        store.ls(path.partition("/")[0])
 
 
 def unchanged(file: File) -> bool:
