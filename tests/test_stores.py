@@ -5,6 +5,7 @@ import io
 import json
 import random
 import resource
+import tarfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from PIL import Image
 from serving import serving
 
 import hydralight
@@ -247,7 +249,73 @@ def test_columns_of_parquet_are_read_without_the_others(server):
     assert sum(int(last) - int(first) + 1 for first, last in spans) < file.size / 4
 
 
+# ---------------------------------------------------------------- shards of images
+
+
+def shard(numbers):
+    """A tar in WebDataset's layout: an image and its class a row, as `00012.png`, `00012.cls`."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for i in numbers:
+            image = io.BytesIO()
+            Image.new("RGB", (16, 16), (10 * i % 255, 0, 0)).save(image, "PNG")
+            parts = {"png": image.getvalue(), "cls": b"%d" % (i % 3)}
+            for suffix, content in {**parts, "json": b'{"kind": "k%d"}' % (i % 3)}.items():
+                entry = tarfile.TarInfo(f"{i:05}.{suffix}")
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+    return out.getvalue()
+
+
+def test_shards_of_images_train(server, tmp_path, recipe, quick):
+    server.files |= {"/s/0.tar": shard(range(12)), "/s/1.tar": shard(range(12, 24))}
+    (tmp_path / "0.tar").write_bytes(server.files["/s/0.tar"])
+    here = Source(path=f"{tmp_path}/0.tar").read()["train"]
+    there = Source(path=f"{server.url}/s/*.tar").read()["train"]
+    assert (len(here), len(there)) == (12, 24)
+    for rows in (here, there):
+        assert [row["cls"] for row in rows] == [i % 3 for i in range(len(rows))]
+        assert rows[7]["png"].getpixel((0, 0)) == (70, 0, 0)
+    words = recipe("vit_cxr14")
+    own = [word for word in words if not word.startswith(("data.path", "data.columns"))]
+    for label in ("cls", "json.kind"):
+        run = hydralight.train(
+            [
+                *own,
+                f"data.path='{server.url}/s/*.tar'",
+                f"data.columns={{image: png, label: {label}}}",
+                "data.problem_type=single_label_classification",
+                "data.labels=null",
+                "optimized_metric=val/accuracy",
+                "trainer.max_epochs=1",
+            ]
+        )
+        assert run.metrics["last"]["val/loss"] > 0
+        assert len(run.model.config.id2label) == 3
+
+
+def test_shards_that_are_cut_short(tmp_path):
+    whole = shard(range(12))
+    end = 3 * 12 * 1024  # a header and a block each
+    assert len(whole.rstrip(b"\0")) < end < len(whole)
+    for cut in (700, 5000, end):
+        (tmp_path / "0.tar").write_bytes(whole[:cut])
+        with pytest.raises(UserError, match=r"0\.tar is damaged.*without a tar's end mark"):
+            read(f"{tmp_path}/0.tar")
+
+
 # ---------------------------------------------------------------- secrets
+
+
+def test_signatures_tell_no_files_apart_and_are_not_told(server):
+    url = f"{server.url}/d/a.jsonl?X-Amz-Signature="
+    assert files_at(f"{url}oneZx9Q7") == files_at(f"{url}otherZx9Q7")
+    assert len(server.parts()) == 1 + len(PARTS)
+    server.files["/d/b.jsonl"] = lines(OTHER)
+    server.faults = [503] * 9
+    message = refused(url.replace("a.jsonl", "b.jsonl") + "oneZx9Q7")
+    assert "503" in message
+    assert "oneZx9Q7" not in message
 
 
 def test_a_password_in_a_url_is_refused():
