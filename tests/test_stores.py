@@ -212,6 +212,15 @@ def test_processes_and_threads_fetch_a_file_once(server):
     assert sorted(part for part in server.parts() if part != "bytes=1-1") == sorted(PARTS)
 
 
+def test_a_copy_that_is_forgotten_is_fetched_again(server):
+    (file,) = listed(f"{server.url}/d/a.jsonl")
+    assert fetched.fetched(file).read_bytes() == lines(ROWS)
+    fetched.forget(file)
+    assert list(fetched.cache_folder().iterdir()) == []
+    fetched.forget(file)
+    assert fetched.fetched(file).read_bytes() == lines(ROWS)
+
+
 def test_a_copy_that_is_damaged_is_fetched_again(server):
     (copy,) = files_at(f"{server.url}/d/a.jsonl")
     content = bytearray(lines(ROWS))

@@ -3,6 +3,7 @@
 import io
 import logging
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -87,6 +88,14 @@ def fetched(file: File) -> Path:
                 write_text(copy.parent.parent / NAME, file.name)
                 seal(partial, copy)
     return copy
+
+
+def forget(file: File) -> None:
+    """Remove the copy of a file that is needed no more, whole or in part."""
+    copy = copy_of(file)
+    if copy.parent.exists():
+        with locked(copy):
+            shutil.rmtree(copy.parent.parent)
 
 
 def copy_of(file: File) -> Path:
