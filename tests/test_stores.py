@@ -3,8 +3,12 @@
 import gzip
 import io
 import json
+import os
 import random
 import resource
+import signal
+import subprocess
+import sys
 import tarfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -159,6 +163,22 @@ def test_a_fetch_goes_on_where_it_was_given_up(server):
     assert {method for method, *_ in server.asked[before:]} == {"HEAD"}  # nothing is fetched twice
 
 
+def test_a_fetch_goes_on_where_a_process_was_killed(server, tmp_path):
+    url = f"{server.url}/d/a.jsonl"
+    code = (
+        f"from hydralight.stores import fetched; fetched.RANGE = 10_000; fetched.files_at({url!r})"
+    )
+    env = {**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache")}
+    child = subprocess.Popen([sys.executable, "-c", code], env=env)
+    server.faults = ["slow"] * 4 + [
+        child.kill
+    ]  # whether it gives parts, three of them, and the end
+    assert child.wait(timeout=120) == -signal.SIGKILL
+    before = len(server.parts())
+    assert read(url)["train"] == ROWS
+    assert server.parts()[before:] == ["bytes=1-1", *PARTS[3:]]
+
+
 def test_a_server_without_parts_of_files(server, monkeypatch):
     server.ranges = False
     server.faults = ["cut", 503]
@@ -285,6 +305,9 @@ def test_shards_of_images_train(server, tmp_path, recipe, quick):
     for rows in (here, there):
         assert [row["cls"] for row in rows] == [i % 3 for i in range(len(rows))]
         assert rows[7]["png"].getpixel((0, 0)) == (70, 0, 0)
+    out = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(out, "PNG")
+    server.files["/s/one.png"] = out.getvalue()
     words = recipe("vit_cxr14")
     own = [word for word in words if not word.startswith(("data.path", "data.columns"))]
     for label in ("cls", "json.kind"):
@@ -300,6 +323,8 @@ def test_shards_of_images_train(server, tmp_path, recipe, quick):
             ]
         )
         assert run.metrics["last"]["val/loss"] > 0
+        predicted = hydralight.predict([f"run={run.path}", f"input={server.url}/s/one.png"])
+        assert len(predicted) == 1
         assert len(run.model.config.id2label) == 3
 
 
@@ -437,3 +462,33 @@ def test_a_run_on_s3_is_that_on_files(bucket, bart_cnn, articles, tmp_path):
         for source in (f"{articles}/test.jsonl", "s3://ours/test.jsonl")
     ]
     assert predicted[0] == predicted[1]
+
+
+# ---------------------------------------------------------------- the hub
+
+
+def test_files_of_the_hub(server, monkeypatch):
+    """The server answers as the hub does, as far as its client asks."""
+    from huggingface_hub import HfFileSystem, constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    template = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    HfFileSystem.clear_instance_cache()
+    api, oid = "/api/datasets/user/repo", "b" * 40
+    folder = {"type": "directory", "oid": "c" * 40, "path": "data"}
+    file = {"type": "file", "oid": oid, "size": SIZE, "path": "data/a.jsonl"}
+    server.files |= {
+        api: json.dumps({"id": "user/repo", "sha": "a" * 40, "siblings": []}).encode(),
+        f"{api}/tree/main": json.dumps([folder]).encode(),
+        f"{api}/tree/main/data": json.dumps([file]).encode(),
+        "/datasets/user/repo/resolve/main/data/a.jsonl": lines(ROWS),
+    }
+    server.faults = ["slow", "short", "cut"]
+    url = "hf://datasets/user/repo/data"
+    assert read({"train": f"{url}/*.jsonl", "test": f"{url}/a.jsonl[:3]"})["train"] == ROWS
+    assert server.faults == []
+    assert [one.etag for one in listed(f"{url}/a.jsonl")] == [oid]
+    assert refused(f"{url}/b.jsonl") == f"There is no file {url}/b.jsonl"
+    HfFileSystem.clear_instance_cache()

@@ -183,10 +183,11 @@ class Ranges(io.RawIOBase):
         self.file = file
         self.size = file.size or 0
         self.place = 0
+        self.store = STORES[scheme_of(file.url) or ""]
         store, path = store_of(file.url)
         # a web server need not be asked for the size once more; the client of S3 wants to, and then
         # asks for parts of this version alone
-        known = {"size": file.size} if STORES[scheme_of(file.url) or ""] is HTTP else {}
+        known = {"size": file.size} if self.store is HTTP else {}
         with asked(file.url):
             self._open: Any = tried(lambda: store.open(path, "rb", cache_type="none", **known))
 
@@ -214,7 +215,7 @@ class Ranges(io.RawIOBase):
             return found
 
         with asked(self.file.url):
-            return tried(once) if stop > start else b""
+            return tried(once, few=self.store.patient) if stop > start else b""
 
     def check(self) -> None:
         """Look whether the file is still what was listed.

@@ -25,11 +25,13 @@ class Store:
         package: What fsspec reads it with.
         extra: The extra of ours that installs the package; "" where it is always there.
         who: Where its client finds the user's credentials.
+        patient: Whether its client tries again by itself, for about half a minute or more.
     """
 
     package: str
     extra: str
     who: str
+    patient: bool = False
 
 
 S3 = Store("s3fs", "s3", "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or ~/.aws")
@@ -39,8 +41,9 @@ AZURE = Store(
     "azure",
     "AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT_NAME with "
     "AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN, or az login",
+    patient=True,
 )
-HUB = Store("huggingface_hub", "", "HF_TOKEN, or hf auth login")
+HUB = Store("huggingface_hub", "", "HF_TOKEN, or hf auth login", patient=True)
 HTTP = Store("aiohttp", "", "~/.netrc")
 STORES = {"s3": S3, "s3a": S3, "gs": GCS, "gcs": GCS, "az": AZURE, "abfs": AZURE, "abfss": AZURE}
 STORES |= {"hf": HUB, "https": HTTP, "http": HTTP}
