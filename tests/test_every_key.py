@@ -52,7 +52,7 @@ KEYS = {
     "task.importance_sampling_level": ("grpo_sort", "sequence"),
     "task.beta": ("grpo_sort", "0.5"),
     "task.use_bias_correction_kl": ("grpo_sort", "false"),
-    "task.scale_rewards": ("grpo_sort", "none"),
+    "task.scale_rewards": ("grpo_sort", "group"),
     "task.num_iterations": ("grpo_sort", "3"),
     "task.mask_truncated_completions": ("grpo_sort", "true"),
     "task.segment_length": ("transformer_xl_reviews", "4"),
