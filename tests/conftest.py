@@ -17,6 +17,7 @@ import standins
 from forked import Commands
 from standins import article, write_jsonl
 
+from hydralight.config import project
 from hydralight.config.project import CONFIG_DIR
 from hydralight.config.resolvers import register_resolvers
 
@@ -39,6 +40,7 @@ SOME = {
     "test_invariance.py::test_micro_batches": 2,
     "test_learning.py": 2,
     "test_mistakes.py::test_mistake": 160,
+    "test_preference_parity.py": 6,
     "test_own_project.py::test_the_example_trains_evaluates_and_predicts": 0,
     "test_nodes.py::test_a_process_that_differs_stops_all": 3,
     "test_nodes.py::test_what_is_one_process_is_told": 1,
@@ -169,3 +171,13 @@ def bart_cnn(tiny_bart: Path, articles: Path, quick: list[str]) -> list[str]:
         "generation.max_new_tokens=12",
         *quick,
     ]
+
+
+@pytest.fixture
+def judges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let configs name the functions of `judges.py`, as a project's pyproject.toml does."""
+    (tmp_path / "pyproject.toml").write_text('[tool.hydralight]\nwhitelist = ["judges.*"]\n')
+    monkeypatch.chdir(tmp_path)
+    project.projects.cache_clear()
+    yield
+    project.projects.cache_clear()

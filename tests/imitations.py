@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 from standins import NUMBERS, WORDS, article, write_jsonl
 
@@ -248,6 +250,21 @@ def hh(folder):
             lines.append(json.dumps({name: asked + said for name, said in answers.items()}))
         packed = gzip.compress("\n".join(lines).encode())
         (folder / f"{split}.jsonl.gz").write_bytes(packed)
+
+
+def ultrafeedback(folder):
+    """UltraFeedback binarized: the prompt as a text, which both lists of messages repeat."""
+    rows = []
+    for i in range(20):
+        prompt = f"Say what {sentence(i)}."
+        asked = {"content": prompt, "role": "user"}
+        good, bad = (
+            [asked, {"content": text, "role": "assistant"}]
+            for text in (f"{WORDS[i % 12]} {i}", "no")
+        )
+        row = {"prompt": prompt, "prompt_id": f"{i:064x}", "chosen": good, "rejected": bad}
+        rows.append({**row, "messages": good, "score_chosen": 8.5, "score_rejected": 3.0})
+    pq.write_table(pa.Table.from_pylist(rows), folder / "train_prefs.parquet")
 
 
 CIFAR = "airplane automobile bird cat deer dog frog horse ship truck".split()

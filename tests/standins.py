@@ -93,6 +93,23 @@ def dialogue(index: int) -> list[dict[str, str]]:
     return [{"role": role, "content": content} for role, content in said]
 
 
+def preferred(index: int) -> dict:
+    """Two answers to a question, as UltraFeedback has them."""
+    body, summary = article(index).values()
+    chosen, rejected = (
+        [{"role": "user", "content": body}, {"role": "assistant", "content": answer}]
+        for answer in (summary, f"No idea. {summary[: 5 * (index % 4)]}")
+    )
+    return {"chosen": chosen, "rejected": rejected, "score_chosen": 5.0, "score_rejected": 2.0}
+
+
+def judged(index: int) -> dict:
+    """An answer that somebody has judged."""
+    pair = preferred(index)
+    asked, answer = pair["rejected" if index % 3 == 0 else "chosen"]
+    return {"prompt": [asked], "completion": [answer], "label": index % 3 != 0}
+
+
 def row_for(experiment: str, index: int) -> dict:
     """A row with the columns of the recipe's own data."""
     body, summary = article(index).values()
@@ -128,6 +145,10 @@ def row_for(experiment: str, index: int) -> dict:
         "transformer_xl_reviews": {"text": body, "label": 1},
         "minilm_nli": {"anchor": body, "positive": summary},
         "qwen_sft_chat": {"messages": dialogue(index)},
+        "qwen_dpo": preferred(index),
+        "reward_model": preferred(index),
+        "kto": judged(index),
+        "llama_lora_alpaca": {"instruction": body, "input": subject, "output": summary},
     }
     return rows[experiment]
 
@@ -138,6 +159,10 @@ MODELS = {
     "marian_wmt16_en_ro": "marian",
     "t5_xsum": "t5",
     "qwen_sft_chat": "llama",
+    "qwen_dpo": "llama",
+    "reward_model": "llama",
+    "kto": "llama",
+    "llama_lora_alpaca": "llama",
     "roberta_mlm_wikitext": "roberta",
     "distilgpt2_sonnets": "gpt2",
     "vit_cxr14": "vit",
@@ -165,7 +190,26 @@ SMALLER = {
         *("data.chat_template=chatml", "data.max_length=112", "generation.max_new_tokens=5"),
         "trainer.val_check_interval=1.0",
     ],
+    "qwen_dpo": [
+        *("data.chat_template=chatml", "data.max_length=112", "generation.max_new_tokens=5"),
+        *("trainer.val_check_interval=1.0", "trainer.max_steps=-1", "trainer.max_epochs=1"),
+    ],
+    "reward_model": [
+        *("data.chat_template=chatml", "data.max_length=112", "trainer.val_check_interval=1.0"),
+    ],
+    "kto": [
+        *("data.chat_template=chatml", "data.max_length=112", "generation.max_new_tokens=5"),
+        "trainer.val_check_interval=1.0",
+    ],
+    "llama_lora_alpaca": [
+        *("data.chat_template=zephyr", "data.max_length=112", "generation.max_new_tokens=5"),
+        *("scheduler.warmup_steps=1", "trainer.val_check_interval=1.0"),
+    ],
     "vit_cxr14": ["tokenizer.options.size={height: 16, width: 16}"],
+    "grpo_sort": [
+        *("data.num_train=13", "data.num_eval=7", "task.num_generations=4"),
+        *("task.num_iterations=2", "task.beta=0.1", "trainer.max_steps=-1"),
+    ],
 }
 
 
@@ -185,9 +229,9 @@ def images(folder: Path, number: int, labels: int = 15) -> Path:
 
 def overrides_for(experiment: str, folder: Path, checkpoints) -> list[str]:
     """Overrides that run a recipe on stand-ins, whose files are written to a folder."""
-    if experiment in ("quickstart", "vit_digits"):
-        return []
     overrides = [*SMALLER.get(experiment, [])]
+    if experiment in ("quickstart", "sft_quickstart", "vit_digits", "grpo_sort"):
+        return overrides
     if experiment not in ("gpt2_scratch", "transformer_xl_reviews"):
         overrides.append(f"checkpoint={checkpoints(MODELS.get(experiment, 'bert'))}")
     sizes = {"train": 13, "validation": 7, "test": 4}

@@ -261,6 +261,18 @@ def test_a_table_without_conversations_is_answered_with_what_there_is():
         Chat().encode(row_of(TALK[:1]), [0], tokenizer_of("chatml"), "train")
 
 
+def test_rows_without_an_answer_are_left_out_and_counted(tmp_path, caplog):
+    rows = [{"instruction": f"do {i}", "input": "", "output": "x" * (i % 4)} for i in range(12)]
+    path = str(write_jsonl(tmp_path / "a.jsonl", rows))
+    caplog.set_level("WARNING", "hydralight")
+    splits = read_rows(Source(path=path), Splits(), Mix(), Chat()).splits
+    texts = [messages for rows_of in splits.values() for messages in rows_of["messages"]]
+    said = sorted((json.loads(one)[0]["content"] for one in texts), key=lambda one: int(one[3:]))
+    assert said == [row["instruction"] for row in rows if row["output"]]
+    assert "3 of 12 rows are left out, as the assistant does not answer in them" in caplog.text
+    assert "(the first is row 1)" in caplog.text
+
+
 # ------------------------------------------------------------ encoding
 
 

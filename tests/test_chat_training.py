@@ -145,3 +145,34 @@ def test_a_template_of_the_data_is_that_of_the_run(chat, tmp_path, capsys):
     capsys.readouterr()
     start("eval", [f"run={run.path}"])
     assert json.loads(capsys.readouterr().out)["val/loss"] == pytest.approx(best, abs=1e-6)
+
+
+def test_prompts_of_a_file_are_answered_before_during_and_after(chat, tmp_path, capsys):
+    """Texts and messages alike, and without a validation too."""
+    file = tmp_path / "prompts.jsonl"
+    asked = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "And then?"}]
+    lines = [{"prompt": "What came?"}, {"messages": asked}]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    given = f"callbacks.samples.prompts={file}"
+    run = hydralight.train([*chat, given, "trainer.max_epochs=2"])
+    texts = tmp_path / "prompts.txt"
+    texts.write_text("What came?\nAnd then?\n")
+    blind = ["trainer.limit_val_batches=0", f"callbacks.samples.prompts={texts}"]
+    without = hydralight.train([*chat, *blind])
+    for one, steps in ((run, [0, 1, 2]), (without, [0, 1])):
+        found = sorted((one.path / "samples").glob("prompts-step-*.jsonl"))
+        assert [int(path.stem.rpartition("-")[2]) for path in found] == steps
+        rows = [json.loads(line) for line in found[-1].read_text().splitlines()]
+        assert "What came?" in rows[0]["prompt"]
+        assert ["Be brief" in row["prompt"] for row in rows] == [False, one is run]
+        name = f"input={file if one is run else texts}"
+        predicted = hydralight.predict([f"run={one.path}", name])
+        if one is without or one.metrics["best"]["step"] == 2:
+            assert [row["prediction"] for row in predicted] == [row["prediction"] for row in rows]
+    assert len(list((run.path / "samples").glob("step-*.jsonl"))) == 3
+    assert not list((without.path / "samples").glob("step-*.jsonl"))
+    with pytest.raises(UserError, match=r"samples.prompts=nowhere.txt is no file"):
+        hydralight.train([*chat, "callbacks.samples.prompts=nowhere.txt", "check=true"])
+    file.write_text('{"prompt": "a"}\n{"promt": "b"}\n')
+    with pytest.raises(UserError, match=r"prompts.jsonl.*line 2|line 2.*prompts.jsonl|row 2"):
+        hydralight.train([*chat, given, "trainer.max_epochs=3"])

@@ -389,4 +389,4 @@ def test_commands_of_the_document_are_composed(command):
 
 
 def test_the_document_has_a_command_for_each_kind():
-    assert len(COMMANDS) == 31
+    assert len(COMMANDS) == 33

@@ -28,6 +28,7 @@ STOPPING = "callbacks=early_stopping trainer.max_epochs=3 optimized_metric=val/l
 AT_ONCE = "callbacks.early_stopping.patience=0"
 FEW = "task.label_smoothing data.labels model.freeze optimizer.lr scheduler.warmup_ratio"
 FEW += " trainer.gradient_clip_val trainer.val_check_interval callbacks.best_model.card.base_model"
+RANKS = "adapter=adalora optimizer.lr=1e-2 data.batch_size=2"
 KEYS = {
     # key: (recipe, another value, what it stands beside)
     "task.label_smoothing": ("bert_mrpc", "0.5"),
@@ -40,6 +41,20 @@ KEYS = {
     "task.max_answer_length": ("bert_squad", "1"),
     "task.prompt_length": ("distilgpt2_sonnets", "1"),
     "task.scale": ("minilm_nli", "1.0"),
+    "task.num_generations": ("grpo_sort", "3"),
+    "task.reward_weights": ("grpo_sort", "[0,1]"),
+    "task.temperature": ("grpo_sort", "0.5"),
+    "task.top_k": ("grpo_sort", "2"),
+    "task.top_p": ("grpo_sort", "0.5"),
+    "task.loss_type": ("grpo_sort", "grpo"),
+    "task.epsilon": ("grpo_sort", "1e-6"),
+    "task.epsilon_high": ("grpo_sort", "1e-6"),
+    "task.importance_sampling_level": ("grpo_sort", "sequence"),
+    "task.beta": ("grpo_sort", "0.5"),
+    "task.use_bias_correction_kl": ("grpo_sort", "false"),
+    "task.scale_rewards": ("grpo_sort", "group"),
+    "task.num_iterations": ("grpo_sort", "3"),
+    "task.mask_truncated_completions": ("grpo_sort", "true"),
     "task.segment_length": ("transformer_xl_reviews", "4"),
     "task.memory_length": ("transformer_xl_reviews", "0"),
     "data.clean": ("distilgpt2_sonnets", "[]"),
@@ -85,6 +100,7 @@ KEYS = {
         *("bert_ner_conll2003", "true"),
         "tokenizer.checkpoint={tokenizer}",
     ),
+    "data.num_digits": ("grpo_sort", "3"),
     "data.num_train": ("quickstart", "24", "data.num_train=16 data.num_eval=4"),
     "data.num_eval": ("quickstart", "6", "data.num_train=16 data.num_eval=4"),
     "data.max_source_length": ("bart_cnn", "16"),
@@ -94,10 +110,18 @@ KEYS = {
     "data.chat_template": ("qwen_sft_chat", "zephyr"),
     "data.train_on": ("qwen_sft_chat", "last_turn"),
     "data.packing": ("distilgpt2_sonnets", "false"),
+    "task.desirable_weight": ("kto", "2.0"),
+    "task.undesirable_weight": ("kto", "2.0"),
+    "task.simpo_gamma": ("qwen_dpo", "0.1", "task.loss_type=simpo"),
+    "task.cpo_alpha": ("qwen_dpo", "0.5", "task.loss_type=cpo"),
+    "task.nll_of": ("qwen_dpo", "text", "task.loss_type=orpo"),
+    "task.center_rewards_coefficient": ("reward_model", "0.5"),
     "model.checkpoint": ("bert_mrpc", "{distilbert}"),
     "model.config": ("bert_mrpc", "{hidden_dropout_prob:0.5}"),
     "model.freeze": ("bert_mrpc", "['bert.*']"),
     "model.adapter": ("bert_mrpc", "{_target_:peft.LoraConfig,r:2}"),
+    "model.quantization": ("bert_mrpc", "nf4", "adapter=lora"),
+    "model.double_quantization": ("bert_mrpc", "false", "adapter=qlora"),
     "adapter.r": ("bert_mrpc", "2", "adapter=lora"),
     "adapter.lora_alpha": ("bert_mrpc", "64", "adapter=lora optimizer.lr=1e-2"),
     "adapter.lora_dropout": ("bert_mrpc", "0.5", "adapter=lora optimizer.lr=1e-2"),
@@ -105,6 +129,12 @@ KEYS = {
     "adapter.modules_to_save": ("bert_mrpc", "[key]", "adapter=lora"),
     "adapter.use_dora": ("bert_mrpc", "false", "adapter=dora"),
     "adapter.use_rslora": ("bert_mrpc", "false", "adapter=rslora"),
+    "adapter.init_r": ("bert_mrpc", "10", "adapter=adalora"),
+    "adapter.target_r": ("bert_mrpc", "2", "adapter=adalora optimizer.lr=1e-2"),
+    "adapter.tinit": ("bert_mrpc", "6", RANKS),
+    "adapter.tfinal": ("bert_mrpc", "5", RANKS),
+    "adapter.deltaT": ("bert_mrpc", "4", f"{RANKS} model.adapter.target_r=2"),
+    "adapter.orth_reg_weight": ("bert_mrpc", "0.1", "adapter=adalora"),
     "adapter.feedforward_modules": (
         *("bert_mrpc", "[intermediate.dense]"),
         "adapter=ia3 model.adapter.target_modules=[key,intermediate.dense]",
@@ -169,8 +199,15 @@ ELSEWHERE = {  # where a change is seen that a tiny run on stand-ins does not sh
     "data.columns.text data.columns.summary data.image_dir",
     "test_bad_input": "data.metadata",
     "test_chat": "data.chat_template_kwargs",
+    "test_grpo": "task.rewards task.generator data.chat data.num_iterations",
+    "test_chat_training": "callbacks.samples.prompts",
     "test_interruptions": "task.non_finite",
+    "test_preference": "data.plain_texts",
+    "test_preference_training": "task.reference",
+    "test_adalora, which has the run's own": "adapter.total_step",
     "the test below": "model.gradient_checkpointing",
+    "test_chunked_loss": "task.chunked_loss",
+    "test_kernels": "model.kernels",
     "test_features": "task.torch_compile data.pad_to_multiple_of",
     "test_propose": "data.label_delimiter",
     "test_metrics": "task.problem_type",
@@ -207,7 +244,10 @@ def test_every_key_is_here():
     keys = set()
     for group in GROUPS.split():
         for path in (ROOT / "configs" / group).glob("*.yaml"):
-            keys |= leaves(yaml.safe_load(path.read_text()) or {}, group)
+            text = path.read_text()
+            place = "model" if text.startswith("# @package model\n") else group
+            own = leaves(yaml.safe_load(text) or {}, place)
+            keys |= {re.sub(r"^model\.adapter\.", "adapter.", key) for key in own}
     keys = {key for key in keys if not key.endswith(("_target_", "_partial_")) and "." in key}
     known = KEYS.keys() | {key for named in ELSEWHERE.values() for key in named.split()}
     assert keys == known

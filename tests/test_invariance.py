@@ -18,7 +18,11 @@ MODELS = {
     "bert_mrpc_lora": f"{{{OFF}}}",
     "bert_ner_conll2003": f"{{{OFF}}}",
     "distilgpt2_sonnets": "{resid_pdrop: 0, embd_pdrop: 0, attn_pdrop: 0}",
+    "llama_lora_alpaca": "{attention_dropout: 0}",
+    "qwen_sft_chat": "{attention_dropout: 0}",
     "vit_cxr14": f"{{{OFF}}}",  # several labels
+    "qwen_dpo": "{attention_dropout: 0}",
+    "reward_model": "{attention_dropout: 0}",
 }
 ALONE = {"1 x 8": (8, 1), "1 x 2 x 4": (2, 4)}
 SPLIT = ["trainer=fsdp_cpu", "trainer.strategy.tensor_parallel_size=2"]
@@ -42,6 +46,9 @@ def overrides_of(recipe, experiment, folder, split, dropout=False):
     ]
     if experiment == "bert_mrpc_lora" and not dropout:
         overrides += ["model.adapter.lora_dropout=0"]
+    if experiment in ("qwen_dpo", "reward_model", "qwen_sft_chat", "llama_lora_alpaca"):
+        # without new tokens, for which shards have no room
+        overrides += ["trainer.accumulate_grad_batches=1", "data.chat_template=zephyr"]
     if experiment == "distilgpt2_sonnets":
         overrides += ["generation.do_sample=false", "trainer.val_check_interval=1.0"]
     return overrides
@@ -155,7 +162,7 @@ def check(jobs, alone, folder):
 
 def test_two_processes_and_one(recipe, single, checkpoints, tmp_path):
     """With dropout: a micro-batch is the same one, whoever computes it."""
-    some = ("bert_mrpc", "bert_mrpc_lora", "distilgpt2_sonnets")
+    some = ("bert_mrpc", "bert_mrpc_lora", "distilgpt2_sonnets", "qwen_sft_chat")
     jobs, alone = jobs_of(some, recipe, single, tmp_path)
     # each matrix shared by both, by the plan that Llama brings
     llama = [*jobs["distilgpt2_sonnets"], f"checkpoint={checkpoints('llama')}"]

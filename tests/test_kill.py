@@ -61,8 +61,14 @@ def killed_at(moment, overrides) -> None:
     [
         # 2: before the first checkpoint; 9: in a window; 4: between the names of a checkpoint
         ("bert_mrpc", 0, "cpu", True, [("batch", 2), ("batch", 9), ("checkpoint's record", 4)]),
+        # 7: between two steps that are made of the same completions
+        ("grpo_sort", 0, "cpu", False, [("batch", 7), ("batch", 2)]),
         pytest.param(
             "bert_mrpc_lora", 0, "cpu", True, [("batch", 9), ("export", 2)], marks=pytest.mark.soak
+        ),
+        ("llama_lora_alpaca", 0, "cpu", True, [("batch", 9), ("checkpoint's record", 4)]),
+        pytest.param(
+            "qwen_dpo", 0, "cpu", True, [("batch", 2), ("batch", 9)], marks=pytest.mark.soak
         ),
         pytest.param(
             *("roberta_mlm_wikitext", 2, "cpu", False),
@@ -86,7 +92,10 @@ def killed_at(moment, overrides) -> None:
             marks=pytest.mark.soak,
         ),
     ],
-    ids=["pairs", "adapter", "masks, 2 workers", "words, 2 processes", "pairs, sharded"],
+    ids=[
+        *("pairs", "rewards", "adapter", "adapter on answers", "preferences"),
+        *("masks, 2 workers", "words, 2 processes", "pairs, sharded"),
+    ],
 )
 def test_killed_again_and_again(experiment, workers, trainer, grouped, moments, recipe, tmp_path):
     overrides = overrides_of(recipe, experiment, workers, trainer, grouped)

@@ -14,10 +14,10 @@ from hydralight.data.module import DataModule
 
 GROUND = {"config", "runs", "metrics", "optim", "models", "tokenizers", "processors"}
 GROUND |= {"model_configs", "loggers", "curves", "hub", "progress", "shell", "cached"}
-GROUND |= {"adapters", "adapter_files", "stores"}
+GROUND |= {"adapters", "adapter_files", "quantization", "quantized_base", "adalora", "stores"}
 GROUND |= {"packed", "disk", "nodes", "sharding", "shards", "model_files", "devices"}
 PART = {"data", "tasks", "callbacks", "sweeps"}
-COMMANDS = {"building", "training", "evaluation", "prediction", "preflight", "summary"}
+COMMANDS = {"building", "training", "evaluation", "prediction", "preflight", "summary", "harness"}
 ENTRY = {"commands", "cli", "help", "completion", "trials", "preloaded", "manners"}
 MAY_IMPORT = {"errors": set()}
 MAY_IMPORT |= {ground: {"errors", *GROUND} for ground in GROUND}

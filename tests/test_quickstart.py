@@ -3,6 +3,7 @@
 import json
 
 import hydralight
+from hydralight.data.belongings import EXCHANGES, conversations, is_right, pairs
 
 
 def test_quickstart_learns_to_summarise(tmp_path):
@@ -19,3 +20,38 @@ def test_quickstart_learns_to_summarise(tmp_path):
         assert len(kept & set(row["prediction"].split())) / len(kept) > 0.5
     for kept, row in zip(facts, before, strict=True):
         assert len(kept & set(row["prediction"].split())) / len(kept) < 0.5
+
+
+def test_sft_quickstart_learns_who_has_what(tmp_path):
+    typed = ["experiment=sft_quickstart", f"paths.log_dir={tmp_path}", "trainer.accelerator=cpu"]
+    run = hydralight.train([*typed, "callbacks.rich_progress=null"])
+    asked = tmp_path / "asked.jsonl"
+    lines = [{"messages": [{"role": "user", "content": one.question}]} for one in EXCHANGES]
+    asked.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows = hydralight.predict([f"run={run.path}", f"input={asked}"])
+    answers = [row["prediction"] for row in rows]
+    told = list(zip(EXCHANGES, answers, strict=True))
+    assert sum(is_right(one.question, said) for one, said in told) > 0.9 * len(told)
+    # most answers of the data are long, and they end where they should
+    assert sum(said.strip() == one.long for one, said in told) > 0.8 * len(told)
+    before = [json.loads(line) for line in (run.path / "samples/step-00000000.jsonl").open()]
+    assert not any(row["reference"].strip() in row["prediction"] for row in before)
+
+
+def test_conversations_depend_on_seed_and_index_and_have_answers_of_both_kinds():
+    rows = list(conversations(200, 1))
+    assert rows[:10] == list(conversations(10, 1))
+    assert rows != list(conversations(200, 2))
+    assert len(EXCHANGES) == len({one.question for one in EXCHANGES}) == 80
+    said = [m["content"] for row in rows for m in row if m["role"] == "assistant"]
+    long = {one.long for one in EXCHANGES}
+    assert 0.6 < sum(one in long for one in said) / len(said) < 0.8
+    for row in rows:
+        turns = zip(row[::2], row[1::2], strict=True)
+        assert all(is_right(q["content"], a["content"]) for q, a in turns)
+    for row in pairs(50, 1):
+        question, (chosen,), (rejected,) = row["prompt"][0]["content"], *list(row.values())[1:]
+        assert is_right(question, chosen["content"])
+        assert is_right(question, rejected["content"])
+        assert len(chosen["content"].split()) < 5 < len(rejected["content"].split())
+    assert not is_right("What does Ada have?", "A blue drum.")

@@ -37,7 +37,7 @@ CONTEXTS = [("experiment=bart_cnn",), ("experiment=bert_mrpc",), ("experiment=di
 CONTEXTS += [("experiment=vit_cxr14",), ("experiment=vit_digits",), ("experiment=bert_swag",)]
 CONTEXTS += [("experiment=bert_ner_conll2003",), ("experiment=bert_squad",)]
 CONTEXTS += [("experiment=marian_wmt16_en_ro",), ("experiment=roberta_mlm_wikitext",)]
-CONTEXTS += [("experiment=qwen_sft_chat",)]
+CONTEXTS += [("experiment=qwen_sft_chat",), ("experiment=qwen_dpo",), ("experiment=reward_model",)]
 CONTEXTS += [("experiment=minilm_nli",), ("experiment=transformer_xl_reviews",)]
 PRUNER = "hparams_search.pruner._target_=optuna.pruners.MedianPruner"
 CONTEXTS += [("logger=wandb",), ("hparams_search=default", PRUNER)]

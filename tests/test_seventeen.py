@@ -241,6 +241,20 @@ CASES = {
         model="llama",
         typed=CHAT,
     ),
+    "pairs of dialogues": Case(
+        *("two answers, of which one is preferred", imitations.hh, (7, 1, 3)),
+        {"chosen": json.dumps(f" {WORDS[0]} 0"), "rejected": json.dumps(" no")},
+        *(f"{WORDS[0]} 0<|im_end|>", "accuracy", "What now?", 1, "AutoModelForCausalLM"),
+        model="llama",
+        typed=CHAT,
+    ),
+    "pairs of messages": Case(
+        *("two answers as messages", imitations.ultrafeedback, (18, 2)),
+        {"prompt": said(0).partition(', {"role": "assistant"')[0] + "]"},
+        *(f"{WORDS[0]} 0<|im_end|>", "accuracy", "What now?", 1, "AutoModelForCausalLM"),
+        model="llama",
+        typed=CHAT,
+    ),
     "cifar": Case(
         *("images, a folder a class", imitations.cifar, (18, 2, 10)),
         {"label": "airplane"},
@@ -296,6 +310,8 @@ def target_of(row, data):
     if "start_positions" in row:
         span = slice(row["start_positions"], row["end_positions"] + 1)
         return data.processor.decode(row["input_ids"][span]).strip()
+    if "chosen_ids" in row:
+        return data.processor.decode(row["chosen_ids"]).strip()
     names, labels = data.label_names, row.get("labels")
     if names is None and not isinstance(labels, int):
         chat = "prompt_length" in row  # whose ends are special tokens, and learnt

@@ -16,6 +16,7 @@ NAMES = (
     "summarization",
     "causal_lm",
     "generation",
+    "chunked_loss",
     "eval_memory",
     "sharded_load",
     "first_start",
@@ -26,7 +27,7 @@ NAMES = (
     "resume_late",
 )
 # what a GPU has a part in
-GPU_NAMES = tuple(n for n in NAMES[: NAMES.index("eval_memory")] if n != "same_bits")
+GPU_NAMES = tuple(n for n in NAMES[: NAMES.index("chunked_loss")] if n != "same_bits")
 
 
 def run_row(

@@ -8,9 +8,19 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import GenerationConfig, PreTrainedModel
 
-from hydralight.adapters import Source, attached_to, other_base, package, quiet, settled
+from hydralight.adalora import with_all_ranks
+from hydralight.adapters import (
+    Source,
+    attached_to,
+    is_within,
+    other_base,
+    package,
+    quiet,
+    settled,
+)
 from hydralight.errors import UserError, told
 from hydralight.model_configs import MODEL_CONFIG
+from hydralight.quantization import without_quantization
 from hydralight.runs.checksums import ADAPTER, is_adapter
 from hydralight.runs.files import write_text
 from hydralight.runs.reading import read_json
@@ -49,7 +59,7 @@ def swapped(folder: Path, name: str) -> Path:
     if not is_adapter(folder):
         raise UserError(f"{folder} has no adapter in whose place adapter={name} could be.")
     before, now = source_of(folder), source_of(other)
-    if before is None or now is None or before.checksum != now.checksum:
+    if before is None or now is None or not before.same(now):
         known = [
             one.checkpoint if one else "weights that it does not name" for one in (before, now)
         ]
@@ -69,11 +79,13 @@ def save(model: PreTrainedModel, folder: Path) -> None:
     own = attached_to(model)
     assert own is not None
     peft = package()
-    state = peft.get_peft_model_state_dict(own.peft, save_embedding_layers=False)
+    config = own.peft.peft_config["default"]
+    with with_all_ranks(config):
+        state = peft.get_peft_model_state_dict(own.peft, save_embedding_layers=False)
+        values = config.to_dict() | {"inference_mode": True}
     # copies: some methods share a tensor between layers, which a file may not
     weights = {name: state[name].detach().cpu().clone() for name in sorted(state)}
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
-    values = own.peft.peft_config["default"].to_dict() | {"inference_mode": True}
     if values["task_type"] is None:
         kind = type(model)
         names = {"base_model_class": kind.__name__, "parent_library": kind.__module__}
@@ -81,9 +93,9 @@ def save(model: PreTrainedModel, folder: Path) -> None:
     values = {n: sorted(one) if isinstance(one, set) else one for n, one in values.items()}
     write_text(folder / ADAPTER, json.dumps(values, indent=2, sort_keys=True) + "\n")
     write_text(folder / BASE, json.dumps(vars(own.source), indent=2) + "\n")
-    config = copy.deepcopy(model.config)
-    config.architectures = [type(model).__name__]
-    config.save_pretrained(folder / MODEL_CONFIG)
+    of_model = without_quantization(model, copy.deepcopy(model.config))
+    of_model.architectures = [type(model).__name__]
+    of_model.save_pretrained(folder / MODEL_CONFIG)
     if model.can_generate() and model.generation_config is not None:
         model.generation_config.save_pretrained(folder)
 
@@ -122,11 +134,25 @@ def load(
     own = attached_to(model)
     assert own is not None
     source = source_of(folder)
-    if source is not None and source.checksum != own.source.checksum:
+    if source is not None and not source.same(own.source):
         raise UserError(other_base(f"the adapter {folder}", source, own.source))
     if (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)
     return model
+
+
+def whole_of(folder: Path) -> list[str]:
+    """Return the modules that were trained as a whole beside the adapter of a folder."""
+    content = read_json(folder / ADAPTER, dict, "export the adapter again")
+    return list(content.get("modules_to_save") or ())
+
+
+def dtype_of(folder: Path) -> str:
+    """Return the type of an adapter's own weights, by torch's name."""
+    whole = whole_of(folder)
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        own = next((name for name in file.keys() if not is_within(name, whole)), None)  # noqa: SIM118
+        return "float32" if own is None else str(file.get_tensor(own).dtype).removeprefix("torch.")
 
 
 def source_of(folder: Path) -> Source | None:

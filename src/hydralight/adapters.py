@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from hydralight import quantization
 from hydralight.errors import UserError, did_you_mean, told
 from hydralight.runs.checksums import ALGORITHM
 
@@ -46,11 +47,23 @@ class Source:
         checkpoint: Hub id, or the full path of a folder.
         revision: Commit on the hub; None of a folder.
         checksum: Of the weights, as they are in memory, without those that are trained as a whole.
+        unquantized: The same of those that no quantization changes.
+        dtype: Of the weights, by torch's name.
+        quantization: Arguments of `models.Pretrained` by which they were quantized, if they were.
     """
 
     checkpoint: str
     revision: str | None
     checksum: str
+    unquantized: str | None = None
+    dtype: str | None = None
+    quantization: Mapping[str, Any] | None = None
+
+    def same(self, other: "Source") -> bool:
+        """Whether two are of the same weights, which may be quantized in another way."""
+        if self.quantization == other.quantization:
+            return self.checksum == other.checksum
+        return self.unquantized is not None and self.unquantized == other.unquantized
 
 
 @dataclass(frozen=True)
@@ -130,8 +143,7 @@ def attach(
             f"model.adapter={config} should be one of adapter=lora and its kin, or a folder."
         )
     config = copy.deepcopy(config)
-    headed = auto_class.__name__ not in WITHOUT_HEAD
-    whole = trained_whole(model, config.modules_to_save, missing, headed)
+    whole = trained_whole(model, config.modules_to_save, missing, is_headed(auto_class))
     config.task_type = TASKS.get(auto_class.__name__)
     config.modules_to_save = whole or None
     for name in ("target_modules", "feedforward_modules"):
@@ -173,21 +185,31 @@ def settled(
         checkpoint: Where they are from.
         revision: The same.
     """
+    quantization.leave_scales_out(model)
     own = {id(one) for one in before.values()}
     now = model.state_dict(keep_vars=True)
     base = frozenset(n for n, one in now.items() if id(one) in own and not one.requires_grad)
     config = wrapped.peft_config["default"]
     whole = list(dict.fromkeys(config.modules_to_save or ()))  # peft names a head twice
     config.modules_to_save = whole or None
-    checksum = checksum_of({n: one for n, one in values.items() if not is_within(n, whole)})
+    kept = {n: one for n, one in values.items() if not is_within(n, whole)}
+    unquantized = checksum_of(quantization.never_quantized(model, kept))
     folder = Path(checkpoint).expanduser()
     name = str(folder.resolve()) if folder.is_dir() else checkpoint
     commit = getattr(model.config, "_commit_hash", None)
     revision = None if folder.is_dir() else commit or revision
     config.base_model_name_or_path, config.revision = name, revision
     # not as a module of the model, which is a part of it
-    vars(model)["adapter"] = Attached(wrapped, base, Source(name, revision, checksum))
+    dtype = str(model.dtype).removeprefix("torch.")
+    how = quantization.how(model)
+    source = Source(name, revision, checksum_of(kept), unquantized, dtype, how)
+    vars(model)["adapter"] = Attached(wrapped, base, source)
     return model
+
+
+def is_headed(auto_class: type) -> bool:
+    """Whether the models of a task have a head, which is trained as a whole."""
+    return auto_class.__name__ not in WITHOUT_HEAD
 
 
 def checksum_of(state: Mapping[str, Tensor]) -> str:

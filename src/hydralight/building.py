@@ -24,6 +24,7 @@ from hydralight.callbacks.lightning_seams import take_place
 from hydralight.callbacks.loops import take_our_loops
 from hydralight.config.blame import key_of, refused
 from hydralight.config.check import check_root, check_targets, parameters
+from hydralight.config.functions import settle_functions
 from hydralight.config.trust import SENDS
 from hydralight.data.batches import Batching
 from hydralight.data.encoding import Encoding
@@ -37,6 +38,8 @@ from hydralight.errors import UserError, count
 from hydralight.model_configs import labels_of, read_config
 from hydralight.nodes.ranks import is_first
 from hydralight.progress import interactive
+from hydralight.runs.checksums import is_adapter
+from hydralight.runs.overrides import typed_keys
 from hydralight.runs.run import model_folder, own_config
 from hydralight.runs.secrets import is_secret_name, redact
 from hydralight.sweeps.trial import PRUNING
@@ -65,11 +68,10 @@ def prepare(cfg: DictConfig) -> None:
         if not chosen(cfg.get(group)):
             raise UserError(f"{group} is switched off, and nothing goes without: leave it on.")
     cfg.precision = resolve_precision(str(cfg.precision), cfg.trainer)
-    loss = cfg.task.get("loss")
-    if loss is not None and not isinstance(loss, DictConfig):
-        raise UserError(f"task.loss={loss} should be {{_target_: a function}}.")
-    if loss:  # named, to be called with outputs and batch; or the task's own
-        cfg.task.loss = {**cfg.task.loss, "_partial_": True} if chosen(cfg.task.loss) else None
+    computed = {"bf16-mixed": "bfloat16", "16-mixed": "float16"}.get(cfg.precision)
+    if computed and cfg.model.get("quantization") and not cfg.model.get("compute_dtype"):
+        cfg.model.compute_dtype = computed  # autocast does not reach into bitsandbytes
+    settle_functions(cfg.task)
     check_targets(cfg)
     quiet_libraries()
 
@@ -271,14 +273,17 @@ def use_trained_model(cfg: DictConfig, run_dir: Path) -> None:
     if isinstance(adapter, str) and cfg.get("run"):
         folder = str(swapped(Path(folder), adapter))
     cfg.checkpoint = folder
-    options = ("attn_implementation", "trust_remote_code")
+    how = ("quantization", "double_quantization", "compute_dtype")
+    options: tuple[str, ...] = ("attn_implementation", "trust_remote_code")
+    if not cfg.get("run") or is_adapter(Path(folder)) or f"model.{how[0]}" in typed_keys(None):
+        options += how  # but not of a run's base that has been merged
     kept = {key: cfg.model[key] for key in options if cfg.model.get(key)}
     own = folder  # whose config has the labels
     if isinstance(adapter, str) and not cfg.get("run"):
         own = kept["adapter"] = str(folder_of(adapter))
     cfg.model = {"_target_": "hydralight.models.Pretrained", "checkpoint": folder, **kept}
     module = str(cfg.tokenizer._target_).rpartition(".")[0]  # tokenizers, or processors
-    trusted = {key: True for key in options[1:] if cfg.tokenizer.get(key)}
+    trusted = {"trust_remote_code": True} if cfg.tokenizer.get("trust_remote_code") else {}
     cfg.tokenizer = {"_target_": f"{module}.Pretrained", "checkpoint": folder, **trusted}
     said = OmegaConf.select(own_config(run_dir), "data.chat_template") if cfg.get("run") else None
     if said is not None and cfg.data.get("chat_template") == said:
@@ -315,16 +320,9 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    names = "absl datasets fsspec httpx huggingface_hub matplotlib".split()
     distributed = "torch.distributed.tensor"  # how two collectives could have been one
-    for name in (
-        "absl",
-        "matplotlib",
-        "httpx",
-        "datasets",
-        "fsspec",
-        "huggingface_hub",
-        distributed,
-    ):
+    for name in (*names, distributed):
         logging.getLogger(name).setLevel(logging.ERROR)
     if not is_first():
         logging.getLogger("hydralight").setLevel(logging.WARNING)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import datasets
 from filelock import FileLock, Timeout
 
 from hydralight.errors import UserError
@@ -18,6 +19,14 @@ log = logging.getLogger(__name__)
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def cache_folder(kind: str) -> Path:
+    """Return (and make) one of our folders in the cache of `datasets` (HF_HOME moves it)."""
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / "hydralight" / kind
+    with told_if_full(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def seal(partial: Path, path: Path) -> None:

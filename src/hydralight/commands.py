@@ -1,5 +1,6 @@
 """One command in this process: from what was typed to the function that does it."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -253,6 +254,8 @@ def call_it(function: Callable[[DictConfig, Path], Any], cfg: DictConfig, run_di
 
 def function_of(command: str) -> Callable[[DictConfig, Path], Any]:
     """Return what does a command."""
+    # transformers imports it where it is there, and it tells what else could be
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     function: Any
     if command == "train":
         from hydralight.training import train as function

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig, OmegaConf
 
-from hydralight import models
+from hydralight import harness, models
 from hydralight.building import (
     build_data,
     build_task,
@@ -29,16 +29,19 @@ from hydralight.runs.overrides import typed_keys
 from hydralight.runs.run import Run, update_metrics
 from hydralight.sharding import built as build_model
 from hydralight.shards import is_sharded
+from hydralight.tasks.kto import KTO_LOSSES
+from hydralight.tasks.preference_losses import WITH_REFERENCE
 from hydralight.tasks.same_bits import fixed_threads
 from hydralight.tasks.task import Task
 
 log = logging.getLogger(__name__)
 
 
-def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
+def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     """Evaluate on one split, write predictions and metrics, and print and return the metrics.
 
     With `run`, the model is that run's, and a lone file given as `data.path` is evaluated whole.
+    With `harness`, it is evaluated on tasks of others instead (`harness.py`).
 
     Raises:
         UserError: there is no model, no such split, or what training would raise.
@@ -46,10 +49,17 @@ def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
     composed = copy.deepcopy(cfg)
     prepare(cfg)
     own_run = bool(cfg.get("run"))
+    tasks = harness.asked_for(cfg)
     split = asked_split(cfg, run_dir)
+    if own_run:
+        refer_to_the_start(cfg)
     use_trained_model(cfg, run_dir)
     if not own_run:
         check_no_training_is_here(run_dir)
+    if tasks:
+        if not own_run:
+            record_start(run_dir, cfg, composed)
+        return harness.judge(cfg, run_dir, tasks)
     name = split
     if own_run and new_data(cfg, run_dir):
         name = f"{split}-other"
@@ -71,6 +81,15 @@ def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, float]:
             keep(run_dir, split, metrics)
         print(as_json(metrics, indent=2))
     return metrics
+
+
+def refer_to_the_start(cfg: DictConfig) -> None:
+    """Let a loss that has a reference refer to the model that the run began with."""
+    if (
+        cfg.task.get("loss_type") in (*WITH_REFERENCE, *KTO_LOSSES)
+        and cfg.task.get("reference") is None
+    ):
+        cfg.task.reference = OmegaConf.to_container(cfg.model, resolve=True)
 
 
 def asked_split(cfg: DictConfig, run_dir: Path) -> str:

@@ -4,7 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+)
 
 from hydralight.errors import UserError, did_you_mean, first_line
 from hydralight.hub import only_cached
@@ -138,6 +143,19 @@ def check_kernels(checkpoint: str, config: PretrainedConfig) -> None:
                         )
 
 
+def check_liger(kernels: str | None, auto_class: type) -> None:
+    """Refuse Liger's kernels for a task that does not try them before it trains.
+
+    Raises:
+        UserError: it is no task that predicts tokens.
+    """
+    if kernels and auto_class.__name__ not in ("AutoModelForCausalLM", "AutoModelForMaskedLM"):
+        raise UserError(
+            f"model.kernels={kernels} is for tasks that predict tokens, such as causal_lm: leave "
+            "it out."
+        )
+
+
 def check_values(config: PretrainedConfig, values: Mapping[str, Any]) -> None:
     """Check values that are to replace those of a model's config.
 
@@ -154,3 +172,23 @@ def check_values(config: PretrainedConfig, values: Mapping[str, Any]) -> None:
         # other numbers may be below 0 for a reason, as the ids of tokens
         if number and value < 0 and type(before) in (int, float) and before > 0:
             raise UserError(f"model.config.{name}={value} should be at least 0.")
+
+
+def vocabulary(
+    tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, multiple: int = 1
+) -> dict[str, Any]:
+    """Return the config values that follow from a tokenizer: vocabulary size and special ids.
+
+    A seq2seq decoder starts with the end token, as BART's and Marian's kin do, or with the
+    padding token where there is no end token.
+    """
+    values: dict[str, Any] = {"vocab_size": -(-len(tokenizer) // multiple) * multiple}
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        if getattr(tokenizer, name) is not None:
+            values[name] = getattr(tokenizer, name)
+    if config.is_encoder_decoder:
+        start = tokenizer.eos_token_id
+        values["decoder_start_token_id"] = tokenizer.pad_token_id if start is None else start
+        if hasattr(config, "forced_eos_token_id"):
+            values["forced_eos_token_id"] = tokenizer.eos_token_id
+    return values

@@ -10,22 +10,24 @@ from typing import Any, Literal
 import torch
 from torch.utils.checkpoint import checkpoint as torch_checkpoint
 from transformers import (
-    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
-from hydralight import adapter_files, adapters
+from hydralight import adapter_files, adapters, quantized_base
 from hydralight.config.ranges import Positive
 from hydralight.errors import UserError, did_you_mean, told
 from hydralight.hub import only_cached
 from hydralight.model_configs import (
     base_of,
     check_kernels,
+    check_liger,
     check_values,
     default_config,
     read_config,
+    vocabulary,
 )
+from hydralight.quantization import Kind, settle
 from hydralight.runs.checksums import is_adapter
 from hydralight.runs.files import steadily
 from hydralight.shards import is_sharded
@@ -49,6 +51,14 @@ class Pretrained:
         config: Values that replace those of the checkpoint's config, such as `{dropout: 0.0}`.
         adapter: One of peft's configs, such as `LoraConfig`, for a new adapter; or the folder of
             one to go on with. It alone is trained, with the task's head.
+        adapter_dtype: Of the adapter's weights; float32 of a base in bfloat16 or float16 too,
+            unless said.
+        quantization: Loads matrices in 4 bits (`nf4`, `fp4`) or 8 (`int8`), under an adapter;
+            unless said, as those that an adapter was trained on, and `none` where they are not to
+            be.
+        double_quantization: Whether the scales of 4 bits are quantized too.
+        compute_dtype: What matrices of 4 bits are multiplied in; `dtype` unless said.
+        kernels: `liger`: that package's, for tasks that predict tokens, on a GPU.
     """
 
     checkpoint: str
@@ -60,6 +70,11 @@ class Pretrained:
     trust_remote_code: bool = False
     config: Mapping[str, Any] | None = None
     adapter: Any = None
+    adapter_dtype: DType | None = None
+    quantization: Kind | None = None
+    double_quantization: bool = False
+    compute_dtype: DType | None = None
+    kernels: Literal["liger"] | None = None
 
     def __call__(self, auto_class: type, processor: Any = None, **head: Any) -> PreTrainedModel:
         """Load the model, in training mode; where the checkpoint is an adapter, in its base.
@@ -74,6 +89,7 @@ class Pretrained:
         Raises:
             UserError: the checkpoint cannot be found, reached or read, or a glob matches nothing.
         """
+        check_liger(self.kernels, auto_class)
         folder = Path(self.checkpoint).expanduser()
         if is_adapter(folder):
             return self._of_adapter(folder, auto_class, processor, head)
@@ -109,24 +125,32 @@ class Pretrained:
         """Load the checkpoint, which is perhaps called by another name, as it is."""
         attached = isinstance(self.adapter, str)  # to go on with
         of = str(adapter_files.folder_of(self.adapter)) if attached else checkpoint
+        source = adapter_files.source_of(Path(of)) if attached else None
+        if source is not None and source.quantization and self.quantization is None:
+            return replace(self, **source.quantization)._load(checkpoint, auto_class, head)
         config = read_config(of, self.revision, self.trust_remote_code)
         if not (self.attn_implementation or self.trust_remote_code):
             check_kernels(checkpoint, config)
         check_values(config, self.config or {})
         with told("model.config"):
             config.update({**head, **(self.config or {})})
+        options = {
+            "config": config,
+            "revision": self.revision,
+            "dtype": getattr(torch, self.dtype),
+            "trust_remote_code": self.trust_remote_code,
+            "local_files_only": only_cached(checkpoint),
+            "ignore_mismatched_sizes": "num_labels" in head or attached,
+            **attention(self.attn_implementation),
+        }
         with told(self.described()):
-            model, found = auto_class.from_pretrained(  # type: ignore[attr-defined]
-                checkpoint,
-                config=config,
-                revision=self.revision,
-                dtype=getattr(torch, self.dtype),
-                trust_remote_code=self.trust_remote_code,
-                local_files_only=only_cached(checkpoint),
-                ignore_mismatched_sizes="num_labels" in head or attached,
-                output_loading_info=True,
-                **attention(self.attn_implementation),
-            )
+            if self.quantization in (None, "none"):
+                model, found = auto_class.from_pretrained(  # type: ignore[attr-defined]
+                    checkpoint, output_loading_info=True, **options
+                )
+            else:
+                model, found = quantized_base.load(self, checkpoint, auto_class, options)
+        settle(model)
         if self.adapter is None:
             return model
         if is_sharded(model):
@@ -135,9 +159,16 @@ class Pretrained:
                 "trainer=ddp; the base's weights need neither gradients nor optimizer states."
             )
         if attached:
-            return adapter_files.load(model, Path(of), self.checkpoint, self.revision)
-        new = [*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])]
-        return adapters.attach(model, self.adapter, auto_class, new, self.checkpoint, self.revision)
+            model = adapter_files.load(model, Path(of), self.checkpoint, self.revision)
+        else:
+            new = [*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])]
+            model = adapters.attach(
+                model, self.adapter, auto_class, new, self.checkpoint, self.revision
+            )
+        dtype = adapter_files.dtype_of(Path(of)) if attached else None
+        if self.adapter_dtype or dtype:
+            quantized_base.cast(model, getattr(torch, self.adapter_dtype or str(dtype)))
+        return model
 
     def _of_adapter(
         self, folder: Path, auto_class: type, processor: Any, head: Mapping[str, Any]
@@ -151,14 +182,22 @@ class Pretrained:
 
         def load(there: Path) -> PreTrainedModel:
             checkpoint, revision = base_of(there)
-            base = replace(self, checkpoint=checkpoint, revision=revision, adapter=str(there))
+            source = adapter_files.source_of(there)
+            dtype: Any = self.dtype if source is None or source.dtype is None else source.dtype
+            base = replace(
+                self,
+                checkpoint=checkpoint,
+                revision=revision,
+                adapter=str(there),
+                dtype=dtype,
+            )
             return base(auto_class, processor, **head)
 
         return steadily(folder, load)
 
     def described(self) -> str:
         """Return what a message calls the model that cannot be loaded."""
-        names = ("attn_implementation", "config")
+        names = ("attn_implementation", "config", "quantization")
         chosen = [f"model.{name}={value}" for name in names if (value := getattr(self, name))]
         return " with ".join([f"checkpoint={self.checkpoint}", *chosen]) + " cannot be loaded"
 
@@ -178,6 +217,7 @@ class Scratch:
             `torch.utils.checkpoint.checkpoint` for it, such as `{use_reentrant: true}`.
         freeze: Globs over parameter names.
         pad_vocab_to_multiple_of: Round the vocabulary up, which suits tensor cores.
+        kernels: As of `Pretrained`.
     """
 
     config: Mapping[str, Any]
@@ -186,6 +226,7 @@ class Scratch:
     gradient_checkpointing: bool | Mapping[str, Any] = False
     freeze: Sequence[str] = ()
     pad_vocab_to_multiple_of: Positive | None = None
+    kernels: Literal["liger"] | None = None
 
     def __call__(self, auto_class: type, processor: Any = None, **head: Any) -> PreTrainedModel:
         """Build the model, in training mode.
@@ -198,6 +239,7 @@ class Scratch:
         Raises:
             UserError: an unknown `model_type` or config value, or a vocabulary that is too small.
         """
+        check_liger(self.kernels, auto_class)
         values = {k: v for k, v in self.config.items() if k not in ("model_type", "checkpoint")}
         if "checkpoint" in self.config:
             config = read_config(self.config["checkpoint"])
@@ -231,26 +273,6 @@ class Scratch:
 def attention(implementation: str | None) -> dict[str, str]:
     """Return the argument that chooses an attention implementation, if one is chosen."""
     return {"attn_implementation": implementation} if implementation else {}
-
-
-def vocabulary(
-    tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, multiple: int = 1
-) -> dict[str, Any]:
-    """Return the config values that follow from a tokenizer: vocabulary size and special ids.
-
-    A seq2seq decoder starts with the end token, as BART's and Marian's kin do, or with the
-    padding token where there is no end token.
-    """
-    values: dict[str, Any] = {"vocab_size": -(-len(tokenizer) // multiple) * multiple}
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        if getattr(tokenizer, name) is not None:
-            values[name] = getattr(tokenizer, name)
-    if config.is_encoder_decoder:
-        start = tokenizer.eos_token_id
-        values["decoder_start_token_id"] = tokenizer.pad_token_id if start is None else start
-        if hasattr(config, "forced_eos_token_id"):
-            values["forced_eos_token_id"] = tokenizer.eos_token_id
-    return values
 
 
 def positions_of(model: PreTrainedModel) -> int | None:

@@ -14,8 +14,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import get_scheduler
 
+from hydralight.adapters import attached_to
 from hydralight.config.ranges import Fraction, NotNegative
 from hydralight.errors import UserError, told
+from hydralight.quantization import check_it_can_be_trained
 from hydralight.shards import is_sharded
 
 # Classes of norms: LayerNorm, LlamaRMSNorm, BatchNorm2d; not NormedEmbedding, whose norm is fixed.
@@ -76,6 +78,7 @@ def build(recipe: Callable[..., Optimizer], model: nn.Module, *, scaler: bool) -
     Raises:
         UserError: the recipe refuses its arguments, or asks for a fused optimizer there.
     """
+    check_it_can_be_trained(model, attached_to(model) is not None)
     groups = parameter_groups(model)
     with told("optimizer"):
         unfused = scaler or (is_sharded(model) and not takes_shards(recipe))

@@ -25,6 +25,7 @@ from hydralight.devices import replica_of, share_steps
 from hydralight.disk import Footprint, states_of, tokenizer_of, weights_of
 from hydralight.errors import count
 from hydralight.optim import parameter_groups
+from hydralight.quantization import number_of
 from hydralight.shards import class_name
 from hydralight.tasks.evaluation import check_monitors
 from hydralight.tasks.task import Task
@@ -114,13 +115,12 @@ def print_summary(
 ) -> None:
     """Print model, data, steps and disk as a table; `looked_at` is a number of rows by split."""
     assert task.model is not None
-    parameters = list(task.model.parameters())
-    trainable = sum(p.numel() for p in parameters if p.requires_grad)
+    trainable = sum(p.numel() for p in task.model.parameters() if p.requires_grad)
     data.encoded("train")
     batches = len(data.train_dataloader())
     steps = math.ceil(batches / trainer.accumulate_grad_batches)
     table = Table("", "checked; nothing was trained", title="Preflight", title_justify="left")
-    table.add_row("model", f"{class_name(task.model)}, {sum(p.numel() for p in parameters):,}")
+    table.add_row("model", f"{class_name(task.model)}, {number_of(task.model):,}")
     table.add_row("trained parameters", f"{trainable:,}")
     if isinstance(data.processor, PreTrainedTokenizerBase):
         table.add_row("vocabulary", f"{len(data.processor):,}")

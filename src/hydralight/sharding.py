@@ -221,7 +221,17 @@ def split_matrices(model: PreTrainedModel, mesh: Any) -> None:
 
 
 def built(strategy: Any, recipe: Callable[[], Any]) -> Any:
-    """Build a model by a recipe, in shards where the strategy is to have them."""
+    """Build a model by a recipe, in shards where the strategy is to have them.
+
+    Raises:
+        UserError: it would be quantized, and in shards.
+    """
+    made: Any = getattr(recipe, "func", recipe)
+    if isinstance(strategy, Sharded) and getattr(made, "quantization", None) not in (None, "none"):
+        raise UserError(
+            f"model.quantization={made.quantization} does not go with sharded training: take "
+            "another trainer, such as trainer=ddp."
+        )
     return strategy.build(recipe) if isinstance(strategy, Sharded) else recipe()
 
 

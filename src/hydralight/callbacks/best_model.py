@@ -21,6 +21,7 @@ from hydralight.callbacks.lightning_seams import (
 from hydralight.callbacks.merging import verified
 from hydralight.errors import UserError, first_line
 from hydralight.models import positions_of
+from hydralight.quantization import number_of
 from hydralight.runs.checksums import EXPORTED, is_ours, write_checksums
 from hydralight.runs.files import (
     clear_partials,
@@ -279,7 +280,7 @@ class BestModel(Callback):
 
     def model_card(self, step: int, model: torch.nn.Module, metrics: Mapping[str, float]) -> str:
         """Return the text of the model card."""
-        size = sum(p.numel() for p in model.parameters())
+        size = number_of(model)
         adapter = attached_to(model)
         header = ["---", f"library_name: {'peft' if adapter else 'transformers'}"]
         if self.card.get("base_model"):

@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from hydralight import quantization, quantized_base
 from hydralight.adapters import attached_to
 from hydralight.errors import UserError, told
 
@@ -51,16 +52,26 @@ def verified(model: Any, pl_module: LightningModule, batch: Any) -> Any:
 def merged(model: PreTrainedModel, logits: Callable[[PreTrainedModel], Tensor]) -> PreTrainedModel:
     """Return a copy of a model with the adapter added into its weights, once that is verified.
 
+    A base in 4 bits is one of ordinary matrices by then, which hold what its 4 bits stand for.
+
     Args:
         model: With an adapter.
         logits: Returns what a model says of some batch.
 
     Raises:
         UserError: it says another thing once it is merged, by more than the precision of its
-            weights explains: `ULPS` of the largest logit, or of 1.
+            weights explains: `ULPS` of the largest logit, or of 1. Or its base is in 8 bits.
     """
     whole: Any = copy.deepcopy(model).eval()
     before = logits(whole).double()
+    how = quantization.how(model) or {}
+    if how.get("quantization") == "int8":
+        raise UserError(
+            f"{MERGE}: in 8 bits, what goes into a matrix is rounded too, and no merged model "
+            "says the same: leave it out, or take model.quantization=nf4."
+        )
+    if quantization.layers_of(model):
+        whole = quantized_base.restored(whole)
     own = attached_to(whole)
     assert own is not None
     with told(MERGE):
@@ -68,11 +79,13 @@ def merged(model: PreTrainedModel, logits: Callable[[PreTrainedModel], Tensor]) 
     del vars(whole)["adapter"]
     after = logits(whole).double()
     apart = float((after - before).abs().max())
-    bound = ULPS * torch.finfo(whole.dtype).eps * max(1.0, float(before.abs().max()))
+    computed = getattr(torch, how.get("compute_dtype") or str(whole.dtype).removeprefix("torch."))
+    eps = max(torch.finfo(one).eps for one in (whole.dtype, computed))
+    bound = ULPS * eps * max(1.0, float(before.abs().max()))
     if not apart <= bound:
         raise UserError(
             f"{MERGE}: the merged model's logits differ by {apart:.1e} from the adapter's, and "
-            f"{bound:.1e} is what {whole.dtype} explains: leave it out, and the adapter is "
+            f"{bound:.1e} is what {computed} explains: leave it out, and the adapter is "
             "exported as it was measured."
         )
     return whole

@@ -13,6 +13,7 @@ from rich.text import Text
 from hydralight.callbacks.lightning_seams import datamodule_of
 from hydralight.callbacks.predictions import write_json_lines
 from hydralight.config.ranges import Positive
+from hydralight.errors import UserError
 from hydralight.progress import console, short
 from hydralight.runs.files import replacing
 from hydralight.shards import is_sharded
@@ -24,13 +25,18 @@ class Samples(Callback):
     """Predicts a few validation examples, prints them, and writes them as JSON lines.
 
     They are the first; where they have labels, the first of each. `image` is the file of the data,
-    or one in `images/` beside the lines.
+    or one in `images/` beside the lines. What is written for `prompts` stands in files and a table
+    of its own, also where there is no validation: then before training and at its end.
 
     Args:
         dirpath: Folder of the files, `step-<n>.jsonl`.
         num_samples: How many examples.
         max_chars: Where longer texts are cut when shown; on a narrow terminal they are cut earlier.
         before_training: Whether the untrained model is asked too.
+        prompts: A file of what `predict.py` takes too: a text a line, or JSON lines.
+
+    Raises:
+        UserError: there is no such file.
     """
 
     def __init__(
@@ -39,11 +45,20 @@ class Samples(Callback):
         num_samples: Positive = 3,
         max_chars: Positive = 400,
         before_training: bool = True,
+        prompts: str | None = None,
     ) -> None:
+        if prompts is not None and not Path(prompts).expanduser().is_file():
+            raise UserError(f"callbacks.samples.prompts={prompts} is no file.")
         self.dirpath = Path(dirpath)
         self.num_samples = num_samples
         self.max_chars = max_chars
         self.before_training = before_training
+        self.prompts = None if prompts is None else str(Path(prompts).expanduser().resolve())
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Read the prompts, so that what is wrong with them is told before training."""
+        if self.prompts is not None and stage == "fit":
+            datamodule_of(trainer).prompts_batch(self.prompts)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the model as it comes."""
@@ -55,16 +70,32 @@ class Samples(Callback):
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self.show(trainer, pl_module, f"after step {trainer.global_step}")
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show what the prompts have come to where no evaluation does."""
+        if not trainer.limit_val_batches:
+            self.show(trainer, pl_module, f"after step {trainer.global_step}")
+
     def show(self, trainer: Trainer, pl_module: LightningModule, when: str) -> None:
         """Predict on the first process, without a trace in the random streams.
 
         Those that hold shards of the model have to take part.
         """
-        alone = not is_sharded(pl_module)
-        if not trainer.limit_val_batches or (alone and not trainer.is_global_zero):
+        if not is_sharded(pl_module) and not trainer.is_global_zero:
             return
         datamodule = datamodule_of(trainer)
-        batch = datamodule.sample_batch(datamodule.validation_split, self.num_samples)
+        step = f"step-{trainer.global_step:08d}.jsonl"
+        if trainer.limit_val_batches:
+            batch = datamodule.sample_batch(datamodule.validation_split, self.num_samples)
+            self.predict(trainer, pl_module, batch, self.dirpath / step, f"Samples {when}")
+        if self.prompts is not None:
+            batch = datamodule.prompts_batch(self.prompts)
+            path = self.dirpath / f"prompts-{step}"
+            self.predict(trainer, pl_module, batch, path, f"Prompts {when}")
+
+    def predict(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, path: Path, title: str
+    ) -> None:
+        """Predict a batch; write it to a file, and print it."""
         pictures = batch.pop("picture", [])
         batch = pl_module.transfer_batch_to_device(batch, pl_module.device, 0)
         training = pl_module.training
@@ -77,8 +108,8 @@ class Samples(Callback):
         for row, picture in zip(rows, pictures, strict=False):
             if picture is not None:
                 row["image"] = self.keep(picture, row["row"])
-        write_json_lines(self.dirpath / f"step-{trainer.global_step:08d}.jsonl", rows)
-        self.print(rows, pl_module.sample_columns, when)  # type: ignore[arg-type]
+        write_json_lines(path, rows)
+        self.print(rows, pl_module.sample_columns, title)  # type: ignore[arg-type]
 
     def keep(self, picture: Any, row: int) -> str:
         """Write a picture that no file of the data holds, and return its path from `dirpath`."""
@@ -89,7 +120,7 @@ class Samples(Callback):
                 picture.save(file, "PNG")
         return path.relative_to(self.dirpath).as_posix()
 
-    def print(self, rows: list[dict], names: Sequence[str], when: str) -> None:
+    def print(self, rows: list[dict], names: Sequence[str], title: str) -> None:
         """Print predictions and references as a table, no wider than it needs to be."""
         columns = [name for name in names if name in rows[0]]
         share = console().width // len(columns) - 3  # of a line
@@ -97,7 +128,6 @@ class Samples(Callback):
             [self.cell(shown(row[column], column), share) for column in columns] for row in rows
         ]
         several_lines = any(len(cell) > share for line in cells for cell in line)
-        title = f"Samples {when}"
         table = Table(*columns, title=title, title_justify="left", show_lines=several_lines)
         for line in cells:
             table.add_row(*line)

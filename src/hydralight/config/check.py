@@ -194,6 +194,9 @@ ROOT_TYPES: dict[str, Any] = {
     "sweep": Text | None,
     "run": Text | None,
     "split": Text | None,
+    "harness": Text | Sequence[str] | None,
+    "harness_tasks": Text | None,
+    "harness_options": Mapping[str, Any] | None,
     "output": Text | None,
     "format": Format | None,
 }

@@ -38,7 +38,7 @@ OWN_KEYS: tuple[str, ...] = (
     "run",
     "sweep",
 )
-OWN_KEYS += ("input", "output", "format")
+OWN_KEYS += ("input", "output", "format", "harness", "harness_tasks", "harness_options")
 # Who says, for Hydra, where else configs are: `--config-dir` and `hydra.searchpath`.
 TYPED_SOURCES = ("command-line", "hydra.searchpath")
 # What Hydra writes down of a composition, and the mode, which it checks itself.

@@ -128,6 +128,8 @@ def _may_be_added(leaf: str, cfg: DictConfig, targets: dict[str, str]) -> bool:
         special = key.startswith("_") and key.endswith("_")
         if target is None or (special and not _is_there(cfg, parts[:depth])):
             continue
+        if special and at in targets and OmegaConf.select(cfg, at) is None:
+            return True  # null takes a node whole, as in task.generator={_target_: …}
         known, takes_any = _arguments(at, target, cfg)
         if special or not (key in known or takes_any):
             node = OmegaConf.select(cfg, at)

@@ -53,10 +53,12 @@ WANDB_SETTINGS: tuple[str, ...] = (
 WANDB_SETTINGS += ("show_errors", "init_timeout", "x_stats_sampling_interval", "console")
 # Groups whose own keys name what is read; a target further in has the rules of any other.
 READERS = ("data", "data.source", "model", "tokenizer")
+READ = ("task.reference",)  # a model too
 WRITERS = ("callbacks", "logger", "trainer", "task", "hparams_search")
 # Of a logger, texts that it shows; a name may be that of a folder too, but is no address.
 SHOWN = re.compile(r"logger\.[^.\[]+\.(tags|notes)(\[\d+\])?")
 SHOWN_NAME = re.compile(r"logger\.[^.\[]+\.(name|group|job_type)")
+PROMPTS = ("hydralight.callbacks.samples.Samples", "prompts")  # a file that is read, as data is
 TEXTS = "callbacks.best_model.card."  # which are written down, and nothing more
 OURS = (
     "hydralight.data.",
@@ -233,9 +235,11 @@ def writes_elsewhere(leaf: Leaf, run_dir: Path) -> bool:
     text = leaf.value
     if leaf.at in READERS and leaf.target.startswith(OURS) and leaf.key != "cache_dir":
         return False
+    if (leaf.target, leaf.key) == PROMPTS:
+        return False
     if not leaf.target and leaf.path.partition(".")[0] not in WRITERS:
         return False
-    if leaf.path.startswith(TEXTS) or SHOWN.fullmatch(leaf.path):
+    if leaf.path in READ or leaf.path.startswith(TEXTS) or SHOWN.fullmatch(leaf.path):
         return False
     if ADDRESS.match(text) and not SHOWN_NAME.fullmatch(leaf.path):
         return True

@@ -7,10 +7,14 @@ from hydralight.config.project import projects
 # A project of one's own adds to it in its pyproject.toml (`config/project.py`): a YAML file, which
 # may come with somebody's checkpoint, cannot extend it.
 WHITELIST = (
+    "bitsandbytes.optim.*",
     "hydralight.callbacks.*",
     "hydralight.data.*",
     "hydralight.data.digits.digits",
+    "hydralight.data.quickstart.belongings_pairs",
+    "hydralight.data.quickstart.belongings_splits",
     "hydralight.data.quickstart.newswire_splits",
+    "hydralight.data.sorting.digits_to_sort",
     "hydralight.loggers.*",
     "hydralight.metrics.*",
     "hydralight.models.Pretrained",
@@ -22,6 +26,8 @@ WHITELIST = (
     "hydralight.tasks.losses.focal_loss",
     "hydralight.tasks.losses.label_cross_entropy",
     "hydralight.tasks.losses.token_cross_entropy",
+    "hydralight.tasks.rewards.all_in_place",
+    "hydralight.tasks.rewards.digits_in_place",
     "hydralight.tokenizers.Pretrained",
     "hydralight.tokenizers.Trained",
     "lightning.pytorch.callbacks.*",
@@ -31,6 +37,7 @@ WHITELIST = (
     "lightning.pytorch.Trainer",
     "optuna.pruners.*",
     "optuna.samplers.*",
+    "peft.AdaLoraConfig",
     "peft.IA3Config",
     "peft.LoraConfig",
     "peft.VeraConfig",

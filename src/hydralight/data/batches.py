@@ -8,7 +8,7 @@ from annotated_types import Interval
 
 from hydralight.config.ranges import Positive, Seed
 from hydralight.data.budget import Budget
-from hydralight.data.order import Batches, LongestFirst, Order, Place, Plan
+from hydralight.data.order import Batches, LongestFirst, Order, Place, Plan, Repeated
 from hydralight.errors import UserError, count
 
 
@@ -28,6 +28,7 @@ class Batching:
             padding.
         pad_to_multiple_of: What the lengths of batches are rounded up to, such as 64 for few shapes
             under `task.torch_compile`; 8 in 16 bits unless said, for the sake of tensor cores.
+        num_iterations: Optimizer steps of the same micro-batches, one after the other.
         num_workers: Worker processes of each loader.
         seed: Of the training order.
 
@@ -39,6 +40,7 @@ class Batching:
     max_tokens: Positive | None = None
     group_by_length: bool = False
     pad_to_multiple_of: Positive | None = None
+    num_iterations: Positive = 1
     num_workers: Annotated[int, Interval(ge=0, le=512)] = 0
     seed: Seed = 42
 
@@ -76,6 +78,8 @@ class Batching:
                 lengths=sizes.sum(axis=1) if self.group_by_length and shuffle else None,
                 batches_per_step=number,
             )
+        if self.num_iterations > 1:
+            plan = Repeated(plan, self.num_iterations, number)
         return Batches(plan, place)
 
     def evaluation(
@@ -100,7 +104,7 @@ class Batching:
 
     def order_settings(self) -> dict[str, Any]:
         """Return what decides on the rows of a run's micro-batches."""
-        names = ("seed", "group_by_length", "max_tokens", "batch_size")
+        names = ("seed", "group_by_length", "max_tokens", "batch_size", "num_iterations")
         settings: dict[str, Any] = {f"data.{name}": getattr(self, name) for name in names}
         if self.max_tokens is not None:
             del settings["data.batch_size"]

@@ -7,6 +7,7 @@ A role's column is written as
 - `[ending0, ending1]`, a list of any of these.
 """
 
+import json
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -108,6 +109,16 @@ def rename_roles(
         arguments = {"role": role, "spec": spec, "known": known}
         whole = whole.map(_make, batched=True, fn_kwargs=arguments, desc=role)
     return whole.select_columns(roles).with_format(None)
+
+
+def with_rest(dataset: Dataset) -> Dataset:
+    """Return rows with one column more, `rest`: all columns of a row, as JSON."""
+    return dataset.with_format(None).map(_as_json, batched=True, desc="columns")
+
+
+def _as_json(rows: dict[str, list]) -> dict[str, list[str]]:
+    lines = (dict(zip(rows, one, strict=True)) for one in zip(*rows.values(), strict=True))
+    return {"rest": [json.dumps(one, ensure_ascii=False, default=str) for one in lines]}
 
 
 # ------------------------------------------------------------ what is written

@@ -18,7 +18,7 @@ from datasets import Dataset
 from datasets.fingerprint import Hasher
 from transformers import PreTrainedTokenizerBase
 
-from hydralight.cached import told_if_full
+from hydralight.cached import cache_folder
 from hydralight.data.parts import BATCH, in_parts
 from hydralight.data.shape import Columns, Purpose, Shape
 from hydralight.errors import UserError
@@ -198,11 +198,3 @@ def processor_id(processor: Any) -> str:
         *([str(processor.chat_template)] if processor.chat_template else []),
     ]
     return hashlib.sha256(json.dumps([content, *names]).encode()).hexdigest()
-
-
-def cache_folder(kind: str) -> Path:
-    """Return (and make) one of our folders in the cache of `datasets` (HF_HOME moves it)."""
-    folder = Path(datasets.config.HF_DATASETS_CACHE) / "hydralight" / kind
-    with told_if_full(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder

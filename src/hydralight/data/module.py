@@ -3,7 +3,7 @@
 It holds the parts that each do one thing, and knows no shape by name.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,17 +13,17 @@ from datasets import Dataset
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from hydralight.cached import told_if_full
+from hydralight.cached import cache_folder, told_if_full
 from hydralight.config.ranges import Format
 from hydralight.data.batches import Batching
 from hydralight.data.collate import EpochRows, collate
 from hydralight.data.distinct import check_distinct
-from hydralight.data.encoding import Encoding, cache_folder, processor_id
+from hydralight.data.encoding import Encoding, processor_id
 from hydralight.data.mix import Mix
 from hydralight.data.order import Batches, Place
 from hydralight.data.padding import rounded_up
 from hydralight.data.rows import Rows, check_split, read_rows
-from hydralight.data.same import check_order, check_same, rows_of
+from hydralight.data.same import check_epoch, check_order, check_same, rows_of
 from hydralight.data.shape import Batch, Purpose, Row, Shape
 from hydralight.data.source import SPLITS, Source
 from hydralight.data.splits import Splits
@@ -66,6 +66,7 @@ class DataModule(LightningDataModule):
         self.mix = mix or Mix()
         self.encoding = encoding or Encoding()
         self.batching = batching or Batching()
+        self.num_iterations = self.batching.num_iterations  # steps on the same micro-batches
         self.make_processor = tokenizer
         self.processor: Any = None
         self.validation_split = "validation"
@@ -86,11 +87,10 @@ class DataModule(LightningDataModule):
         """Return the rows of all splits, prepared; read once."""
         if self._rows is None:
             known = dict.fromkeys([*SPLITS, self.validation_split])
-            cache = datasets.config.HF_DATASETS_CACHE
-            with waiting("reading the data"), told_if_full(cache):
+            with waiting("reading the data"), told_if_full(datasets.config.HF_DATASETS_CACHE):
+                parts = self.source, self.splits, self.mix, self.shape, known, self.only_columns
                 needed = {"train", self.validation_split, *self.later_splits}
-                parts = self.source, self.splits, self.mix, self.shape
-                self._rows = read_rows(*parts, known, self.only_columns, needed)
+                self._rows = read_rows(*parts, needed)
             self.shape = self._rows.shape
         return self._rows
 
@@ -115,8 +115,8 @@ class DataModule(LightningDataModule):
     def load_processor(self) -> Any:
         """Load or train the tokenizer (or load the image processor) once, and return it."""
         if self.processor is None:
-            train = None if self._rows is None else self._rows.splits.get("train")
-            key = "" if train is None else train._fingerprint
+            train = self._rows and self._rows.splits.get("train")
+            key = train._fingerprint if train else ""
             made = self.make_processor(
                 lambda: self.rows().texts(), cache_key=key, cache_dir=cache_folder("tokenizers")
             )
@@ -153,10 +153,24 @@ class DataModule(LightningDataModule):
             rows, self.shape, self.processor, self._processor_key, purpose, split
         )
 
+    def encoded_splits(self) -> list[str]:
+        """Return the names of the splits that have been encoded, except what is to be predicted."""
+        return [split for split in self._encoded if split != "predict"]
+
+    def evaluated_together(self, split: str) -> list[list[int]]:
+        """Return the rows of each batch of an encoded split, as an evaluation takes all of it."""
+        return [b.tolist() for b in self._eval_batches(split, place=Place()).plan.batches(0)]
+
+    def add_columns(self, split: str, columns: Mapping[str, Sequence[float]]) -> None:
+        """Put further columns beside the encoded rows of a split."""
+        assert split != "train" or self.trained_on  # which is said of the data alone
+        parts = [self._encoded[split], Dataset.from_dict(dict(columns))]
+        self._encoded[split] = datasets.concatenate_datasets(parts, axis=1)
+
     def longest(self) -> int:
         """Return the length in tokens of the longest input that has been encoded, as padded."""
-        encoded = [rows.with_format("numpy") for rows in self._encoded.values()]
-        longest = max((int(rows["length"][:].max()) for rows in encoded), default=0)
+        lengths = [rows.with_format("numpy")["length"][:] for rows in self._encoded.values()]
+        longest = max((int(one.max()) for one in lengths), default=0)
         return rounded_up(longest, self.pad_to_multiple_of)
 
     # ------------------------------------------------------------ Lightning's hooks
@@ -169,11 +183,8 @@ class DataModule(LightningDataModule):
         """Read and encode the splits that the trainer's stage needs, from the cache if there."""
         validated = self.trainer is None or self.trainer.limit_val_batches
         validation = self.validation_sets if validated else ()
-        running = (
-            "fit"
-            if self.trainer is None
-            else str(self.trainer.state.fn and self.trainer.state.fn.value)
-        )
+        state = None if self.trainer is None else self.trainer.state.fn
+        running = "fit" if self.trainer is None else str(state and state.value)
         wanted = {
             "fit": ("train", *validation, *self.later_splits),
             "validate": validation,
@@ -191,18 +202,14 @@ class DataModule(LightningDataModule):
     def _train_batches(self) -> Batches:
         shuffle = self.trainer is None or not self.trainer.overfit_batches  # type: ignore[attr-defined]
         limit = 1.0 if self.trainer is None else self.trainer.limit_train_batches
-        place = self.place
         if self.batching.max_tokens is not None and self.shape.length_limit is None:
             raise UserError("data.max_tokens counts tokens, and these examples have none.")
         sizes = self.shape.size(self._encoded["train"].with_format("numpy"))
-        batches = self.batching.training(sizes, place, shuffle)
+        batches = self.batching.training(sizes, self.place, shuffle)
         number = len(batches)
         taken = int(number * limit) if isinstance(limit, float) else min(limit, number)
-        if self.consumed and taken != self._batches_per_epoch:
-            raise UserError(
-                f"the run had {self._batches_per_epoch} batches an epoch, and now there are "
-                f"{taken}: resume with the same training data."
-            )
+        if self.consumed:
+            check_epoch(self._batches_per_epoch, taken)
         batches.epoch, batches.position = divmod(self.consumed, max(1, taken))
         return batches
 
@@ -217,8 +224,7 @@ class DataModule(LightningDataModule):
     def predict_dataloader(self) -> DataLoader:
         """Return the batches of what is to be predicted; in its order where not all are."""
         limit = 1.0 if self.trainer is None else self.trainer.limit_predict_batches
-        batches = partial(self._eval_batches, "predict", limit)
-        return self._loader("predict", "predict", batches)
+        return self._loader("predict", "predict", partial(self._eval_batches, "predict", limit))
 
     @property
     def trained_on(self) -> dict[str, Any]:
@@ -229,8 +235,7 @@ class DataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the place in the data (the micro-batches taken from it), and what data it is."""
-        consumed, batches_per_epoch = self.consumed, self._batches_per_epoch
-        place = self.place
+        consumed, batches_per_epoch, place = self.consumed, self._batches_per_epoch, self.place
         if self.trainer is not None:
             consumed = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
             batches_per_epoch = int(self.trainer.num_training_batches)
@@ -308,22 +313,28 @@ class DataModule(LightningDataModule):
         encoded = self.encoded(split)
         rows = EpochRows(encoded).__getitems__([(0, i) for i in spread(encoded, num_rows)])
         pictures = [self.shape.picture(row) for row in rows]
-        shown: Batch = {"picture": pictures} if any(pictures) else {}
-        return {**self.collate(rows), **shown}
+        return {**self.collate(rows), **({"picture": pictures} if any(pictures) else {})}
+
+    def prompts_batch(self, source: str) -> Batch:
+        """Return a file of prompts as one batch, for a model to write what follows."""
+        if source not in self._encoded:
+            rows, where = self.source.read_input(source, self.shape)
+            self._encode(source, self.shape.prepare(rows, where), "predict")
+        rows = EpochRows(self._encoded[source])
+        return self.collate(rows.__getitems__([(0, i) for i in range(len(rows))]), "predict")
 
     def _eval_loader(self, split: str) -> DataLoader:
         limit: int | float | None = 1.0
-        if self.trainer is not None:
-            tested = split == "test" and self.trainer.testing
-            trainer = self.trainer
+        if (trainer := self.trainer) is not None:
+            tested = split == "test" and trainer.testing
             limit = trainer.limit_test_batches if tested else trainer.limit_val_batches
-        batches = partial(self._eval_batches, split, limit)
-        return self._loader(split, "evaluate", batches)
+        return self._loader(split, "evaluate", partial(self._eval_batches, split, limit))
 
-    def _eval_batches(self, split: str, limit: int | float | None = 1.0) -> Batches:
-        place = self.place
+    def _eval_batches(
+        self, split: str, limit: int | float | None = 1.0, place: Place | None = None
+    ) -> Batches:
         sizes = self.shape.size(self._encoded[split].with_format("numpy"))
-        return self.batching.evaluation(sizes, place, limit)
+        return self.batching.evaluation(sizes, place or self.place, limit)
 
     def _loader(self, split: str, purpose: Purpose, batches: Callable[[], Batches]) -> DataLoader:
         workers = self.batching.num_workers

@@ -154,6 +154,31 @@ class Plan(Protocol):
         """Return the row indices of each micro-batch of an epoch."""
 
 
+@dataclass(frozen=True)
+class Repeated:
+    """A plan whose steps come several times, one after the other.
+
+    Args:
+        plan: The plan.
+        times: How often each step comes.
+        batches_per_step: Micro-batches of a step, over all devices.
+    """
+
+    plan: Plan
+    times: int
+    batches_per_step: int = 1
+
+    def __len__(self) -> int:
+        """Micro-batches of an epoch."""
+        return self.times * len(self.plan)
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        """Return the row indices of each micro-batch of an epoch."""
+        whole, size = self.plan.batches(epoch), self.batches_per_step
+        steps = [whole[start : start + size] for start in range(0, len(whole), size)]
+        return [batch for step in steps for _ in range(self.times) for batch in step]
+
+
 class Batches(Sampler[list[tuple[int, int]]]):
     """Yields one rank's micro-batches of an epoch; each iteration is an epoch.
 
@@ -179,6 +204,7 @@ class Batches(Sampler[list[tuple[int, int]]]):
         self.place = place or Place()
         self.epoch = epoch
         self.position = position
+        self._kept: tuple[int, list[np.ndarray]] | None = None  # an epoch's
 
     def __len__(self) -> int:
         """Micro-batches of a whole epoch on this rank, whatever the position."""
@@ -188,7 +214,15 @@ class Batches(Sampler[list[tuple[int, int]]]):
         """Yield the micro-batches that are left of the current epoch, and turn to the next."""
         epoch, position = self.epoch, self.position
         self.epoch, self.position = epoch + 1, 0
-        for batch in self._own(self.plan.batches(epoch))[position:]:
+        yield from self.of_epoch(epoch, position)
+
+    def of_epoch(
+        self, epoch: int, start: int, stop: int | None = None
+    ) -> Iterator[list[tuple[int, int]]]:
+        """Yield some of this rank's micro-batches of an epoch, from one position up to another."""
+        if self._kept is None or self._kept[0] != epoch:
+            self._kept = epoch, self._own(self.plan.batches(epoch))
+        for batch in self._kept[1][start:stop]:
             yield [(epoch, index) for index in batch.tolist()]
 
     def _own(self, batches: Sequence[Any]) -> list[Any]:

@@ -109,7 +109,10 @@ def read_rows(
         check_names(source, split, one, shape.roles)
     declared = next((d for s, one in rows.items() if (d := shape.declared(one, where[s]))), ())
     shape = shape.named(rows, where)
-    rows = {split: shape.prepare(one, where[split]) for split, one in rows.items()}
+    rows = {
+        split: shape.with_targets(shape.prepare(one, where[split]), where[split])
+        for split, one in rows.items()
+    }
     for split, one in rows.items():
         check_distinct(one, shape, where[split])
     parted = parting.part(apart(rows, shape, parting, where, group))
@@ -267,7 +270,7 @@ def read_set(
         lead = [shlex.quote(f"{of}={_mapping({'path': one['path']})}")] if alone else []
         said = with_proposal(error, found[split], shape, read, split, (), True, of, lead)
         raise UserError(said) from error
-    prepared = shape.prepare(rows, where)
+    prepared = shape.with_targets(shape.prepare(rows, where), where)
     check_distinct(prepared, shape, where)
     if argument == "data.mix":
         shape.check_trainable(prepared, where)

@@ -101,3 +101,16 @@ def _refuse_other(name: str, before: Any, value: Any) -> None:
             f"the run was trained with {name}={before}, and another value would change the "
             "order of its data: resume without it."
         )
+
+
+def check_epoch(before: int, now: int) -> None:
+    """Refuse to go on in an epoch of another number of batches.
+
+    Raises:
+        UserError: it has another one.
+    """
+    if now != before:
+        raise UserError(
+            f"the run had {before} batches an epoch, and now there are {now}: resume with the same "
+            "training data."
+        )

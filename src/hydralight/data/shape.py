@@ -37,6 +37,7 @@ class Shape(ABC):
     # the roles that are parts of a pair: no text is given for two of them
     distinct_roles: ClassVar[tuple[str, ...]] = ()
     unfold: ClassVar[Any] = None  # a function of rows, for files whose format nests them
+    keeps_columns: ClassVar[bool] = False  # whether `rest` has all columns of a row, as JSON
 
     # ------------------------------------------------------------ before encoding
 
@@ -63,6 +64,13 @@ class Shape(ABC):
         Raises:
             UserError: there are rows that no one can use; `where` and the row are named.
         """
+
+    def with_targets(self, rows: Dataset, where: Where) -> Dataset:
+        """Return the prepared rows of a split without those that have nothing to learn from.
+
+        How many these are is told, by `where`.
+        """
+        return rows
 
     def settled(self, train: Dataset | None, declared: Sequence[str]) -> Self:
         """Return the shape as it is once the prepared training rows are known: with its labels."""

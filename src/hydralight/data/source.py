@@ -7,7 +7,7 @@ from typing import Any
 from datasets import Dataset
 
 from hydralight.config.ranges import Format
-from hydralight.data.columns import paths_of, rename_roles
+from hydralight.data.columns import paths_of, rename_roles, with_rest
 from hydralight.data.read.files import (
     cut,
     files_of,
@@ -111,6 +111,8 @@ class Source:
             found = {split: unfold(rows) if unfold else rows for split, rows in found.items()}
         else:
             raise UserError("data.path has no value: give data.path=<hub id, file or folder>.")
+        if shape is not None and shape.keeps_columns:
+            found = {split: with_rest(rows) for split, rows in found.items()}
         return found if shape is None or not shape.file_roles else self._with_files(found, shape)
 
     def _read_path(self, known: Iterable[str], unfold: Any) -> dict[str, Dataset]:

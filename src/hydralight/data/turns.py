@@ -126,7 +126,7 @@ class ChatTemplate:
         stop = text.rfind(self.end, len(prompt)) + len(self.end)
         if stop < len(prompt) + len(self.end):  # some end a call of a tool otherwise
             others = [match.end() for match in self.special.finditer(text, len(prompt))]
-            if not others:
+            if not others or text[others[-1] :].strip():  # one within the turn ends nothing
                 raise UserError(
                     f"the chat template does not end message {place + 1} with {self.end!r}"
                 )

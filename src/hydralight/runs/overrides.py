@@ -23,13 +23,16 @@ FREE_TEXT = re.compile(r"\+{0,2}(resume|run|sweep|input)=(.*)", re.DOTALL)
 EVALUATING = (
     "run",
     "split",
+    "harness",
+    "harness_tasks",
+    "harness_options",
     "input",
     "output",
     "format",
 )  # keys that a training config does not have
 TAKEN_BY = {  # keys that not every command takes
     "run": ("eval", "predict"),
-    "split": ("eval",),
+    **dict.fromkeys(("split", "harness", "harness_tasks", "harness_options"), ("eval",)),
     "input": ("predict",),
     "output": ("predict",),
     "format": ("predict",),

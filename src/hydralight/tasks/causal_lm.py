@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 from transformers import AutoModelForCausalLM
@@ -17,12 +16,13 @@ from hydralight.metrics.perplexity import Perplexity
 from hydralight.tasks.data import Batch, PredictedRows
 from hydralight.tasks.evaluation import Scores
 from hydralight.tasks.generation import continue_prompts, has_length, ids_of, last_turns
+from hydralight.tasks.language import LanguageTask
+from hydralight.tasks.log_probs import target_log_probs
 from hydralight.tasks.losses import token_cross_entropy
-from hydralight.tasks.task import Task
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class CausalLMTask(Task):
+class CausalLMTask(LanguageTask):
     """Cross-entropy of the next token; continuations of prompts.
 
     An evaluation gives the mean `loss` of each row (nats) and its `tokens`; a prediction gives
@@ -129,9 +129,8 @@ class CausalLMTask(Task):
 
     def decode(self, outputs: Any, batch: Batch) -> dict[str, list]:
         """Return each row's mean loss, and its tokens."""
-        logits, labels = outputs.logits[:, :-1].float(), batch["labels"][:, 1:]
-        nll = F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none")
-        tokens = (labels != -100).sum(dim=1)
+        nll = -target_log_probs(outputs.logits, batch["labels"])
+        tokens = (batch["labels"][:, 1:] != -100).sum(dim=1)
         means = nll.sum(dim=1) / tokens.clamp(min=1)
         return {"loss": means.tolist(), "tokens": tokens.tolist()}
 
@@ -139,10 +138,11 @@ class CausalLMTask(Task):
         """Count likelihoods; further metrics get the logits (batch, vocabulary, length)."""
         pairs = zip(columns["loss"], columns["tokens"], strict=True)
         nll = sum(loss * tokens for loss, tokens in pairs)
-        return {
-            "perplexity": (nll, sum(columns["tokens"]), batch.get("num_bytes")),
-            "further": (outputs.logits[:, :-1].transpose(1, 2), batch["labels"][:, 1:]),
-        }
+        scores: Scores = {"perplexity": (nll, sum(columns["tokens"]), batch.get("num_bytes"))}
+        if not self.evaluation.further:  # there may be no logits
+            return scores
+        logits = outputs.logits[:, :-1].transpose(1, 2)
+        return {**scores, "further": (logits, batch["labels"][:, 1:])}
 
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> PredictedRows:
         """Continue prompts, or the beginnings of labelled texts."""

@@ -95,7 +95,7 @@ class ClassificationTask(LabelledTask):
         if self.problem_type == "regression":
             error = logits.float().squeeze(-1) - labels
             return (error**2).sum(), number(labels.numel(), labels)
-        function = token_cross_entropy
+        function: Any = token_cross_entropy
         if self.problem_type == "multi_label_classification":
             function = label_cross_entropy
         return function(logits, labels, self.label_smoothing, self.weights)

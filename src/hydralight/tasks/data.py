@@ -1,6 +1,6 @@
 """What a task sees of its data."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 Batch = dict[str, Any]  # tensors as the model's `forward` names them; roles of the rows as lists
@@ -35,6 +35,10 @@ class TaskData(Protocol):
         """What is random in a run is drawn from."""
 
     @property
+    def num_iterations(self) -> int:
+        """Optimizer steps of the same micro-batches, one after the other."""
+
+    @property
     def target_capacity(self) -> int:
         """How many targets a training batch of one device holds, about."""
 
@@ -43,6 +47,18 @@ class TaskData(Protocol):
 
     def encoded(self, split: str) -> Any:
         """Return the encoded rows of a split, a `datasets.Dataset`."""
+
+    def encoded_splits(self) -> list[str]:
+        """Return the names of the splits that have been encoded to be trained on or evaluated."""
+
+    def evaluated_together(self, split: str) -> list[list[int]]:
+        """Return the rows of each batch of an encoded split, as an evaluation takes all of it."""
+
+    def add_columns(self, split: str, columns: Mapping[str, Sequence[float]]) -> None:
+        """Put further columns beside the encoded rows of a split."""
+
+    def collate(self, rows: list[dict[str, Any]]) -> Batch:
+        """Turn encoded rows, each with its `index` and `epoch`, into a batch."""
 
     def longest(self) -> int:
         """Return the tokens of the longest input, as padded."""

@@ -9,13 +9,14 @@ from annotated_types import Ge
 from torch import Tensor
 
 from hydralight.errors import UserError, did_you_mean, first_line
+from hydralight.tasks.projection import Unprojected
 
 Weight = Annotated[float, Ge(0)]
 ClassWeights = Sequence[Weight] | Mapping[str, Weight] | Literal["balanced"]
 
 
 def token_cross_entropy(
-    logits: Tensor,
+    logits: Tensor | Unprojected,
     labels: Tensor,
     label_smoothing: float = 0.0,
     class_weights: Tensor | None = None,
@@ -25,11 +26,14 @@ def token_cross_entropy(
     With class weights that is the sum of the labels' weights.
 
     Args:
-        logits: (batch, …, classes).
+        logits: (batch, …, classes), or what stands in their place.
         labels: (batch, …).
         label_smoothing: Part of the probability that is spread over the classes.
         class_weights: (classes,).
     """
+    if isinstance(logits, Unprojected):
+        assert class_weights is None, "tokens have no weights"
+        return logits.losses(labels, label_smoothing).sum(), (labels != -100).sum()
     flat = labels.reshape(-1)
     loss_sum = F.cross_entropy(
         logits.reshape(-1, logits.shape[-1]).float(),

@@ -12,12 +12,12 @@ from transformers import AutoModelForMaskedLM
 from hydralight.metrics.perplexity import Perplexity
 from hydralight.tasks.data import Batch
 from hydralight.tasks.evaluation import Scores
+from hydralight.tasks.language import LanguageTask
 from hydralight.tasks.losses import token_cross_entropy
-from hydralight.tasks.task import Task
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class MaskedLMTask(Task):
+class MaskedLMTask(LanguageTask):
     """Cross-entropy of the hidden tokens; filled masks.
 
     Args:
@@ -74,8 +74,10 @@ class MaskedLMTask(Task):
     def score(self, outputs: Any, batch: Batch, columns: Mapping[str, list]) -> Scores:
         """Compare the hidden tokens; further metrics get the logits (batch, vocabulary, length)."""
         found, hidden = sum(columns["found"]), sum(columns["hidden"])
-        return {
+        scores: Scores = {
             "perplexity": token_cross_entropy(outputs.logits, batch["labels"]),
             "accuracy": (found / max(1, hidden), hidden),
-            "further": (outputs.logits.movedim(-1, 1), batch["labels"]),
         }
+        if not self.evaluation.further:  # there may be no logits
+            return scores
+        return {**scores, "further": (outputs.logits.movedim(-1, 1), batch["labels"])}

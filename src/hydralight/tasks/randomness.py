@@ -9,17 +9,28 @@ import random
 import numpy as np
 import torch
 from lightning.pytorch import Trainer
+from torch import Tensor
 
 from hydralight.devices import replica_of
 
-TRAINING, OPTIMIZER, EVALUATION = range(3)
+TRAINING, OPTIMIZER, EVALUATION, GENERATION = range(4)
 
 
 def seed_training(seed: int, trainer: Trainer, batch_idx: int) -> None:
     """Seed the streams for a micro-batch of training, by its number among those of its step."""
+    seed_streams(seed, TRAINING, trainer.global_step, number_in_step(trainer, batch_idx))
+
+
+def number_in_step(trainer: Trainer, batch_idx: int) -> int:
+    """Return the number of a micro-batch among those of its step, over all devices."""
     own = trainer.accumulate_grad_batches
-    number = replica_of(trainer)[0] * own + batch_idx % own
-    seed_streams(seed, TRAINING, trainer.global_step, number)
+    return replica_of(trainer)[0] * own + batch_idx % own
+
+
+def seeds_of_rows(seed: int, trainer: Trainer, rows: Tensor) -> list[int]:
+    """Return a seed for what is drawn for each row (rows,) in a step, whatever it is beside."""
+    step = trainer.global_step
+    return [seed_of(seed, GENERATION, step, row)[0] for row in rows.tolist()]
 
 
 def seed_optimizer(seed: int, trainer: Trainer) -> None:
@@ -36,8 +47,7 @@ def seed_evaluation(seed: int, trainer: Trainer, batch_idx: int, set_idx: int = 
 
 def seed_streams(*numbers: int) -> None:
     """Seed the streams of Python, NumPy and torch by the numbers that something random is of."""
-    words = np.random.SeedSequence(numbers).generate_state(4)
-    seed = int(words[0]) << 31 | int(words[1])
+    seed, words = seed_of(*numbers)
     # `torch.manual_seed` takes milliseconds where a device has not been used yet
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():
@@ -46,3 +56,9 @@ def seed_streams(*numbers: int) -> None:
         torch.mps.manual_seed(seed)
     np.random.seed(words[2])
     random.seed(int(words[3]))
+
+
+def seed_of(*numbers: int) -> tuple[int, np.ndarray]:
+    """Return a seed for torch, and the words that it is made of."""
+    words = np.random.SeedSequence(numbers).generate_state(4)
+    return int(words[0]) << 31 | int(words[1]), words

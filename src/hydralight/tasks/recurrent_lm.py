@@ -62,6 +62,10 @@ class RecurrentLMTask(CausalLMTask):
 
         Padding stands at the end, where no token that counts can see it.
         """
+        return self.before_logits(batch, self.read)
+
+    def read(self, batch: Batch) -> CausalLMOutputWithPast:
+        """Return what the model gives for the segments, side by side."""
         ids, memory, logits = batch["input_ids"], None, []
         if self.memory_length:
             memory = DynamicCache(config=self.model.config)

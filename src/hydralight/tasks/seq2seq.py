@@ -14,12 +14,12 @@ from hydralight.metrics.translation import SacreBLEU
 from hydralight.tasks.data import Batch
 from hydralight.tasks.evaluation import Scores
 from hydralight.tasks.generation import has_length, write
+from hydralight.tasks.language import LanguageTask
 from hydralight.tasks.losses import token_cross_entropy
-from hydralight.tasks.task import Task
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Seq2SeqTask(Task):
+class Seq2SeqTask(LanguageTask):
     """Token-level cross-entropy in training, generated text in evaluation.
 
     Predictions: `prediction`, `reference` where there is one, and `gen_len`, the tokens that were

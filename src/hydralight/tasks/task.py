@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
-from hydralight import adapters, optim, sharding
+from hydralight import adalora, adapters, optim, sharding
 from hydralight.errors import UserError
 from hydralight.models import check_positions, compiled
 from hydralight.progress import waiting
+from hydralight.quantization import check_callbacks
 from hydralight.tasks.data import Batch, PredictedRows, TaskData
 from hydralight.tasks.evaluation import Evaluation, Scores, check_monitors, rows_of
 from hydralight.tasks.fits import check_loaded, check_training, trained_by
@@ -147,6 +148,7 @@ class Task(LightningModule):
         with waiting("loading the model"):
             recipe = partial(self.make_model, self.auto_class, processor, **self.model_arguments())
             self.model = sharding.built(self.trainer.strategy, recipe)
+        check_callbacks(self.model, self.trainer.callbacks)  # type: ignore[attr-defined]
         settle_generation(self.model, self.default_generation, self.generating)
         accepted = inspect.signature(self.model.forward).parameters
         self._forward_names = frozenset(accepted)
@@ -255,9 +257,8 @@ class Task(LightningModule):
         """Return what backward runs on, the summed loss over a constant (`tasks/gradient.py`)."""
         assert self.gradient is not None
         seed_training(self.datamodule.seed, self.trainer, batch_idx)
-        loss_sum, weight = self.loss_and_weight(self(batch), batch)
-        number = micro_batches(self.trainer, batch_idx)
-        return self.gradient.add(loss_sum, weight, batch["row"], number)
+        loss = adalora.penalized(self.model, *self.loss_and_weight(self(batch), batch))
+        return self.gradient.add(*loss, batch["row"], micro_batches(self.trainer, batch_idx))
 
     def configure_gradient_clipping(
         self,
@@ -332,9 +333,9 @@ class Task(LightningModule):
         Args:
             num_training_steps: Length of the schedule; the trainer's own unless said.
         """
-        scaler = self.trainer.precision == "16-mixed"
+        scaler, scheduler = self.trainer.precision == "16-mixed", None
         optimizer = optim.build(self.optimizer, self.model, scaler=scaler)
-        scheduler = None
+        adalora.follow(optimizer, self.model, self.trainer, num_training_steps)
         if self.scheduler is not None:
             steps = num_training_steps or self.trainer.estimated_stepping_batches
             if steps == float("inf"):

@@ -1,6 +1,7 @@
 """Conversations, of which the assistant's turns are to be predicted."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -19,8 +20,10 @@ from hydralight.data.packing import pack
 from hydralight.data.padding import pad, pad_inputs
 from hydralight.data.roles import Where
 from hydralight.data.shape import Batch, Columns, Purpose, Row, Shape
-from hydralight.data.turns import ChatTemplate
+from hydralight.data.turns import ChatTemplate, turns_of
 from hydralight.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +76,23 @@ class Chat(Shape):
             remove_columns=[name for name in rows.column_names if name in self.roles],
             desc="conversations",
         )
+
+    def with_targets(self, rows: Dataset, where: Where) -> Dataset:
+        """Return the conversations in which the assistant answers, unless that is none of them."""
+        answered = [
+            bool(turns_of(json.loads(said)))
+            for batch in rows.select_columns(["messages"]).iter(1000)
+            for said in batch["messages"]
+        ]
+        lost = answered.count(False)
+        if lost in (0, len(answered)):  # which is told with the row
+            return rows
+        log.warning(
+            "%s: %d of %d rows are left out, as the assistant does not answer in them (the first "
+            "is row %d)",
+            *(where, lost, len(answered), answered.index(False) + 1),
+        )
+        return rows.select(np.flatnonzero(answered))
 
     def check_targets(self, rows: Columns) -> None:
         """Look for the assistant's answers."""
