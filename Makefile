@@ -2,9 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+AZURITE := .node/node_modules/.bin/azurite-blob
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-cluster thorough soak trajectories bench bench-gpu picture lint format clean
+.PHONY: help train test test-cluster test-stores thorough soak trajectories bench bench-gpu picture lint format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +36,13 @@ test-cluster: $(READY) ## Run the tests of clusters, on a SLURM of two nodes on 
 		|| { echo "error: SLURM is needed: apt-get install slurm-wlm munge" >&2; exit 1; }
 	@$(BIN)/python -m pytest -m cluster tests/cluster $(ARGS)
 
+$(AZURITE):
+	@command -v npm >/dev/null || { echo "error: npm is needed, of Node 20 or newer" >&2; exit 1; }
+	npm install --silent --prefix .node azurite@3.37.0
+
+test-stores: $(READY) $(AZURITE) ## Run the tests of Azure's blob store, on an Azurite of this machine (by npm)
+	@$(BIN)/python -m pytest -m stores tests/stores $(ARGS)
+
 trajectories: $(READY) ## Record the losses that tests compare with; only where they are meant to change
 	@$(BIN)/python tests/record_trajectories.py
 
@@ -57,5 +65,5 @@ format: $(READY) ## Put the code into shape
 	@$(BIN)/ruff format .
 
 clean: ## Remove the environment and what tools left behind; runs in logs/ stay
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .node .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -14,7 +14,7 @@ from hydralight.data.module import DataModule
 
 GROUND = {"config", "runs", "metrics", "optim", "models", "tokenizers", "processors"}
 GROUND |= {"model_configs", "loggers", "curves", "hub", "progress", "shell", "cached"}
-GROUND |= {"adapters", "adapter_files", "quantization", "quantized_base", "adalora"}
+GROUND |= {"adapters", "adapter_files", "quantization", "quantized_base", "adalora", "stores"}
 GROUND |= {"packed", "disk", "nodes", "sharding", "shards", "model_files", "devices"}
 PART = {"data", "tasks", "callbacks", "sweeps"}
 COMMANDS = {"building", "training", "evaluation", "prediction", "preflight", "summary", "harness"}

@@ -18,6 +18,7 @@ from hydralight.data.read.headers import repeated_name
 from hydralight.data.roles import Where, is_text
 from hydralight.errors import UserError
 from hydralight.packed import opened
+from hydralight.stores.fetched import by_their_urls
 
 if TYPE_CHECKING:
     from hydralight.data.source import Source
@@ -60,6 +61,7 @@ def readings(
         yield _named(rows) if unnamed else ({}, rows)
 
 
+@by_their_urls()
 def check_names(source: "Source", split: str, rows: Dataset, roles: Collection[str]) -> None:
     """Raise a `UserError` where a role's column is one of several of its name."""
     there, where = rows.column_names, Where("", source.columns_of(split))

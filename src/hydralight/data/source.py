@@ -23,6 +23,7 @@ from hydralight.data.read.inputs import begins_an_object, looks_like_a_file, rea
 from hydralight.data.roles import ColumnNames, Where, check_lines, switched_off
 from hydralight.data.shape import Shape
 from hydralight.errors import UserError, did_you_mean
+from hydralight.stores.fetched import by_their_urls
 
 SPLITS = ("train", "validation", "test")
 OwnSplits = Mapping[str, Dataset | Iterable[Mapping[str, Any]]]
@@ -33,10 +34,10 @@ class Source:
     """What was typed of where the rows are, and which columns play which roles.
 
     Args:
-        path: Hub id, local file, glob or folder, or a list of files; or a mapping from split to
-            such. A local path may end in a slice as HF's split names do: `my.csv[:10%]`. Within a
-            split, a mapping from column names to files, `{en: train.en, de: train.de}`, is of text
-            files that are aligned line by line.
+        path: Hub id, local file, glob or folder, the URL of a file or glob, or a list of files; or
+            a mapping from split to such. A path or URL may end in a slice as HF's split names do:
+            `my.csv[:10%]`. Within a split, a mapping from column names to files, `{en: train.en,
+            de: train.de}`, is of text files that are aligned line by line.
         name: Config name of a hub data set.
         revision: Branch, tag or commit of a hub data set.
         splits: For hub data: split to HF's split expression, such as `{train: "train[:1%]"}`.
@@ -89,6 +90,7 @@ class Source:
         """Return the columns of a split by role; those of `predict` are for what is predicted."""
         return {**(self.columns or {}), **((self.columns_by_split or {}).get(split) or {})}
 
+    @by_their_urls()
     def read(self, shape: Shape | None = None, known: Iterable[str] = SPLITS) -> dict[str, Dataset]:
         """Return the splits with their own columns.
 
@@ -177,6 +179,7 @@ class Source:
 
     # ------------------------------------------------------------ what is to be predicted
 
+    @by_their_urls()
     def read_input(
         self, text: str, shape: Shape, format: Format | None = None
     ) -> tuple[Dataset, Where]:

@@ -28,6 +28,8 @@ from hydralight.data.read.headers import check_header
 from hydralight.data.read.texts import are_whole, whole_texts
 from hydralight.data.read.whole import check_whole
 from hydralight.errors import UserError, count, did_you_mean, first_line, told
+from hydralight.stores.fetched import files_at
+from hydralight.stores.listing import scheme_of
 
 Unfold = Callable[[Dataset], Dataset]
 _SLICE = re.compile(r"(.+?)(\[(?:-?[\d_]+%?)?:(?:-?[\d_]+%?)?\])?")
@@ -40,7 +42,7 @@ def read_local(
     """Read a file, glob or folder, or the slice of it that the path names (`my.csv[:10%]`).
 
     Args:
-        path: The path. A file or glob is the split `train`.
+        path: The path, or the URL of a file or glob. A file or glob is the split `train`.
         reader: Options of the `datasets` builder, and `format`.
         unfold: Applied to the rows before they are sliced.
 
@@ -49,7 +51,7 @@ def read_local(
     """
     bare, part = cut(path)
     folder = Path(bare).expanduser()
-    if folder.is_dir():
+    if scheme_of(bare) is None and folder.is_dir():
         found = _read_folder(folder, reader)
     else:
         files = files_of(path)
@@ -103,7 +105,7 @@ def joined(paths: Sequence[str], parts: Sequence[Dataset], split: str) -> Datase
 
 
 def is_local(path: str) -> bool:
-    """Whether a path is one here, there or not, rather than a hub id."""
+    """Whether a path is one here, there or not, or a URL, rather than a hub id."""
     bare = cut(path)[0]
     return (
         os.path.exists(path)
@@ -116,13 +118,16 @@ def is_local(path: str) -> bool:
 
 
 def cut(path: str) -> tuple[str, str]:
-    """Part `my.csv[:10]` into path and slice."""
+    """Part `my.csv[:10]` into path and slice; the URL of a file here is its path."""
+    path = path.removeprefix("file://")
     match = None if os.path.exists(path) else _SLICE.fullmatch(path)
     return (match[1], match[2] or "") if match else (path, "")
 
 
 def files_of(path: str) -> list[str]:
-    """Return the files that a path or glob names; none for a folder."""
+    """Return the files that a path or glob names; none for a folder; of a URL, local copies."""
+    if scheme_of(path) is not None:
+        return files_at(cut(path)[0])
     bare = os.path.expanduser(cut(path)[0])
     if os.path.exists(bare):
         return [] if os.path.isdir(bare) else [bare]

@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from hydralight.errors import UserError
 from hydralight.packed import MAGIC
+from hydralight.stores.listing import scheme_of
 
 UNIVERSAL = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
 CONLLU = {"column_names": list(UNIVERSAL), "delimiter": "\t", "comment_prefix": "#"}
@@ -16,6 +18,8 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".jsonl": ("json", {}),
     ".ndjson": ("json", {}),
     ".parquet": ("parquet", {}),
+    ".arrow": ("arrow", {}),
+    ".tar": ("webdataset", {}),
     ".txt": ("text", {}),
     ".text": ("text", {}),
     ".conll": ("conll", {}),
@@ -66,6 +70,6 @@ def builder_of(files: Sequence[str], reader: Mapping[str, Any]) -> tuple[str, di
 
 def suffix(file: str) -> str:
     """Return the suffix that tells the format: that before .gz and the like, but for parquet."""
-    path = Path(file.lower())
+    path = Path((urlsplit(file).path if scheme_of(file) else file).lower())
     inner = path.with_suffix("").suffix if path.suffix in MAGIC else path.suffix
     return path.suffix if inner == ".parquet" else inner

@@ -10,6 +10,7 @@ from typing import Any
 
 from hydralight.errors import UserError
 from hydralight.packed import opened
+from hydralight.stores.fetched import url_of
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ def check_header(file: str, options: Mapping[str, Any]) -> None:
         for cell, values in zip(first, columns, strict=False)
         if cell and not _is_number(cell) and all(map(_is_number, values))
     ]
-    row = f"The first row of {file} ({', '.join(first)[:60]})"
+    row = f"The first row of {url_of(file)} ({', '.join(first)[:60]})"
     leave_out = "leave data.reader.column_names out, or the row with 'data.reader.skiprows=1'"
     if others and (called or numbers):
         raise UserError(

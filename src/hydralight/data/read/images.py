@@ -4,12 +4,15 @@ import glob
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
+from urllib.parse import urlsplit
 
 import datasets
 from datasets import Dataset
 from PIL import Image
 
 from hydralight.errors import UserError, did_you_mean
+from hydralight.stores.fetched import files_at
+from hydralight.stores.listing import scheme_of
 
 
 def located(rows: Dataset, column: str, folder: str) -> Dataset:
@@ -18,6 +21,11 @@ def located(rows: Dataset, column: str, folder: str) -> Dataset:
         return rows  # what is missing is said where columns are named
     feature = rows.features[column]
     if isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string"):
+        if scheme_of(folder) is not None:
+            raise UserError(
+                f"The images that the column {column} names are not fetched from {folder}: give "
+                "the folder here that they are in, data.image_dir=…, or shards of them (.tar)."
+            )
         base = Path(folder).expanduser().absolute()
         paths = [None if name is None else str(base / name) for name in rows[column][:]]
         names = rows.column_names
@@ -79,6 +87,8 @@ def folder_of(path: Any, split: str) -> str:
     if isinstance(path, Mapping):
         path = path.get(split, ".")
     first = path if isinstance(path, str) else next(iter(path))
+    if scheme_of(first) is not None:
+        return first.rpartition("/")[0]
     return str(Path(first).expanduser().parent)
 
 
@@ -92,6 +102,8 @@ def image_files(source: str) -> list[Path] | None:
     """
     path = Path(source).expanduser()
     Image.init()
+    if scheme_of(source) is not None:
+        return list(map(Path, files_at(source))) if _is_image(Path(urlsplit(source).path)) else None
     if path.is_dir():
         files = [file for file in sorted(path.rglob("*")) if _is_image(file)]
     elif any(sign in source for sign in "*?["):

@@ -14,6 +14,7 @@ from hydralight.data.read.formats import FORMATS, suffix
 from hydralight.data.read.lines import read_objects
 from hydralight.data.read.stdin import standard_input
 from hydralight.errors import UserError
+from hydralight.stores.listing import scheme_of
 
 log = logging.getLogger(__name__)
 Load = Callable[[str, Mapping[str, Any]], dict[str, Dataset]]
@@ -60,8 +61,10 @@ def read_input(
         UserError: there is no such file, or nothing in it, or it is of another format.
     """
     if source != "-" and looks_like_a_file(source):
+        source = source.removeprefix("file://")
         place = Path(source).expanduser()
-        if not place.exists() and not glob.glob(str(place), recursive=True):
+        there = scheme_of(source) is not None or place.exists()
+        if not there and not glob.glob(str(place), recursive=True):
             raise UserError(f"input={source}: there is no such file.")
         found = _read_file(source, role, load, reader, format)
     else:
@@ -152,5 +155,7 @@ def looks_like_a_file(source: str) -> bool:
     except OSError:  # too long for a name
         return False
     return " " not in source and (
-        suffix(source) in FORMATS or source.startswith(("./", "../", "/", "~"))
+        suffix(source) in FORMATS
+        or source.startswith(("./", "../", "/", "~", "file://"))
+        or scheme_of(source) not in (None, "http", "https")  # whose URLs may be texts
     )

@@ -21,6 +21,7 @@ MARKS = {  # longer ones first: UTF-32's begins with UTF-16's
     codecs.BOM_UTF16_BE: "utf-16",
 }
 PEEK = 4096  # bytes
+TAR_END = 1024  # bytes, of zeros
 
 
 def check_whole(files: Sequence[str], kind: str, options: Mapping[str, Any]) -> None:
@@ -46,7 +47,7 @@ def check_whole(files: Sequence[str], kind: str, options: Mapping[str, Any]) -> 
         suffix = Path(file.lower()).suffix
         if suffix in MAGIC and not head.startswith(MAGIC[suffix]) and head:
             raise UserError(f"{file} is damaged, or not what its suffix says: it is no {suffix}.")
-        if (what := _cut_short(file, packing(head))) is not None:
+        if (what := _cut_short(file, packing(head), kind)) is not None:
             raise UserError(f"{file} is damaged, or not what its suffix says: {what}.")
         if kind in ("csv", "json", "text", "conll") and _is_utf8(options):
             _check_text(file)
@@ -63,8 +64,12 @@ def _name(mode: int) -> str:
     return next((name for name, is_one in kinds.items() if is_one(mode)), "a folder")
 
 
-def _cut_short(file: str, packed: str | None) -> str | None:
-    """What is missing of a packed file whose reader would not tell."""
+def _cut_short(file: str, packed: str | None, kind: str) -> str | None:
+    """What is missing of a file whose reader would not tell."""
+    if kind == "webdataset" and packed is None:
+        with open(file, "rb") as stream:
+            stream.seek(-min(TAR_END, os.path.getsize(file)), os.SEEK_END)
+            return None if stream.read() == bytes(TAR_END) else "it ends without a tar's end mark"
     if packed == ".zst":
         with (
             open(file, "rb") as stream,
