@@ -1,5 +1,6 @@
 """How rows come together in batches, as typed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -8,7 +9,10 @@ from annotated_types import Interval
 
 from hydralight.config.ranges import Positive, Seed
 from hydralight.data.budget import Budget
+from hydralight.data.corpus.rows import ShardedRows
+from hydralight.data.corpus.windows import Ahead, Windows
 from hydralight.data.order import Batches, LongestFirst, Order, Place, Plan
+from hydralight.data.shape import Shape
 from hydralight.errors import UserError, count
 
 
@@ -28,6 +32,7 @@ class Batching:
             padding.
         pad_to_multiple_of: What the lengths of batches are rounded up to, such as 64 for few shapes
             under `task.torch_compile`; 8 in 16 bits unless said, for the sake of tensor cores.
+        window_shards: Shards of a prepared corpus whose rows are shuffled among each other.
         num_workers: Worker processes of each loader.
         seed: Of the training order.
 
@@ -39,8 +44,35 @@ class Batching:
     max_tokens: Positive | None = None
     group_by_length: bool = False
     pad_to_multiple_of: Positive | None = None
+    window_shards: Positive = 8
     num_workers: Annotated[int, Interval(ge=0, le=512)] = 0
     seed: Seed = 42
+
+    def of(
+        self,
+        rows: Any,
+        shape: Shape,
+        place: Place,
+        shuffle: bool = True,
+        ahead: Ahead | None = None,
+    ) -> Batches:
+        """Return the batches of encoded training rows, in shards or not.
+
+        Args:
+            rows: The rows.
+            shape: Says what they take of a budget.
+            place: This process.
+            shuffle: As in `training`.
+            ahead: As in `Windows`.
+
+        Raises:
+            UserError: as `training`; or tokens are to be counted where there are none.
+        """
+        if self.max_tokens is not None and shape.length_limit is None:
+            raise UserError("data.max_tokens counts tokens, and these examples have none.")
+        if isinstance(rows, ShardedRows):
+            return self.in_windows(rows.sizes, place, shuffle, ahead)
+        return self.training(shape.size(rows.with_format("numpy")), place, shuffle)
 
     def training(self, sizes: np.ndarray, place: Place, shuffle: bool = True) -> Batches:
         """Return the training batches.
@@ -54,11 +86,7 @@ class Batching:
             UserError: a row alone exceeds the budget, or there are fewer rows than processes.
         """
         number = place.batches_per_step
-        if len(sizes) < number and len(sizes) % place.world_size:
-            raise UserError(
-                f"{count(len(sizes), 'training example')} cannot be shared by {place.world_size} "
-                "devices: take fewer of them."
-            )
+        check_shared(len(sizes), place)
         if self.max_tokens is not None and shuffle:
             longest = sizes.sum(axis=1).max()
             if longest > self.max_tokens:
@@ -76,6 +104,35 @@ class Batching:
                 lengths=sizes.sum(axis=1) if self.group_by_length and shuffle else None,
                 batches_per_step=number,
             )
+        return Batches(plan, place)
+
+    def in_windows(
+        self, sizes: Sequence[int], place: Place, shuffle: bool = True, ahead: Ahead | None = None
+    ) -> Batches:
+        """Return the training batches of a corpus in shards.
+
+        Args:
+            sizes: Rows of each shard.
+            place: This process.
+            shuffle: As in `training`.
+            ahead: As in `Windows`.
+
+        Raises:
+            UserError: batches are asked for that need the lengths of all rows.
+        """
+        for name in ("max_tokens", "group_by_length"):
+            if getattr(self, name):
+                raise UserError(f"data.{name} is not for a prepared corpus: leave it out.")
+        plan = Windows(
+            sizes=tuple(sizes),
+            batch_size=self.batch_size,
+            seed=self.seed,
+            shuffle=shuffle,
+            batches_per_step=place.batches_per_step,
+            window_shards=self.window_shards,
+            ahead=ahead,
+        )
+        check_shared(plan.num_rows, place)
         return Batches(plan, place)
 
     def evaluation(
@@ -100,8 +157,21 @@ class Batching:
 
     def order_settings(self) -> dict[str, Any]:
         """Return what decides on the rows of a run's micro-batches."""
-        names = ("seed", "group_by_length", "max_tokens", "batch_size")
+        names = ("seed", "group_by_length", "max_tokens", "batch_size", "window_shards")
         settings: dict[str, Any] = {f"data.{name}": getattr(self, name) for name in names}
         if self.max_tokens is not None:
             del settings["data.batch_size"]
         return settings
+
+
+def check_shared(num_rows: int, place: Place) -> None:
+    """Refuse fewer rows than the processes need to have as many batches each.
+
+    Raises:
+        UserError: there are.
+    """
+    if num_rows < place.batches_per_step and num_rows % place.world_size:
+        raise UserError(
+            f"{count(num_rows, 'training example')} cannot be shared by {place.world_size} "
+            "devices: take fewer of them."
+        )

@@ -17,13 +17,16 @@ from hydralight.cached import told_if_full
 from hydralight.config.ranges import Format
 from hydralight.data.batches import Batching
 from hydralight.data.collate import EpochRows, collate
+from hydralight.data.corpus.corpus import Corpus
+from hydralight.data.corpus.rows import longest_of
+from hydralight.data.corpus.sample import sampled
 from hydralight.data.distinct import check_distinct
 from hydralight.data.encoding import Encoding, cache_folder, processor_id
 from hydralight.data.mix import Mix
 from hydralight.data.order import Batches, Place
 from hydralight.data.padding import rounded_up
 from hydralight.data.rows import Rows, check_split, read_rows
-from hydralight.data.same import check_order, check_same, rows_of
+from hydralight.data.same import check_number, check_order, check_same, rows_of
 from hydralight.data.shape import Batch, Purpose, Row, Shape
 from hydralight.data.source import SPLITS, Source
 from hydralight.data.splits import Splits
@@ -44,6 +47,7 @@ class DataModule(LightningDataModule):
         mix: Further data sets.
         encoding: How rows are encoded.
         batching: How rows come together in batches.
+        corpus: Whether training rows are prepared in shards, and how.
         tokenizer: Recipe of the tokenizer or image processor: called with the training texts, a
             key for them and a cache folder.
     """
@@ -58,6 +62,7 @@ class DataModule(LightningDataModule):
         mix: Mix | None = None,
         encoding: Encoding | None = None,
         batching: Batching | None = None,
+        corpus: Corpus | None = None,
     ) -> None:
         super().__init__()
         self.shape = shape  # with its labels, once rows have been read
@@ -66,6 +71,7 @@ class DataModule(LightningDataModule):
         self.mix = mix or Mix()
         self.encoding = encoding or Encoding()
         self.batching = batching or Batching()
+        self.corpus = corpus or Corpus()
         self.make_processor = tokenizer
         self.processor: Any = None
         self.validation_split = "validation"
@@ -76,7 +82,7 @@ class DataModule(LightningDataModule):
         self._batches_per_epoch = 0
         self._rows: Rows | None = None
         self._input: Dataset | None = None
-        self._encoded: dict[str, Dataset] = {}
+        self._encoded: dict[str, Any] = {}
         self._trained_on: dict[str, Any] | None = None
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
@@ -90,6 +96,8 @@ class DataModule(LightningDataModule):
             with waiting("reading the data"), told_if_full(cache):
                 needed = {"train", self.validation_split, *self.later_splits}
                 parts = self.source, self.splits, self.mix, self.shape
+                if self.corpus.prepared is not None:
+                    parts = sampled(*parts, self.corpus.prepared)
                 self._rows = read_rows(*parts, known, self.only_columns, needed)
             self.shape = self._rows.shape
         return self._rows
@@ -125,7 +133,7 @@ class DataModule(LightningDataModule):
             self._processor_key = processor_id(self.processor)
         return self.processor
 
-    def encoded(self, split: str) -> Dataset:
+    def encoded(self, split: str) -> Any:
         """Return a split's encoded rows, cached on disk by what they are made from.
 
         Raises:
@@ -133,6 +141,9 @@ class DataModule(LightningDataModule):
         """
         if split not in self._encoded:
             rows = self.rows()
+            if self.corpus.makes(split):
+                self._prepare()
+                return self._encoded[split]
             trains = split == "train" and self.validation_split != "train"
             purpose: Purpose = "train" if trains else "evaluate"
             check_split(rows, split, self.source, trains)
@@ -153,10 +164,18 @@ class DataModule(LightningDataModule):
             rows, self.shape, self.processor, self._processor_key, purpose, split
         )
 
+    def _prepare(self, again: bool = False) -> None:
+        how = self.shape, self.load_processor(), self.encoding.too_long
+        self._encoded |= self.corpus.encoded(self.source, *how, again=again)
+
+    def prepare_corpus(self) -> None:
+        """Do what is not done yet of a corpus in shards, also of files that have changed."""
+        self.rows()
+        self._prepare(again=True)
+
     def longest(self) -> int:
         """Return the length in tokens of the longest input that has been encoded, as padded."""
-        encoded = [rows.with_format("numpy") for rows in self._encoded.values()]
-        longest = max((int(rows["length"][:].max()) for rows in encoded), default=0)
+        longest = max(map(longest_of, self._encoded.values()), default=0)
         return rounded_up(longest, self.pad_to_multiple_of)
 
     # ------------------------------------------------------------ Lightning's hooks
@@ -169,11 +188,8 @@ class DataModule(LightningDataModule):
         """Read and encode the splits that the trainer's stage needs, from the cache if there."""
         validated = self.trainer is None or self.trainer.limit_val_batches
         validation = self.validation_sets if validated else ()
-        running = (
-            "fit"
-            if self.trainer is None
-            else str(self.trainer.state.fn and self.trainer.state.fn.value)
-        )
+        state = None if self.trainer is None else self.trainer.state.fn
+        running = "fit" if self.trainer is None else str(state and state.value)
         wanted = {
             "fit": ("train", *validation, *self.later_splits),
             "validate": validation,
@@ -192,17 +208,12 @@ class DataModule(LightningDataModule):
         shuffle = self.trainer is None or not self.trainer.overfit_batches  # type: ignore[attr-defined]
         limit = 1.0 if self.trainer is None else self.trainer.limit_train_batches
         place = self.place
-        if self.batching.max_tokens is not None and self.shape.length_limit is None:
-            raise UserError("data.max_tokens counts tokens, and these examples have none.")
-        sizes = self.shape.size(self._encoded["train"].with_format("numpy"))
-        batches = self.batching.training(sizes, place, shuffle)
+        parts = self._encoded["train"], self.shape, place, shuffle, self.corpus.ahead
+        batches = self.batching.of(*parts)
         number = len(batches)
         taken = int(number * limit) if isinstance(limit, float) else min(limit, number)
-        if self.consumed and taken != self._batches_per_epoch:
-            raise UserError(
-                f"the run had {self._batches_per_epoch} batches an epoch, and now there are "
-                f"{taken}: resume with the same training data."
-            )
+        if self.consumed:
+            check_number(self._batches_per_epoch, taken)
         batches.epoch, batches.position = divmod(self.consumed, max(1, taken))
         return batches
 
