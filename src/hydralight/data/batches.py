@@ -48,14 +48,7 @@ class Batching:
     num_workers: Annotated[int, Interval(ge=0, le=512)] = 0
     seed: Seed = 42
 
-    def of(
-        self,
-        rows: Any,
-        shape: Shape,
-        place: Place,
-        shuffle: bool = True,
-        ahead: Ahead | None = None,
-    ) -> Batches:
+    def of(self, rows: Any, shape: Shape, place: Place, shuffle: bool) -> Batches:
         """Return the batches of encoded training rows, in shards or not.
 
         Args:
@@ -63,7 +56,6 @@ class Batching:
             shape: Says what they take of a budget.
             place: This process.
             shuffle: As in `training`.
-            ahead: As in `Windows`.
 
         Raises:
             UserError: as `training`; or tokens are to be counted where there are none.
@@ -71,7 +63,7 @@ class Batching:
         if self.max_tokens is not None and shape.length_limit is None:
             raise UserError("data.max_tokens counts tokens, and these examples have none.")
         if isinstance(rows, ShardedRows):
-            return self.in_windows(rows.sizes, place, shuffle, ahead)
+            return self.in_windows(rows.sizes, place, shuffle, rows.ahead)
         return self.training(shape.size(rows.with_format("numpy")), place, shuffle)
 
     def training(self, sizes: np.ndarray, place: Place, shuffle: bool = True) -> Batches:

@@ -208,8 +208,7 @@ class DataModule(LightningDataModule):
         shuffle = self.trainer is None or not self.trainer.overfit_batches  # type: ignore[attr-defined]
         limit = 1.0 if self.trainer is None else self.trainer.limit_train_batches
         place = self.place
-        parts = self._encoded["train"], self.shape, place, shuffle, self.corpus.ahead
-        batches = self.batching.of(*parts)
+        batches = self.batching.of(self._encoded["train"], self.shape, place, shuffle)
         number = len(batches)
         taken = int(number * limit) if isinstance(limit, float) else min(limit, number)
         if self.consumed:

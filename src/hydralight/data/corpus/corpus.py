@@ -14,6 +14,7 @@ from datasets.fingerprint import Hasher
 from transformers import PreTrainedTokenizerBase
 
 from hydralight.config.ranges import NotNegative
+from hydralight.data.corpus.cache import Cache, bytes_of
 from hydralight.data.corpus.duplicates import Hash
 from hydralight.data.corpus.inputs import Inputs, inputs_of
 from hydralight.data.corpus.pieces import Unit
@@ -28,9 +29,8 @@ from hydralight.data.corpus.shards import (
     write_record,
 )
 from hydralight.data.corpus.told import CODE, changed, compare, told_counts
-from hydralight.data.corpus.windows import Ahead
 from hydralight.data.corpus.work import Encode, Filters, Work, record_of
-from hydralight.data.encoding import processor_id, sources_of
+from hydralight.data.encoding import cache_folder, processor_id, sources_of
 from hydralight.data.shape import Shape
 from hydralight.data.source import Source
 from hydralight.errors import UserError
@@ -45,7 +45,8 @@ class Corpus:
     """Training data that is prepared to shards in a folder, and read from there.
 
     Args:
-        prepared: The folder; training data is encoded as a whole in the cache unless it is said.
+        prepared: The folder, or the URL that a folder was copied to. Training data is encoded as
+            a whole in the cache unless it is said.
         workers: Processes that prepare; as many as there are cores unless said.
         deduplicate: Whether only the first of rows with equal texts is kept.
         min_chars: Of all texts of a row together; rows with fewer are left out.
@@ -54,6 +55,7 @@ class Corpus:
         keep: A function of one's own, called with a row of the files, that says whether to keep it.
         validation_hash: Part of the rows that becomes the validation split, by hashes of their
             texts, so that a text is on the same side whatever else there is.
+        cache_size: Of all shards that are kept on this machine of corpora at URLs.
     """
 
     prepared: str | None = None
@@ -64,6 +66,7 @@ class Corpus:
     only: Mapping[str, Any] | None = None
     keep: Callable[..., Any] | None = None
     validation_hash: Annotated[float, Interval(gt=0, lt=1)] | None = None
+    cache_size: str = "50GB"
 
     def __post_init__(self) -> None:
         if self.prepared is not None:
@@ -76,8 +79,10 @@ class Corpus:
 
     @property
     def folder(self) -> Path:
-        """Where the corpus is."""
+        """Where the corpus is, or is kept of what is at a URL."""
         assert self.prepared is not None
+        if self._cache is not None:
+            return self._cache.folder
         return Path(self.prepared).expanduser()
 
     def makes(self, split: str) -> bool:
@@ -86,9 +91,11 @@ class Corpus:
         return self.prepared is not None and (split == "train" or hashed)
 
     @property
-    def ahead(self) -> Ahead | None:
-        """What is called with the shards that are read next."""
-        return None
+    def _cache(self) -> Cache | None:
+        """What fetches the shards of a corpus at a URL; None for a folder."""
+        if self.prepared is None or "://" not in self.prepared:
+            return None
+        return Cache(self.prepared, cache_folder("shards"), bytes_of(self.cache_size))
 
     # ------------------------------------------------------------ from files to shards
 
@@ -107,6 +114,10 @@ class Corpus:
         Raises:
             UserError: a row cannot be used, or the folder holds another corpus.
         """
+        if self._cache is not None:
+            if again:
+                raise UserError("prepare.py writes to a folder, which you copy to the URL.")
+            self._cache.index()
         work = self._work(source, shape, processor, too_long)
         made_with = self._made_with(work)
         index = read_index(self.folder)
@@ -129,7 +140,7 @@ class Corpus:
         joined = work.shape.unjoined(work.processor) is not None
         block = getattr(work.shape, "block_size", None) if joined else None
         vocabulary = len(work.processor) if joined else 0
-        path_of = Local(self.folder)
+        path_of = self._cache or Local(self.folder)
         if not done.train:
             raise UserError(f"{self.folder}: no row is left to train on ({told_counts(done)}).")
         found: dict[str, Any] = {"train": ShardedRows(done.train, path_of, block, vocabulary)}
@@ -171,7 +182,8 @@ class Corpus:
             if field.name not in left_out and (shape is work.shape or field.name != "block_size")
         }
         own = {f"data.{f.name}": getattr(self, f.name) for f in fields(self)}
-        del own["data.prepared"], own["data.workers"]
+        for name in ("prepared", "workers", "cache_size"):
+            del own[f"data.{name}"]
         if self.keep is not None:
             own["data.keep"] = Hasher.hash(self.keep)
         joined = "blocks" if shape is not work.shape else "rows"

@@ -140,13 +140,14 @@ def inputs_of(source: "Source", prepared: str | None) -> Inputs | None:
 
     Args:
         source: Where the rows are.
-        prepared: The folder that they are prepared in, which may be done.
+        prepared: Where they are prepared, which may be done; at a URL it is.
 
     Raises:
         UserError: there are none, or they are no files.
     """
     path = source.path.get("train") if isinstance(source.path, Mapping) else source.path
-    done = prepared is not None and (Path(prepared).expanduser() / INDEX).is_file()
+    assert prepared is not None
+    done = "://" in prepared or (Path(prepared).expanduser() / INDEX).is_file()
     if path is None and source.source is not None:
         raise UserError("data.source makes rows on the spot: data.prepared is for files.")
     if isinstance(path, Mapping):

@@ -12,6 +12,7 @@ import numpy as np
 import xxhash
 from datasets import Dataset, Features, List, Value
 
+from hydralight.data.corpus.cache import Ahead, Cache
 from hydralight.data.corpus.shards import Shard, content_of, kind_of
 from hydralight.errors import UserError
 from hydralight.runs.checksums import checksum
@@ -63,6 +64,14 @@ class ShardedRows:
         self._columns: list[str] | None = None
         self._open: OrderedDict[int, Any] = OrderedDict()
         self._verified: set[str] = set()
+        self._ahead: Ahead | None = None
+
+    def ahead(self, numbers: Sequence[int]) -> None:
+        """Have shards fetched, by their numbers, where they are not on this machine."""
+        if isinstance(self.path_of, Cache):
+            if self._ahead is None:
+                self._ahead = Ahead(self.path_of, self.shards)
+            self._ahead(numbers)
 
     def _rows_in(self, shard: Shard) -> int:
         if self.block_size is None:
@@ -108,22 +117,27 @@ class ShardedRows:
             self._open.move_to_end(number)
             return self._open[number]
         shard = self.shards[number]
-        path = self.path_of(shard)
-        if shard.file not in self._verified:
-            verify(path, shard)
-            self._verified.add(shard.file)
-        if self.block_size is None:
-            opened: Any = Dataset.from_file(str(path))
-        else:
-            opened = np.memmap(path, self.kind, "r")
+        try:
+            opened = self._mapped(shard)
+        except FileNotFoundError:  # removed from a cache meanwhile
+            opened = self._mapped(shard)
         self._open[number] = opened
         if len(self._open) > OPEN:
             self._open.popitem(last=False)
         return opened
 
+    def _mapped(self, shard: Shard) -> Any:
+        path = self.path_of(shard)
+        if shard.file not in self._verified:
+            verify(path, shard)
+            self._verified.add(shard.file)
+        if self.block_size is None:
+            return Dataset.from_file(str(path))
+        return np.memmap(path, self.kind, "r")
+
     def __getstate__(self) -> dict[str, Any]:
         """Return what goes to another process, which opens shards by itself."""
-        return {**vars(self), "_open": OrderedDict()}
+        return {**vars(self), "_open": OrderedDict(), "_ahead": None}
 
     # ------------------------------------------------------------ as a whole
 
