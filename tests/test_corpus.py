@@ -20,6 +20,7 @@ from hydralight.data.batches import Batching
 from hydralight.data.corpus import claims, duplicates, inputs, reading, sample, shards
 from hydralight.data.corpus.claims import Claims
 from hydralight.data.corpus.corpus import Corpus
+from hydralight.data.encoding import Encoding
 from hydralight.data.module import DataModule
 from hydralight.data.order import Place
 from hydralight.data.shapes.causal_lm import CausalLM
@@ -182,17 +183,20 @@ def test_duplicates_are_left_out_wherever_they_are(files, tmp_path, monkeypatch)
 
 
 def test_rows_are_left_out_and_counted(files, tmp_path):
-    own = {"min_chars": 80, "only": {"id": list(range(50))}, "keep": keeps_even}
+    own = {"min_chars": 80, "max_chars": 130, "only": {"id": list(range(50))}, "keep": keeps_even}
     data = module(files / "*.jsonl", tmp_path / "shards", CausalLM(max_length=100), corpus=own)
-    kept = [t for i, t in enumerate(texts()) if i < 50 and i % 2 == 0 and len(t) >= 80]
+    even = [t for i, t in enumerate(texts()) if i < 50 and i % 2 == 0]
+    kept = [t for t in even if 80 <= len(t) <= 130]
     train = data.encoded("train")
     found = [tokenizer().decode(train[i]["input_ids"], True) for i in range(len(train))]
     assert [text.strip() for text in found] == kept
     counts = index_of(tmp_path / "shards")["counts"]
-    short = sum(len(t) < 80 for i, t in enumerate(texts()) if i < 50 and i % 2 == 0)
+    short, long = sum(len(t) < 80 for t in even), sum(len(t) > 130 for t in even)
+    assert min(short, long) > 0
     assert counts["another id"] == 10
     assert counts["refused by data.keep"] == 25
-    assert (counts["too short"], counts["train"], counts["read"]) == (short, len(kept), 60)
+    assert (counts["too short"], counts["too long"]) == (short, long)
+    assert (counts["train"], counts["read"]) == (len(kept), 60)
 
 
 def keeps_even(row):
@@ -218,6 +222,34 @@ def test_a_text_is_validated_on_whatever_else_there_is(files, tmp_path):
     other_train, other = parts(files / "1.jsonl", "one")
     assert other_train < train
     assert other < validation
+
+
+@pytest.mark.parametrize("too_long", ["truncate", "drop", "refuse"])
+def test_what_is_too_long_is_dealt_with_as_elsewhere(files, tmp_path, too_long):
+    lengths = [len(ids) + 1 for ids in tokenizer()(texts(), verbose=False)["input_ids"]]
+    most = sorted(lengths)[NUMBER // 2]
+    own = {"validation_hash": 0.3}
+    data = module(files / "*.jsonl", tmp_path / "shards", CausalLM(max_length=most), corpus=own)
+    data.encoding = Encoding(too_long=too_long)
+    if too_long == "refuse":
+        with pytest.raises(UserError, match=r"0\.jsonl, row \d+ is longer than the limit"):
+            data.encoded("train")
+        return
+    number = len(data.encoded("train")) + len(data.encoded("validation"))
+    counts = index_of(tmp_path / "shards")["counts"]
+    longer = counts["truncated" if too_long == "truncate" else "too many tokens"]
+    assert number == (NUMBER if too_long == "truncate" else NUMBER - longer)
+    assert 10 < longer < 50
+    assert data.longest() <= most
+
+
+def test_a_split_without_a_source_is_told(files, tmp_path):
+    data = module(files / "*.jsonl", tmp_path / "shards")
+    with pytest.raises(UserError, match=r"nothing to validate on: .* data\.validation_hash=0\.01"):
+        data.encoded("validation")
+    data.validation_split = "train"
+    with pytest.raises(UserError, match=r"name files to evaluate"):
+        data.encoded("train")
 
 
 def test_labels_have_to_be_known(files, tmp_path):
@@ -301,6 +333,16 @@ def test_a_folder_with_another_corpus_is_refused(files, tmp_path, shape, own, na
     data = module(files / "*.jsonl", tmp_path / "shards", shape, corpus=own)
     with pytest.raises(UserError, match=f"was prepared with another value of {named}"):
         data.encoded("train")
+
+
+def test_what_was_begun_is_gone_on_with_by_the_same_settings_alone(files, tmp_path):
+    """A kill has left some units, and no index."""
+    module(files / "*.jsonl", tmp_path / "shards").encoded("train")
+    (tmp_path / "shards/index.json").unlink()
+    other = module(files / "*.jsonl", tmp_path / "shards", corpus={"max_chars": 100})
+    with pytest.raises(UserError, match=r"another value of data\.max_chars \(None, and now 100\)"):
+        other.encoded("train")
+    assert tokens_of(module(files / "*.jsonl", tmp_path / "shards")) == expected()
 
 
 # ---------------------------------------------------------------- killed, and several at once

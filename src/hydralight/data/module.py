@@ -141,7 +141,7 @@ class DataModule(LightningDataModule):
         """
         if split not in self._encoded:
             rows = self.rows()
-            if self.corpus.makes(split):
+            if self.corpus.makes(split, self.validation_split, rows.splits):
                 self._prepare()
                 return self._encoded[split]
             trains = split == "train" and self.validation_split != "train"

@@ -4,10 +4,9 @@ import json
 import os
 import secrets
 import socket
-import time
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from threading import Event, Thread
 
 EXPIRES = 120.0  # seconds without a sign of life
 BEAT = 15.0  # seconds between two
@@ -28,7 +27,8 @@ class Claims:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._own: set[Path] = set()
-        self._beaten = time.monotonic()
+        self._ended = Event()
+        Thread(target=self._beat, daemon=True).start()
 
     def take(self, name: str) -> bool:
         """Claim a unit, if nobody else has."""
@@ -51,25 +51,17 @@ class Claims:
         path.unlink(missing_ok=True)
 
     def release_all(self) -> None:
-        """Give all claims back."""
+        """Give all claims back, for good."""
+        self._ended.set()
         for path in list(self._own):
             self.release(path.name)
 
-    def beat(self) -> None:
-        """Renew the claims, if it is time to."""
-        if time.monotonic() - self._beaten > BEAT:
-            self._beaten = time.monotonic()
-            for path in self._own:
+    def _beat(self) -> None:
+        """Renew the claims now and then."""
+        while not self._ended.wait(BEAT):
+            for path in list(self._own):
                 with suppress(FileNotFoundError):
                     os.utime(path)
-
-    def others(self, names: Iterable[str]) -> list[str]:
-        """Return which of the units other processes have claimed."""
-        return [
-            name
-            for name in names
-            if (path := self.folder / name).exists() and path not in self._own
-        ]
 
     def _is_dead(self, path: Path) -> bool:
         try:

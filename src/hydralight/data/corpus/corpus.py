@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,8 +13,9 @@ from annotated_types import Interval
 from datasets.fingerprint import Hasher
 from transformers import PreTrainedTokenizerBase
 
+from hydralight.cached import told_if_full
 from hydralight.config.ranges import NotNegative
-from hydralight.data.corpus.cache import Cache, bytes_of
+from hydralight.data.corpus.cache import Ahead, Cache, bytes_of
 from hydralight.data.corpus.duplicates import Hash
 from hydralight.data.corpus.inputs import Inputs, inputs_of
 from hydralight.data.corpus.pieces import Unit
@@ -34,9 +35,12 @@ from hydralight.data.encoding import cache_folder, processor_id, sources_of
 from hydralight.data.shape import Shape
 from hydralight.data.source import Source
 from hydralight.errors import UserError
+from hydralight.runs.files import write_text
+from hydralight.runs.sealed import sealed_json
 
 log = logging.getLogger(__name__)
 
+MADE_WITH = "made_with.json"
 ALONE = 8_000_000  # bytes of input that are not worth starting processes for
 
 
@@ -85,10 +89,32 @@ class Corpus:
             return self._cache.folder
         return Path(self.prepared).expanduser()
 
-    def makes(self, split: str) -> bool:
-        """Whether a split's encoded rows are those of the corpus."""
+    def makes(self, split: str, validated: str, there: Collection[str]) -> bool:
+        """Whether a split's encoded rows are those of the corpus.
+
+        Args:
+            split: Its name.
+            validated: The split that is validated on.
+            there: The splits that are read as they are.
+
+        Raises:
+            UserError: it is train, which is there to be trained on alone; or no split to validate
+                on is named.
+        """
+        if self.prepared is None:
+            return False
+        if validated == "train":
+            raise UserError(
+                "data.prepared trains on train and does not evaluate it: name files to evaluate, "
+                "as data.path={validation: …}."
+            )
         hashed = split == "validation" and self.validation_hash is not None
-        return self.prepared is not None and (split == "train" or hashed)
+        if split == "validation" and not hashed and split not in there:
+            raise UserError(
+                "nothing to validate on: name files as data.path={train: …, validation: …}, or "
+                "take a part of the corpus by data.validation_hash=0.01."
+            )
+        return split == "train" or hashed
 
     @property
     def _cache(self) -> Cache | None:
@@ -123,12 +149,12 @@ class Corpus:
         index = read_index(self.folder)
         inputs = inputs_of(source, self.prepared)
         if index is not None:
-            compare(self.folder, index["made_with"], made_with)
             if inputs is not None and index["inputs"] != inputs.states() and not again:
                 raise UserError(
                     f"{changed(index['inputs'], inputs.states())} since {self.folder} was "
                     "prepared: run prepare.py with the same arguments, which does what is new."
                 )
+            compare(self.folder, index["made_with"], made_with)
         if index is None or (again and inputs is not None):
             assert inputs is not None
             self._prepare(inputs, work, made_with)
@@ -140,10 +166,14 @@ class Corpus:
         joined = work.shape.unjoined(work.processor) is not None
         block = getattr(work.shape, "block_size", None) if joined else None
         vocabulary = len(work.processor) if joined else 0
-        path_of = self._cache or Local(self.folder)
+        cache = self._cache
+        path_of = cache or Local(self.folder)
+        ahead = None if cache is None else Ahead(cache, done.train)
         if not done.train:
             raise UserError(f"{self.folder}: no row is left to train on ({told_counts(done)}).")
-        found: dict[str, Any] = {"train": ShardedRows(done.train, path_of, block, vocabulary)}
+        found: dict[str, Any] = {
+            "train": ShardedRows(done.train, path_of, block, vocabulary, ahead)
+        }
         if self.validation_hash is not None:
             if not done.validation:
                 raise UserError(
@@ -199,6 +229,12 @@ class Corpus:
         return json.loads(json.dumps(said, default=str))
 
     def _prepare(self, inputs: Inputs, work: Work, made_with: Mapping[str, Any]) -> None:
+        begun = read_record(self.folder / MADE_WITH)  # perhaps never finished
+        if begun is None:
+            with told_if_full(self.folder):
+                write_text(self.folder / MADE_WITH, sealed_json(made_with))
+        else:
+            compare(self.folder, begun, made_with)
         units, states = inputs.units(), inputs.states()
         workers = self.workers
         if workers is None:

@@ -86,7 +86,6 @@ def do_all(
                     unit = running.pop(future)
                     future.result()
                     claims.release(unit.name)
-                claims.beat()
                 show()
     except BrokenProcessPool as error:
         raise UserError(

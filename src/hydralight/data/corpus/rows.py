@@ -12,7 +12,6 @@ import numpy as np
 import xxhash
 from datasets import Dataset, Features, List, Value
 
-from hydralight.data.corpus.cache import Ahead, Cache
 from hydralight.data.corpus.shards import Shard, content_of, kind_of
 from hydralight.errors import UserError
 from hydralight.runs.checksums import checksum
@@ -46,6 +45,7 @@ class ShardedRows:
         path_of: Returns where a shard's file is on this machine.
         block_size: Tokens of a row, where shards hold nothing but tokens.
         vocabulary: How many tokens there are; then it decides on the bits of one.
+        ahead: Called with the numbers of shards that are read next.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class ShardedRows:
         path_of: Callable[[Shard], Path],
         block_size: int | None = None,
         vocabulary: int = 0,
+        ahead: Callable[[Sequence[int]], None] | None = None,
     ) -> None:
         self.shards = tuple(shards)
         self.path_of = path_of
@@ -64,14 +65,7 @@ class ShardedRows:
         self._columns: list[str] | None = None
         self._open: OrderedDict[int, Any] = OrderedDict()
         self._verified: set[str] = set()
-        self._ahead: Ahead | None = None
-
-    def ahead(self, numbers: Sequence[int]) -> None:
-        """Have shards fetched, by their numbers, where they are not on this machine."""
-        if isinstance(self.path_of, Cache):
-            if self._ahead is None:
-                self._ahead = Ahead(self.path_of, self.shards)
-            self._ahead(numbers)
+        self.ahead = ahead
 
     def _rows_in(self, shard: Shard) -> int:
         if self.block_size is None:
@@ -137,7 +131,7 @@ class ShardedRows:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what goes to another process, which opens shards by itself."""
-        return {**vars(self), "_open": OrderedDict(), "_ahead": None}
+        return {**vars(self), "_open": OrderedDict(), "ahead": None}
 
     # ------------------------------------------------------------ as a whole
 

@@ -34,12 +34,14 @@ def sampled(
 
     Raises:
         UserError: train would be parted, or mixed with other data, or its labels are not known
-            before all rows have been read.
+            before all rows have been read, or it is of images.
     """
     if splits.fold is not None:
         raise UserError("data.fold parts data that is not prepared: leave out data.prepared.")
     if mix.mix:
         raise UserError("data.mix mixes data that is not prepared: leave out data.prepared.")
+    if shape.file_roles:
+        raise UserError("data.prepared is for texts, and not for images: leave it out.")
     regression = getattr(shape, "problem_type", "") == "regression"
     if getattr(shape, "labels", ()) is None and not regression:
         raise UserError("data.prepared reads rows as they come: name all labels in data.labels.")

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -200,18 +201,18 @@ class Work:
                     f"row {number + 1} is longer than the limit: raise it, or set "
                     "data.too_long to truncate or drop."
                 )
-        if any(too_long):
-            verb = "truncated" if self.too_long == "truncate" else "too long in tokens"
-            counts[verb] += sum(too_long)
-            if self.too_long == "drop":
-                found = {
-                    name: [v for v, long in zip(values, too_long, strict=True) if not long]
-                    for name, values in found.items()
-                }
         roles = () if purpose == "train" else self.shape.roles
         kept = set(roles if self.shape.kept is None else self.shape.kept) & columns.keys()
         found.pop("row", None)
-        return {**{role: columns[role] for role in sorted(kept)}, **found}
+        found |= {role: columns[role] for role in sorted(kept)}
+        if any(too_long):
+            counts["truncated" if self.too_long == "truncate" else "too many tokens"] += sum(
+                too_long
+            )
+            if self.too_long == "drop":
+                fits = [not long for long in too_long]
+                found = {name: list(compress(values, fits)) for name, values in found.items()}
+        return found
 
 
 class Numbered:
