@@ -17,7 +17,8 @@ GROUND |= {"model_configs", "loggers", "curves", "hub", "progress", "shell", "ca
 GROUND |= {"adapters", "adapter_files", "quantization", "quantized_base", "adalora", "stores"}
 GROUND |= {"packed", "disk", "nodes", "sharding", "shards", "model_files", "devices"}
 PART = {"data", "tasks", "callbacks", "sweeps"}
-COMMANDS = {"building", "training", "evaluation", "prediction", "preflight", "summary", "harness"}
+COMMANDS = {"building", "dealing", "training", "evaluation", "prediction", "preflight"}
+COMMANDS |= {"preparation", "summary", "harness"}
 ENTRY = {"commands", "cli", "help", "completion", "trials", "preloaded", "manners"}
 MAY_IMPORT = {"errors": set()}
 MAY_IMPORT |= {ground: {"errors", *GROUND} for ground in GROUND}
@@ -90,6 +91,6 @@ def test_a_file_is_read_in_one_go():
 def test_the_parts_of_data_are_those_of_the_data_module():
     """What `building` deals out, and what the check of a config accepts."""
     hints = get_type_hints(DataModule.__init__)
-    names = ("source", "splits", "mix", "encoding", "batching")
+    names = ("source", "splits", "mix", "encoding", "batching", "corpus")
     kinds = [getattr(hints[name], "__args__", (hints[name],))[0] for name in names]
     assert [f"{kind.__module__}.{kind.__qualname__}" for kind in kinds] == list(PARTS["data"])

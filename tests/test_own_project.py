@@ -14,9 +14,9 @@ from hydra.utils import execution_whitelist
 from omegaconf import OmegaConf
 
 import hydralight as hydralight_package
-from hydralight.building import own_source
 from hydralight.config import project
 from hydralight.config.whitelist import allowed
+from hydralight.dealing import own_source
 from hydralight.errors import UserError
 from hydralight.runs.overrides import with_groups_off, with_own_configs
 from hydralight.runs.run import Run

@@ -13,13 +13,13 @@ from omegaconf import OmegaConf
 from standins import images, write_jsonl
 
 import hydralight
-from hydralight.building import dealt
 from hydralight.config.project import CONFIG_DIR
 from hydralight.data.mix import Mix
 from hydralight.data.readings import headless
 from hydralight.data.rows import read_rows
 from hydralight.data.source import Source
 from hydralight.data.splits import Splits
+from hydralight.dealing import dealt
 from hydralight.errors import UserError
 
 datasets.disable_progress_bars()

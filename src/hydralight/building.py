@@ -1,17 +1,13 @@
 """From a composed config to the objects that it names."""
 
-import inspect
 import logging
 import math
 import os
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import get_class, get_object, instantiate
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
@@ -22,17 +18,12 @@ from hydralight.adapter_files import folder_of, swapped
 from hydralight.callbacks.checkpoint_io import write_in_place
 from hydralight.callbacks.lightning_seams import take_place
 from hydralight.callbacks.loops import take_our_loops
-from hydralight.config.blame import key_of, refused
-from hydralight.config.check import check_root, check_targets, parameters
+from hydralight.config.check import check_root, check_targets
 from hydralight.config.functions import settle_functions
 from hydralight.config.trust import SENDS
-from hydralight.data.batches import Batching
-from hydralight.data.encoding import Encoding
-from hydralight.data.mix import Mix
 from hydralight.data.module import DataModule
 from hydralight.data.naming import labels_to_use
-from hydralight.data.source import Source
-from hydralight.data.splits import Splits
+from hydralight.dealing import build_data, built
 from hydralight.devices import share_steps
 from hydralight.errors import UserError, count
 from hydralight.model_configs import labels_of, read_config
@@ -72,6 +63,9 @@ def prepare(cfg: DictConfig) -> None:
     if computed and cfg.model.get("quantization") and not cfg.model.get("compute_dtype"):
         cfg.model.compute_dtype = computed  # autocast does not reach into bitsandbytes
     settle_functions(cfg.task)
+    keep = cfg.data.get("keep")  # named, to be called with rows
+    if isinstance(keep, DictConfig) and chosen(keep):
+        cfg.data.keep = {**keep, "_partial_": True}
     check_targets(cfg)
     quiet_libraries()
 
@@ -107,71 +101,6 @@ def build_task(cfg: DictConfig) -> Task:
     )
     task.same_bits = bool(cfg.trainer.get("same_bits"))
     return task
-
-
-def built(node: DictConfig, **arguments: Any) -> Any:
-    """Instantiate a node; whatever its parts refuse is told in a sentence that names the key.
-
-    Raises:
-        UserError: a part is built with the wrong arguments, or needs a package.
-    """
-    try:
-        return instantiate(node, **arguments, _convert_="object")
-    except Exception as error:
-        raise UserError(refused(key_of(error) or str(node._get_full_key(None)), error)) from error
-
-
-def build_data(cfg: DictConfig) -> DataModule:
-    """Build the data module: the flat keys of `data` are dealt out to its parts by their fields.
-
-    The shape is what `data._target_` names. `data.source` names a function or a class of the
-    user's own, which takes flat keys too.
-    """
-    tokenizer = built(cfg.tokenizer)
-    own = {"_target_", "source"}
-    keys = {str(key): cfg.data[key] for key in cfg.data if key not in own}
-    keys = built(OmegaConf.create({"data": keys}).data)  # an augmentation is an object by now
-    node = cfg.data.get("source")
-    source = None if not node else own_source(node, keys)
-    return DataModule(
-        shape=dealt(get_class(cfg.data._target_), keys),
-        source=dealt(Source, {**keys, "source": source}),
-        splits=dealt(Splits, keys),
-        mix=dealt(Mix, keys),
-        encoding=dealt(Encoding, keys),
-        batching=dealt(Batching, keys),
-        tokenizer=tokenizer,
-    )
-
-
-def dealt(part: type, keys: Mapping[str, Any]) -> Any:
-    """Build a dataclass from those of the keys that are its fields."""
-    names = {field.name for field in fields(part)}
-    return part(**{key: value for key, value in keys.items() if key in names})
-
-
-def own_source(node: Any, keys: Mapping[str, Any]) -> Callable[[], Any]:
-    """Build a source of the user's own: a function with its arguments, or an object to call.
-
-    Args:
-        node: Its dotted path, or a node with `_target_` and arguments.
-        keys: Keys of the group, of which it gets those that it takes.
-    """
-    node = {"_target_": node} if isinstance(node, str) else dict(node)
-    made = get_object(node["_target_"])
-    accepted, _ = parameters(made)
-    later = {} if inspect.isclass(made) else {"_partial_": True}  # an object is made now
-    taken = {key: value for key, value in keys.items() if key in accepted}
-    signature = inspect.signature(made).parameters
-    for name in accepted.keys() - taken.keys() - node.keys():
-        if signature[name].default is inspect.Parameter.empty:
-            raise UserError(f"data.source={node['_target_']} needs '{name}': give data.{name}=…")
-    source = built(OmegaConf.create({"data": {"source": {**taken, **node, **later}}}).data.source)
-    if not callable(source):
-        raise UserError(
-            f"data.source={node['_target_']}: its objects should be called, and return splits."
-        )
-    return source
 
 
 def build_all(group: DictConfig | None) -> list[Any]:

@@ -60,7 +60,7 @@ def command_line() -> None:
 
 
 def main(command: str) -> None:
-    """Run `train`, `eval` or `predict` with what was typed; exit with 1 on a user's mistake."""
+    """Run a command, such as `train`, with what was typed; exit with 1 on a user's mistake."""
     hide_secrets()
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
@@ -107,7 +107,7 @@ class Job:
     """What Hydra calls with each config that it composes: one run, or one trial of a sweep.
 
     Args:
-        command: `train`, `eval` or `predict`.
+        command: `train`, `eval`, `predict` or `prepare`.
         show_traceback: Whether a user's mistake is raised, and not told in a sentence.
         typed: What was typed, which is trusted.
         preload: What all trials import, by its dotted name. It stands here, as the sweeps cannot

@@ -70,7 +70,7 @@ def prepare(command: str, argv: list[str], met: Rendezvous | None = None) -> tup
     (behind the program's name) are then replaced by those that merge onto it.
 
     Args:
-        command: `train`, `eval` or `predict`.
+        command: `train`, `eval`, `predict` or `prepare`.
         argv: The program's name and its arguments.
         met: The processes that were started together with this one, the first of which decides the
             directory.
@@ -133,7 +133,7 @@ def start(command: str, overrides: Sequence[str], typed_before: Typed | None = N
     """Do in this process what the command line does, raising errors.
 
     Args:
-        command: `train`, `eval` or `predict`.
+        command: `train`, `eval`, `predict` or `prepare`.
         overrides: As on the command line.
         typed_before: What of them was typed, where a search has added to it.
 
@@ -204,7 +204,7 @@ def run(
     """Run one command on a composed config, in its directory; imports the heavy libraries.
 
     Args:
-        command: `train`, `eval` or `predict`.
+        command: `train`, `eval`, `predict` or `prepare`.
         cfg: The composed config.
         run_dir: The run's directory.
         was_typed: What of the config is trusted.
@@ -231,7 +231,8 @@ def run(
         check_trust(cfg, was_typed, run_dir)
         with nullcontext() if met is None else met.watching(leave):
             returned = call_it(function, cfg, run_dir)
-        ended = command != "train"  # a training may be one that was to leave nothing
+        # a training may be one that was to leave nothing, and what is prepared is elsewhere
+        ended = command not in ("train", "prepare")
         return returned
     finally:
         leave()
@@ -261,6 +262,8 @@ def function_of(command: str) -> Callable[[DictConfig, Path], Any]:
         from hydralight.training import train as function
     elif command == "eval":
         from hydralight.evaluation import evaluate as function
+    elif command == "prepare":
+        from hydralight.preparation import prepare_corpus as function
     else:
         from hydralight.prediction import predict as function
     return function

@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "Train what a recipe says; without arguments the quickstart, which needs no network.",
     "eval": "Evaluate the best model of a run, or any checkpoint with a recipe, on one split.",
     "predict": "Predict with the best model of a run, or with any checkpoint and a recipe.",
+    "prepare": "Encode a corpus once, in shards, by all cores; interrupted, it goes on.",
     "report": "Make the tables and pictures of a run's or a sweep's directory again.",
 }
 OF_TRAINING = ("optimized_metric", "check", "test", "resume", "sweep")
@@ -32,6 +33,10 @@ EXAMPLES: dict[str, list[list[str]]] = {
         ["run=latest", "data.path=other.csv"],
         ["run=latest", "data.batch_size=64", "trainer=cpu"],
         ["experiment=bart_cnn", "checkpoint=./my-bart"],
+    ],
+    "prepare": [
+        ["experiment=gpt2_scratch", "data.path=corpus/*.jsonl.zst", "data.prepared=corpus.shards"],
+        ["experiment=gpt2_scratch", "data.prepared=corpus.shards", "data.deduplicate=true"],
     ],
     "predict": [
         ["run=latest", "input=Here comes a text."],

@@ -29,11 +29,19 @@ def packing(head: bytes | Path) -> str | None:
 
 def opened(file: str) -> BinaryIO:
     """Open a file, packed or not, to read its bytes."""
-    packed = packing(Path(file))
+    return unpacked(open(file, "rb"))
+
+
+def unpacked(raw: BinaryIO) -> BinaryIO:
+    """Return what reads the bytes that are in an open file, packed or not.
+
+    How far it has come in the file itself is still told by `raw.tell()`.
+    """
+    packed = packing(raw.read(8))
+    raw.seek(0)
     if packed == ".zip":
-        archive = zipfile.ZipFile(file)
+        archive = zipfile.ZipFile(raw)
         return cast(BinaryIO, archive.open(archive.namelist()[0]))
-    raw = open(file, "rb")  # noqa: SIM115
     if packed == ".zst":
         unpacker = zstandard.ZstdDecompressor()
         return io.BufferedReader(unpacker.stream_reader(raw, read_across_frames=True))

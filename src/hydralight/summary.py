@@ -68,7 +68,9 @@ def has_test(data: DataModule) -> bool:
 
 def example_input(data: DataModule) -> str | None:
     """Return what could be predicted: a text, or a file of the data; None where it takes more."""
-    shape, rows = data.shape, data.rows().splits["train"]
+    shape, rows = data.shape, data.rows().splits.get("train")
+    if rows is None:  # of a prepared corpus whose files are gone
+        return None
     inputs = [r for r in shape.roles if r not in shape.targets and r in rows.column_names]
     if len(inputs) != 1:
         return None

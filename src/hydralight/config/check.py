@@ -25,6 +25,7 @@ PARTS = {
         "hydralight.data.mix.Mix",
         "hydralight.data.encoding.Encoding",
         "hydralight.data.batches.Batching",
+        "hydralight.data.corpus.corpus.Corpus",
     )
 }
 

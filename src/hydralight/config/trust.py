@@ -233,6 +233,9 @@ def writes_elsewhere(leaf: Leaf, run_dir: Path) -> bool:
     if not isinstance(leaf.value, str):
         return False
     text = leaf.value
+    if leaf.path == "data.prepared":  # what is there is read; what is not would be written
+        there = (Path(text).expanduser() / "index.json").is_file()
+        return not (there or ADDRESS.match(text))
     if leaf.at in READERS and leaf.target.startswith(OURS) and leaf.key != "cache_dir":
         return False
     if (leaf.target, leaf.key) == PROMPTS:

@@ -1,5 +1,6 @@
 """How rows come together in batches, as typed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -8,7 +9,10 @@ from annotated_types import Interval
 
 from hydralight.config.ranges import Positive, Seed
 from hydralight.data.budget import Budget
+from hydralight.data.corpus.rows import ShardedRows
+from hydralight.data.corpus.windows import Ahead, Windows
 from hydralight.data.order import Batches, LongestFirst, Order, Place, Plan, Repeated
+from hydralight.data.shape import Shape
 from hydralight.errors import UserError, count
 
 
@@ -29,6 +33,7 @@ class Batching:
         pad_to_multiple_of: What the lengths of batches are rounded up to, such as 64 for few shapes
             under `task.torch_compile`; 8 in 16 bits unless said, for the sake of tensor cores.
         num_iterations: Optimizer steps of the same micro-batches, one after the other.
+        window_shards: Shards of a prepared corpus whose rows are shuffled among each other.
         num_workers: Worker processes of each loader.
         seed: Of the training order.
 
@@ -41,8 +46,27 @@ class Batching:
     group_by_length: bool = False
     pad_to_multiple_of: Positive | None = None
     num_iterations: Positive = 1
+    window_shards: Positive = 8
     num_workers: Annotated[int, Interval(ge=0, le=512)] = 0
     seed: Seed = 42
+
+    def of(self, rows: Any, shape: Shape, place: Place, shuffle: bool) -> Batches:
+        """Return the batches of encoded training rows, in shards or not.
+
+        Args:
+            rows: The rows.
+            shape: Says what they take of a budget.
+            place: This process.
+            shuffle: As in `training`.
+
+        Raises:
+            UserError: as `training`; or tokens are to be counted where there are none.
+        """
+        if self.max_tokens is not None and shape.length_limit is None:
+            raise UserError("data.max_tokens counts tokens, and these examples have none.")
+        if isinstance(rows, ShardedRows):
+            return self.in_windows(rows.sizes, place, shuffle, rows.ahead)
+        return self.training(shape.size(rows.with_format("numpy")), place, shuffle)
 
     def training(self, sizes: np.ndarray, place: Place, shuffle: bool = True) -> Batches:
         """Return the training batches.
@@ -56,11 +80,7 @@ class Batching:
             UserError: a row alone exceeds the budget, or there are fewer rows than processes.
         """
         number = place.batches_per_step
-        if len(sizes) < number and len(sizes) % place.world_size:
-            raise UserError(
-                f"{count(len(sizes), 'training example')} cannot be shared by {place.world_size} "
-                "devices: take fewer of them."
-            )
+        check_shared(len(sizes), place)
         if self.max_tokens is not None and shuffle:
             longest = sizes.sum(axis=1).max()
             if longest > self.max_tokens:
@@ -80,6 +100,35 @@ class Batching:
             )
         if self.num_iterations > 1:
             plan = Repeated(plan, self.num_iterations, number)
+        return Batches(plan, place)
+
+    def in_windows(
+        self, sizes: Sequence[int], place: Place, shuffle: bool = True, ahead: Ahead | None = None
+    ) -> Batches:
+        """Return the training batches of a corpus in shards.
+
+        Args:
+            sizes: Rows of each shard.
+            place: This process.
+            shuffle: As in `training`.
+            ahead: As in `Windows`.
+
+        Raises:
+            UserError: batches are asked for that need the lengths of all rows.
+        """
+        for name in ("max_tokens", "group_by_length", "num_iterations"):
+            if getattr(self, name) not in (None, False, 1):
+                raise UserError(f"data.{name} is not for a prepared corpus: leave it out.")
+        plan = Windows(
+            sizes=tuple(sizes),
+            batch_size=self.batch_size,
+            seed=self.seed,
+            shuffle=shuffle,
+            batches_per_step=place.batches_per_step,
+            window_shards=self.window_shards,
+            ahead=ahead,
+        )
+        check_shared(plan.num_rows, place)
         return Batches(plan, place)
 
     def evaluation(
@@ -104,8 +153,22 @@ class Batching:
 
     def order_settings(self) -> dict[str, Any]:
         """Return what decides on the rows of a run's micro-batches."""
-        names = ("seed", "group_by_length", "max_tokens", "batch_size", "num_iterations")
+        names = ["seed", "group_by_length", "max_tokens", "batch_size"]
+        names += ["num_iterations", "window_shards"]
         settings: dict[str, Any] = {f"data.{name}": getattr(self, name) for name in names}
         if self.max_tokens is not None:
             del settings["data.batch_size"]
         return settings
+
+
+def check_shared(num_rows: int, place: Place) -> None:
+    """Refuse fewer rows than the processes need to have as many batches each.
+
+    Raises:
+        UserError: there are.
+    """
+    if num_rows < place.batches_per_step and num_rows % place.world_size:
+        raise UserError(
+            f"{count(num_rows, 'training example')} cannot be shared by {place.world_size} "
+            "devices: take fewer of them."
+        )

@@ -1,12 +1,12 @@
 """Rows of a batch, read together, and what becomes of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import datasets
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hydralight.data.shape import Batch, Purpose, Row, Shape
 
@@ -71,3 +71,23 @@ def collate(
             row.pop(name, None)
     batch = shape.pad(rows, processor, pad_to_multiple_of, purpose)
     return {**batch, "row": numbers, **kept}
+
+
+def loader(
+    rows: datasets.Dataset,
+    batches: Sampler[list[tuple[int, int]]],
+    collate_fn: Callable[[list[Row]], Batch],
+    num_workers: int,
+    seed: int,
+) -> DataLoader:
+    """Return what reads batches of encoded rows."""
+    return DataLoader(
+        collate_fn=collate_fn,
+        batch_sampler=batches,
+        dataset=EpochRows(rows),
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        # its own stream: making an iterator must not draw from the global one
+        generator=torch.Generator().manual_seed(seed),
+    )

@@ -1,8 +1,9 @@
 """Texts, as the models that read nothing but text see them."""
 
 import logging
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, compress
 from typing import Annotated, Any, ClassVar, Self
 
@@ -15,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from hydralight.config.ranges import Positive
 from hydralight.data.ends import left_off, left_open, without_end
 from hydralight.data.padding import pad, pad_inputs
-from hydralight.data.roles import Where, check_is_text
+from hydralight.data.roles import NoRows, Where, check_is_text
 from hydralight.data.shape import Batch, Columns, Purpose, Row, Shape
 from hydralight.data.tokens import encode_texts
 from hydralight.errors import UserError, did_you_mean
@@ -72,7 +73,7 @@ class Documents(Shape):
         check_is_text(rows, "text", where)
         checked = rows.filter(_has_text, batched=True, desc="texts")
         if len(checked) == 0:
-            raise UserError(f"{where} holds no text.")
+            raise NoRows(f"{where} holds no text.")
         return checked
 
     def settled(self, train: Dataset | None, declared: Sequence[str]) -> Self:
@@ -111,6 +112,12 @@ class Documents(Shape):
         if self.ends and self.append is None and processor.eos_token_id is None:
             raise UserError("the tokenizer has no end token: say what ends a text in data.append.")
         return left_open(processor) if self.ends else processor
+
+    def unjoined(self, processor: Any) -> Self | None:
+        """Return the shape of whole texts, whose tokens alone make the blocks of training."""
+        if self.block_size is None or self.extra_columns(processor, "train"):
+            return None
+        return replace(self, block_size=None, max_length=sys.maxsize)
 
     def extra_columns(self, processor: Any, purpose: Purpose) -> Sequence[str]:
         """Return what else is to be told of the tokens: `num_bytes`, `word_ids`."""

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import datasets
-import torch
 from datasets import Dataset
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
@@ -16,22 +15,24 @@ from torch.utils.data import DataLoader
 from hydralight.cached import cache_folder, told_if_full
 from hydralight.config.ranges import Format
 from hydralight.data.batches import Batching
-from hydralight.data.collate import EpochRows, collate
+from hydralight.data.collate import EpochRows, collate, loader
+from hydralight.data.corpus.corpus import Corpus
+from hydralight.data.corpus.rows import longest_of
+from hydralight.data.corpus.sample import sampled
 from hydralight.data.distinct import check_distinct
 from hydralight.data.encoding import Encoding, processor_id
 from hydralight.data.mix import Mix
 from hydralight.data.order import Batches, Place
 from hydralight.data.padding import rounded_up
+from hydralight.data.place import place_of
 from hydralight.data.rows import Rows, check_split, read_rows
-from hydralight.data.same import check_epoch, check_order, check_same, rows_of
+from hydralight.data.same import check_number, check_order, check_same, rows_of
 from hydralight.data.shape import Batch, Purpose, Row, Shape
 from hydralight.data.source import SPLITS, Source
 from hydralight.data.splits import Splits
 from hydralight.data.spread import spread
-from hydralight.devices import replica_of
 from hydralight.errors import UserError
 from hydralight.progress import waiting
-from hydralight.sharding import Sharded
 
 
 class DataModule(LightningDataModule):
@@ -44,6 +45,7 @@ class DataModule(LightningDataModule):
         mix: Further data sets.
         encoding: How rows are encoded.
         batching: How rows come together in batches.
+        corpus: Whether training rows are prepared in shards, and how.
         tokenizer: Recipe of the tokenizer or image processor: called with the training texts, a
             key for them and a cache folder.
     """
@@ -58,6 +60,7 @@ class DataModule(LightningDataModule):
         mix: Mix | None = None,
         encoding: Encoding | None = None,
         batching: Batching | None = None,
+        corpus: Corpus | None = None,
     ) -> None:
         super().__init__()
         self.shape = shape  # with its labels, once rows have been read
@@ -67,6 +70,7 @@ class DataModule(LightningDataModule):
         self.encoding = encoding or Encoding()
         self.batching = batching or Batching()
         self.num_iterations = self.batching.num_iterations  # steps on the same micro-batches
+        self.corpus = corpus or Corpus()
         self.make_processor = tokenizer
         self.processor: Any = None
         self.validation_split = "validation"
@@ -77,7 +81,7 @@ class DataModule(LightningDataModule):
         self._batches_per_epoch = 0
         self._rows: Rows | None = None
         self._input: Dataset | None = None
-        self._encoded: dict[str, Dataset] = {}
+        self._encoded: dict[str, Any] = {}
         self._trained_on: dict[str, Any] | None = None
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
@@ -90,6 +94,8 @@ class DataModule(LightningDataModule):
             with waiting("reading the data"), told_if_full(datasets.config.HF_DATASETS_CACHE):
                 parts = self.source, self.splits, self.mix, self.shape, known, self.only_columns
                 needed = {"train", self.validation_split, *self.later_splits}
+                if self.corpus.prepared is not None:
+                    parts = (*sampled(*parts[:4], self.corpus.prepared), *parts[4:])
                 self._rows = read_rows(*parts, needed)
             self.shape = self._rows.shape
         return self._rows
@@ -125,7 +131,7 @@ class DataModule(LightningDataModule):
             self._processor_key = processor_id(self.processor)
         return self.processor
 
-    def encoded(self, split: str) -> Dataset:
+    def encoded(self, split: str) -> Any:
         """Return a split's encoded rows, cached on disk by what they are made from.
 
         Raises:
@@ -133,6 +139,9 @@ class DataModule(LightningDataModule):
         """
         if split not in self._encoded:
             rows = self.rows()
+            if self.corpus.makes(split, self.validation_split, rows.splits):
+                self._prepare()
+                return self._encoded[split]
             trains = split == "train" and self.validation_split != "train"
             purpose: Purpose = "train" if trains else "evaluate"
             check_split(rows, split, self.source, trains)
@@ -167,10 +176,18 @@ class DataModule(LightningDataModule):
         parts = [self._encoded[split], Dataset.from_dict(dict(columns))]
         self._encoded[split] = datasets.concatenate_datasets(parts, axis=1)
 
+    def _prepare(self, again: bool = False) -> None:
+        how = self.shape, self.load_processor(), self.encoding.too_long
+        self._encoded |= self.corpus.encoded(self.source, *how, again=again)
+
+    def prepare_corpus(self) -> None:
+        """Do what is not done yet of a corpus in shards, also of files that have changed."""
+        self.rows()
+        self._prepare(again=True)
+
     def longest(self) -> int:
         """Return the length in tokens of the longest input that has been encoded, as padded."""
-        lengths = [rows.with_format("numpy")["length"][:] for rows in self._encoded.values()]
-        longest = max((int(one.max()) for one in lengths), default=0)
+        longest = max(map(longest_of, self._encoded.values()), default=0)
         return rounded_up(longest, self.pad_to_multiple_of)
 
     # ------------------------------------------------------------ Lightning's hooks
@@ -202,14 +219,11 @@ class DataModule(LightningDataModule):
     def _train_batches(self) -> Batches:
         shuffle = self.trainer is None or not self.trainer.overfit_batches  # type: ignore[attr-defined]
         limit = 1.0 if self.trainer is None else self.trainer.limit_train_batches
-        if self.batching.max_tokens is not None and self.shape.length_limit is None:
-            raise UserError("data.max_tokens counts tokens, and these examples have none.")
-        sizes = self.shape.size(self._encoded["train"].with_format("numpy"))
-        batches = self.batching.training(sizes, self.place, shuffle)
+        batches = self.batching.of(self._encoded["train"], self.shape, self.place, shuffle)
         number = len(batches)
         taken = int(number * limit) if isinstance(limit, float) else min(limit, number)
         if self.consumed:
-            check_epoch(self._batches_per_epoch, taken)
+            check_number(self._batches_per_epoch, taken)
         batches.epoch, batches.position = divmod(self.consumed, max(1, taken))
         return batches
 
@@ -267,12 +281,7 @@ class DataModule(LightningDataModule):
     @property
     def place(self) -> Place:
         """This process among those of the trainer; alone where there is no trainer."""
-        if self.trainer is None:
-            return Place()
-        trainer = self.trainer
-        together = isinstance(trainer.strategy, Sharded)
-        number = trainer.accumulate_grad_batches
-        return Place(*replica_of(trainer), number, together)
+        return place_of(self.trainer)
 
     @property
     def seed(self) -> int:
@@ -337,14 +346,5 @@ class DataModule(LightningDataModule):
         return self.batching.evaluation(sizes, place or self.place, limit)
 
     def _loader(self, split: str, purpose: Purpose, batches: Callable[[], Batches]) -> DataLoader:
-        workers = self.batching.num_workers
-        return DataLoader(
-            collate_fn=self._collate(purpose),
-            batch_sampler=batches(),
-            dataset=EpochRows(self._encoded[split]),
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            # its own stream: making an iterator must not draw from the global one
-            generator=torch.Generator().manual_seed(self.batching.seed),
-        )
+        how = self._collate(purpose), self.batching.num_workers, self.batching.seed
+        return loader(self._encoded[split], batches(), *how)

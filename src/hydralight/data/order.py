@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -150,7 +150,7 @@ class Plan(Protocol):
     def __len__(self) -> int:
         """Micro-batches of an epoch; the same in every epoch."""
 
-    def batches(self, epoch: int) -> list[np.ndarray]:
+    def batches(self, epoch: int) -> Sequence[np.ndarray]:
         """Return the row indices of each micro-batch of an epoch."""
 
 
@@ -204,11 +204,11 @@ class Batches(Sampler[list[tuple[int, int]]]):
         self.place = place or Place()
         self.epoch = epoch
         self.position = position
-        self._kept: tuple[int, list[np.ndarray]] | None = None  # an epoch's
+        self._kept: tuple[int, Sequence[np.ndarray]] = (-1, ())  # of an epoch
 
     def __len__(self) -> int:
         """Micro-batches of a whole epoch on this rank, whatever the position."""
-        return len(self._own(range(len(self.plan))))
+        return self._whole_steps * self._run + len(self._rest)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         """Yield the micro-batches that are left of the current epoch, and turn to the next."""
@@ -220,20 +220,34 @@ class Batches(Sampler[list[tuple[int, int]]]):
         self, epoch: int, start: int, stop: int | None = None
     ) -> Iterator[list[tuple[int, int]]]:
         """Yield some of this rank's micro-batches of an epoch, from one position up to another."""
-        if self._kept is None or self._kept[0] != epoch:
-            self._kept = epoch, self._own(self.plan.batches(epoch))
-        for batch in self._kept[1][start:stop]:
-            yield [(epoch, index) for index in batch.tolist()]
+        if self._kept[0] != epoch:
+            self._kept = epoch, self.plan.batches(epoch)
+        for number in range(len(self))[start:stop]:
+            yield [(epoch, index) for index in self._kept[1][self._own(number)].tolist()]
 
-    def _own(self, batches: Sequence[Any]) -> list[Any]:
-        """Return this rank's run of each step."""
-        rank, size = self.place.rank, self.place.batches_per_step
-        own: list[Any] = []
-        for start in range(0, len(batches), size):
-            step = batches[start : start + size]
-            run = -(-len(step) // self.place.world_size)
-            own += step[rank * run : (rank + 1) * run] or step[: self.place.in_step]
-        return own
+    @property
+    def _run(self) -> int:
+        """Micro-batches of this rank in a whole step."""
+        return self.place.accumulate_grad_batches
+
+    @property
+    def _whole_steps(self) -> int:
+        return len(self.plan) // self.place.batches_per_step
+
+    @property
+    def _rest(self) -> range:
+        """The micro-batches of this rank in the step that is not whole, as numbers of all."""
+        step = range(self._whole_steps * self.place.batches_per_step, len(self.plan))
+        run = -(-len(step) // self.place.world_size)
+        own = step[self.place.rank * run : (self.place.rank + 1) * run]
+        return own or step[: self.place.in_step]
+
+    def _own(self, number: int) -> int:
+        """Return which of all micro-batches this rank's of that number is."""
+        step, place = divmod(number, self._run)
+        if step < self._whole_steps:
+            return step * self.place.batches_per_step + self.place.rank * self._run + place
+        return self._rest[number - self._whole_steps * self._run]
 
     def is_repeated(self, number: int) -> bool:
         """Whether the batch of this number, in an evaluation, is another rank's."""

@@ -21,6 +21,10 @@ ColumnName = Annotated[
 ColumnNames = Mapping[str, ColumnName | Annotated[Sequence[Text], MinLen(1)] | None]
 
 
+class NoRows(UserError):
+    """Of the rows at hand none is left; where they are a part of all, others may be."""
+
+
 @dataclass(frozen=True)
 class Where:
     """What messages call a data set and its columns.

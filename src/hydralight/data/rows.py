@@ -38,6 +38,8 @@ class Rows:
 
     def texts(self) -> Iterator[str]:
         """Yield the texts of the training split, role by role, to train a tokenizer on."""
+        if "train" not in self.splits:
+            raise UserError("there are no training texts to train a tokenizer on: name them.")
         train = self.splits["train"]
         for role in self.shape.text_roles:
             if role in train.column_names:

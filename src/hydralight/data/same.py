@@ -9,13 +9,14 @@ import numpy as np
 import xxhash
 
 from hydralight.data.batches import Batching
+from hydralight.data.corpus.rows import ShardedRows
 from hydralight.data.order import Place
 from hydralight.errors import UserError
 
 SAMPLE = 512  # rows that are hashed as a whole
 
 
-def rows_of(encoded: datasets.Dataset, labels: Sequence[str] | None) -> dict[str, Any]:
+def rows_of(encoded: Any, labels: Sequence[str] | None) -> dict[str, Any]:
     """Return what tells encoded training rows from others, whatever files they came from.
 
     Args:
@@ -23,6 +24,8 @@ def rows_of(encoded: datasets.Dataset, labels: Sequence[str] | None) -> dict[str
             is read from files later (images) does not.
         labels: The labels in the order of their numbers.
     """
+    if isinstance(encoded, ShardedRows):
+        return encoded.identity(labels)
     names = [name for name, feature in encoded.features.items() if _of_numbers(feature)]
     table = encoded.with_format(None).select_columns(names)
     taken = np.unique(np.linspace(0, len(encoded) - 1, min(SAMPLE, len(encoded))).astype(int))
@@ -95,22 +98,22 @@ def check_order(state: Mapping[str, Any], batching: Batching, place: Place) -> i
     return number // place.world_size
 
 
-def _refuse_other(name: str, before: Any, value: Any) -> None:
-    if value != before:
-        raise UserError(
-            f"the run was trained with {name}={before}, and another value would change the "
-            "order of its data: resume without it."
-        )
-
-
-def check_epoch(before: int, now: int) -> None:
-    """Refuse to go on in an epoch of another number of batches.
+def check_number(before: int, now: int) -> None:
+    """Compare the batches of an epoch with what they were.
 
     Raises:
-        UserError: it has another one.
+        UserError: they are more or fewer.
     """
     if now != before:
         raise UserError(
             f"the run had {before} batches an epoch, and now there are {now}: resume with the same "
             "training data."
+        )
+
+
+def _refuse_other(name: str, before: Any, value: Any) -> None:
+    if value != before:
+        raise UserError(
+            f"the run was trained with {name}={before}, and another value would change the "
+            "order of its data: resume without it."
         )

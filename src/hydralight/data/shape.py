@@ -143,6 +143,13 @@ class Shape(ABC):
             rows: Encoded rows, whose columns are read as arrays.
         """
 
+    def unjoined(self, processor: Any) -> Self | None:
+        """Return the shape of what is joined into blocks; None where rows are no such blocks.
+
+        Its training rows are `input_ids` alone, of any length.
+        """
+        return None
+
     # ------------------------------------------------------------ batches
 
     def vary(  # noqa: B027

@@ -1,0 +1,288 @@
+"""A corpus that is prepared once: what was typed of it, and the way from files to shards."""
+
+import json
+import logging
+import os
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import xxhash
+from annotated_types import Interval
+from datasets.fingerprint import Hasher
+from transformers import PreTrainedTokenizerBase
+
+from hydralight.cached import told_if_full
+from hydralight.config.ranges import NotNegative
+from hydralight.data.corpus.cache import Ahead, Cache, bytes_of
+from hydralight.data.corpus.duplicates import Hash
+from hydralight.data.corpus.inputs import Inputs, inputs_of
+from hydralight.data.corpus.pieces import Unit
+from hydralight.data.corpus.pool import do_all
+from hydralight.data.corpus.rows import Local, ShardedRows, as_dataset
+from hydralight.data.corpus.shards import (
+    FORMAT,
+    INDEX,
+    Done,
+    read_index,
+    read_record,
+    write_record,
+)
+from hydralight.data.corpus.told import CODE, changed, compare, told_counts
+from hydralight.data.corpus.work import Encode, Filters, Work, record_of
+from hydralight.data.encoding import cache_folder, processor_id, sources_of
+from hydralight.data.shape import Shape
+from hydralight.data.source import Source
+from hydralight.errors import UserError
+from hydralight.runs.files import write_text
+from hydralight.runs.sealed import sealed_json
+
+log = logging.getLogger(__name__)
+
+MADE_WITH = "made_with.json"
+ALONE = 8_000_000  # bytes of input that are not worth starting processes for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """Training data that is prepared to shards in a folder, and read from there.
+
+    Args:
+        prepared: The folder, or the URL that a folder was copied to. Training data is encoded as
+            a whole in the cache unless it is said.
+        workers: Processes that prepare; as many as there are cores unless said.
+        deduplicate: Whether only the first of rows with equal texts is kept.
+        min_chars: Of all texts of a row together; rows with fewer are left out.
+        max_chars: The same; rows with more are left out.
+        only: Columns of the files to values, or lists of values: other rows are left out.
+        keep: A function of one's own, called with a row of the files, that says whether to keep it.
+        validation_hash: Part of the rows that becomes the validation split, by hashes of their
+            texts, so that a text is on the same side whatever else there is.
+        cache_size: Of all shards that are kept on this machine of corpora at URLs.
+    """
+
+    prepared: str | None = None
+    workers: Annotated[int, Interval(ge=0, le=1024)] | None = None
+    deduplicate: bool = False
+    min_chars: NotNegative | None = None
+    max_chars: NotNegative | None = None
+    only: Mapping[str, Any] | None = None
+    keep: Callable[..., Any] | None = None
+    validation_hash: Annotated[float, Interval(gt=0, lt=1)] | None = None
+    cache_size: str = "50GB"
+
+    def __post_init__(self) -> None:
+        if self.prepared is not None:
+            return
+        for name in ("deduplicate", "min_chars", "max_chars", "only", "keep", "validation_hash"):
+            if getattr(self, name):
+                raise UserError(
+                    f"data.{name} is for a corpus that is prepared: give data.prepared=<folder>."
+                )
+
+    @property
+    def folder(self) -> Path:
+        """Where the corpus is, or is kept of what is at a URL."""
+        assert self.prepared is not None
+        if self._cache is not None:
+            return self._cache.folder
+        return Path(self.prepared).expanduser()
+
+    def makes(self, split: str, validated: str, there: Collection[str]) -> bool:
+        """Whether a split's encoded rows are those of the corpus.
+
+        Args:
+            split: Its name.
+            validated: The split that is validated on.
+            there: The splits that are read as they are.
+
+        Raises:
+            UserError: it is train, which is there to be trained on alone; or no split to validate
+                on is named.
+        """
+        if self.prepared is None:
+            return False
+        if validated == "train":
+            raise UserError(
+                "data.prepared trains on train and does not evaluate it: name files to evaluate, "
+                "as data.path={validation: …}."
+            )
+        hashed = split == "validation" and self.validation_hash is not None
+        if split == "validation" and not hashed and split not in there:
+            raise UserError(
+                "nothing to validate on: name files as data.path={train: …, validation: …}, or "
+                "take a part of the corpus by data.validation_hash=0.01."
+            )
+        return split == "train" or hashed
+
+    @property
+    def _cache(self) -> Cache | None:
+        """What fetches the shards of a corpus at a URL; None for a folder."""
+        if self.prepared is None or "://" not in self.prepared:
+            return None
+        return Cache(self.prepared, cache_folder("shards"), bytes_of(self.cache_size))
+
+    # ------------------------------------------------------------ from files to shards
+
+    def encoded(
+        self, source: Source, shape: Shape, processor: Any, too_long: Any, again: bool = False
+    ) -> dict[str, Any]:
+        """Return the encoded splits that the corpus makes; it is prepared if that was not done.
+
+        Args:
+            source: Where the rows are.
+            shape: What an example is, with its labels.
+            processor: The tokenizer or image processor.
+            too_long: What becomes of examples that are too long.
+            again: Whether inputs that have changed are prepared again, and not only told.
+
+        Raises:
+            UserError: a row cannot be used, or the folder holds another corpus.
+        """
+        if self._cache is not None:
+            if again:
+                raise UserError("prepare.py writes to a folder, which you copy to the URL.")
+            self._cache.index()
+        work = self._work(source, shape, processor, too_long)
+        made_with = self._made_with(work)
+        index = read_index(self.folder)
+        inputs = inputs_of(source, self.prepared)
+        if index is not None:
+            if inputs is not None and index["inputs"] != inputs.states() and not again:
+                raise UserError(
+                    f"{changed(index['inputs'], inputs.states())} since {self.folder} was "
+                    "prepared: run prepare.py with the same arguments, which does what is new."
+                )
+            compare(self.folder, index["made_with"], made_with)
+        if index is None or (again and inputs is not None):
+            assert inputs is not None
+            self._prepare(inputs, work, made_with)
+            index = read_index(self.folder)
+            assert index is not None
+        return self._splits(Done.of(index), work)
+
+    def _splits(self, done: Done, work: Work) -> dict[str, Any]:
+        joined = work.shape.unjoined(work.processor) is not None
+        block = getattr(work.shape, "block_size", None) if joined else None
+        vocabulary = len(work.processor) if joined else 0
+        cache = self._cache
+        path_of = cache or Local(self.folder)
+        ahead = None if cache is None else Ahead(cache, done.train)
+        if not done.train:
+            raise UserError(f"{self.folder}: no row is left to train on ({told_counts(done)}).")
+        found: dict[str, Any] = {
+            "train": ShardedRows(done.train, path_of, block, vocabulary, ahead)
+        }
+        if self.validation_hash is not None:
+            if not done.validation:
+                raise UserError(
+                    f"data.validation_hash={self.validation_hash} takes no row: raise it."
+                )
+            found["validation"] = as_dataset(done.validation, path_of)
+        return found
+
+    def _work(self, source: Source, shape: Shape, processor: Any, too_long: Any) -> Work:
+        inputs = inputs_of(source, self.prepared)
+        sizes = self.min_chars is not None or self.max_chars is not None
+        return Work(
+            shape=shape,
+            processor=processor,
+            columns=source.columns_of("train"),
+            kind="" if inputs is None else inputs.kind,
+            options={} if inputs is None else inputs.options,
+            filters=Filters(
+                min_chars=self.min_chars,
+                max_chars=self.max_chars,
+                only=dict(self.only or {}),
+                keep=self.keep,
+            ),
+            too_long=too_long,
+            validation=self.validation_hash or 0.0,
+            hashes=sizes or self.deduplicate or self.validation_hash is not None,
+        )
+
+    def _made_with(self, work: Work) -> dict[str, Any]:
+        """Return what a corpus depends on, beside its files."""
+        shape = work.shape.unjoined(work.processor) or work.shape
+        left_out = {*shape.not_encoded, *({"block_size", "max_length"} - {work.shape.length_limit})}
+        settings = {
+            f"data.{field.name}": getattr(shape, field.name)
+            for field in fields(shape)
+            if field.name not in left_out and (shape is work.shape or field.name != "block_size")
+        }
+        own = {f"data.{f.name}": getattr(self, f.name) for f in fields(self)}
+        for name in ("prepared", "workers", "cache_size"):
+            del own[f"data.{name}"]
+        if self.keep is not None:
+            own["data.keep"] = Hasher.hash(self.keep)
+        joined = "blocks" if shape is not work.shape else "rows"
+        said = {
+            "the kind of its rows": f"{type(shape).__name__}, {joined}",
+            "the tokenizer": content_of_processor(work.processor),
+            "data.columns": work.columns,
+            "data.too_long": work.too_long,
+            **settings,
+            **own,
+            CODE: xxhash.xxh3_64_hexdigest("".join(sources_of(type(shape))).encode()),
+        }
+        return json.loads(json.dumps(said, default=str))
+
+    def _prepare(self, inputs: Inputs, work: Work, made_with: Mapping[str, Any]) -> None:
+        begun = read_record(self.folder / MADE_WITH)  # perhaps never finished
+        if begun is None:
+            with told_if_full(self.folder):
+                write_text(self.folder / MADE_WITH, sealed_json(made_with))
+        else:
+            compare(self.folder, begun, made_with)
+        units, states = inputs.units(), inputs.states()
+        workers = self.workers
+        if workers is None:
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+            workers = 0 if inputs.size < ALONE else cores
+        claims = self.folder / "claims"
+        encode = Encode(work, self.folder)
+        if self.deduplicate:
+            hashes = Hash(work, self.folder / "duplicates")
+            do_all(
+                units, hashes, hashes.is_done, claims / "hash", workers, "looking for duplicates"
+            )
+            units = hashes.find(units)
+        do_all(units, encode, encode.is_done, claims / "encode", workers, "preparing train")
+        if inputs.states() != states:
+            raise UserError(
+                f"{changed(states, inputs.states())} while it was read: run the command again."
+            )
+        self._index(units, inputs, made_with)
+
+    def _index(self, units: list[Unit], inputs: Inputs, made_with: Mapping[str, Any]) -> None:
+        """Write the index, from the records of all units."""
+        train, validation, counts = [], [], dict[str, int]()
+        for unit in units:
+            record = read_record(record_of(self.folder, unit))
+            assert record is not None
+            done = Done.of(record)
+            train += done.train
+            validation += done.validation
+            for what, number in done.counts.items():
+                counts[what] = counts.get(what, 0) + number
+        done = Done(train, validation, counts)
+        write_record(
+            self.folder / INDEX,
+            done,
+            format=FORMAT,
+            inputs=inputs.states(),
+            made_with=made_with,
+        )
+        log.info("%s: %s", self.folder, told_counts(done))
+
+
+def content_of_processor(processor: Any) -> str:
+    """Return what tells what a tokenizer or image processor does, wherever it was loaded from."""
+    if not isinstance(processor, PreTrainedTokenizerBase) or not processor.is_fast:
+        return processor_id(processor)
+    backend = processor.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    said = [backend.to_str(), str(processor.special_tokens_map), str(processor.chat_template)]
+    return xxhash.xxh3_128_hexdigest(json.dumps(said).encode())

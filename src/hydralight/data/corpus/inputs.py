@@ -1,0 +1,162 @@
+"""The files of a corpus, and the units that they are done in."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+import xxhash
+
+from hydralight.data.corpus.pieces import Piece, Unit
+from hydralight.data.corpus.shards import INDEX
+from hydralight.data.read.files import files_of
+from hydralight.data.read.formats import builder_of, suffix
+from hydralight.errors import UserError, told
+from hydralight.packed import packing
+
+if TYPE_CHECKING:
+    from hydralight.data.source import Source
+
+UNIT_BYTES = 32_000_000  # of a unit that can be parted: some seconds of work, and a shard
+STREAMED = ("json", "text", "csv", "parquet", "arrow")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The files of a corpus.
+
+    Args:
+        files: Their paths, in order.
+        kind: The `datasets` builder that reads such files.
+        options: Its options.
+    """
+
+    files: tuple[str, ...]
+    kind: str
+    options: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, path: Any, reader: Mapping[str, Any]) -> "Inputs":
+        """Find the files that a path, a glob or a list of them names.
+
+        Raises:
+            UserError: there are none, or they are of no format that is read as it goes.
+        """
+        paths = [path] if isinstance(path, str) else list(path)
+        files: list[str] = []
+        for one in paths:
+            if os.path.isdir(os.path.expanduser(one)):
+                raise UserError(f"data.path={one} is a folder: name the files in it by a glob.")
+            found = files_of(one)
+            if found != [os.path.expanduser(one)] and one.endswith("]") and "*" not in one:
+                raise UserError(
+                    f"data.path={one}: a corpus is prepared whole; leave out the slice."
+                )
+            files += found
+        if all(suffix(file) == ".arrow" for file in files) and "format" not in reader:
+            return cls(tuple(files), "arrow", dict(reader))
+        kind, options = builder_of(files, reader)
+        if kind not in STREAMED or options.get("sample_by", "line") != "line":
+            what = f"sample_by: {options['sample_by']}" if kind in STREAMED else f"{kind} files"
+            raise UserError(
+                f"data.prepared reads JSON lines, Parquet, csv, Arrow and text by the line, and "
+                f"not {what}: leave data.prepared out."
+            )
+        return cls(tuple(files), kind, options)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(os.path.getsize(file) for file in self.files)
+
+    def states(self) -> list[dict[str, Any]]:
+        """Return what tells whether a file has changed: its name, size and time of change."""
+        found = []
+        for file in self.files:
+            with told(f"{file} cannot be read"):
+                state = os.stat(file)
+            name = "/".join(Path(file).absolute().parts[-2:])  # the corpus may be moved as a whole
+            found.append({"file": name, "size": state.st_size, "time": state.st_mtime_ns})
+        return found
+
+    def units(self) -> list[Unit]:
+        """Return all units, in the order of the corpus.
+
+        They depend on nothing but the files. Small files come together in one; a file that is
+        larger than `UNIT_BYTES` is parted where that can be told without reading it.
+        """
+        groups: list[list[tuple[Piece, Any]]] = [[]]
+        sizes = [0]
+        for file, state in zip(self.files, self.states(), strict=True):
+            for piece in self._pieces(file):
+                if groups[-1] and sizes[-1] + piece.size > UNIT_BYTES:
+                    groups.append([])
+                    sizes.append(0)
+                groups[-1].append((piece, state))
+                sizes[-1] += piece.size
+        return [
+            Unit(
+                xxhash.xxh3_64_hexdigest(
+                    repr([(p.start, p.stop, *state.values()) for p, state in group]).encode()
+                ),
+                tuple(piece for piece, _ in group),
+            )
+            for group in groups
+        ]
+
+    def _pieces(self, file: str) -> Iterator[Piece]:
+        size = os.path.getsize(file)
+        if self.kind == "parquet":
+            with told(f"{file} cannot be read"):
+                metadata = pq.read_metadata(file)
+            groups = [metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)]
+            whole = max(1, sum(groups))
+            for start, stop in runs(groups, UNIT_BYTES):
+                yield Piece(file, start, stop, size * sum(groups[start:stop]) // whole)
+        elif self.kind in ("json", "text") and size > UNIT_BYTES and packing(Path(file)) is None:
+            for start in range(0, size, UNIT_BYTES):
+                stop = min(start + UNIT_BYTES, size)
+                yield Piece(file, start, stop, stop - start)
+        else:
+            yield Piece(file, 0, None, size)
+
+
+def runs(sizes: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
+    """Yield where runs of neighbours begin and end whose sizes come to `most` at most, or one."""
+    start, total = 0, 0
+    for number, size in enumerate(sizes):
+        if number > start and total + size > most:
+            yield start, number
+            start, total = number, 0
+        total += size
+    if sizes:
+        yield start, len(sizes)
+
+
+def inputs_of(source: "Source", prepared: str | None) -> Inputs | None:
+    """Return the files that train is made of; None where they are not needed any more.
+
+    Args:
+        source: Where the rows are.
+        prepared: Where they are prepared, which may be done; at a URL it is.
+
+    Raises:
+        UserError: there are none, or they are no files.
+    """
+    path = source.path.get("train") if isinstance(source.path, Mapping) else source.path
+    assert prepared is not None
+    done = "://" in prepared or (Path(prepared).expanduser() / INDEX).is_file()
+    if path is None and source.source is not None:
+        raise UserError("data.source makes rows on the spot: data.prepared is for files.")
+    if isinstance(path, Mapping):
+        raise UserError("data.prepared reads no files that are aligned line by line: leave it out.")
+    if path is None and not done:
+        raise UserError(f"{prepared} is not prepared, and data.path has no files for train.")
+    try:
+        return None if path is None else Inputs.of(path, source.reader or {})
+    except UserError:
+        if done:
+            return None
+        raise

@@ -1,0 +1,211 @@
+"""Units done by several processes, each once, also where others do the rest of them."""
+
+import ctypes
+import logging
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import connection
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from tqdm import tqdm
+
+from hydralight.data.corpus.claims import Claims
+from hydralight.data.corpus.pieces import Unit
+from hydralight.errors import UserError
+from hydralight.progress import clock, interactive
+
+log = logging.getLogger(__name__)
+
+INTERVAL = 30.0  # seconds between two lines where there is no terminal
+PRELOAD = "hydralight.data.corpus.work"
+Task = Callable[[Unit, Callable[[int], None]], None]
+
+_task: Task
+_progress: Any
+
+
+def do_all(
+    units: Sequence[Unit],
+    task: Task,
+    is_done: Callable[[Unit], bool],
+    folder: Path,
+    workers: int,
+    what: str,
+) -> None:
+    """Do all units that are not done yet; return when they are, whoever did them.
+
+    Args:
+        units: In the order in which they are begun.
+        task: Does one; it goes to other processes. It reports bytes that are done.
+        is_done: Whether a unit is done, as the disk says.
+        folder: Where claims are written.
+        workers: Processes; 0 does all of it in this one.
+        what: What it is called, such as "preparing".
+
+    Raises:
+        UserError: a unit cannot be done, or a process was killed.
+    """
+    left = {unit.name: unit for unit in units}
+    total = sum(unit.size for unit in left.values())
+    left = {name: unit for name, unit in left.items() if not is_done(unit)}
+    if not left:
+        return
+    claims = Claims(folder)
+    try:
+        with (
+            _Executor(task, min(workers, len(left))) as executor,
+            shown(what, total, executor) as show,
+        ):
+            executor.before = total - sum(unit.size for unit in left.values())
+            running: dict[Future[None], Unit] = {}
+            while left or running:
+                for name, unit in list(left.items()):
+                    if len(running) >= max(1, workers):
+                        break
+                    if claims.take(name):
+                        del left[name]
+                        if is_done(unit):  # by another, just before
+                            claims.release(name)
+                            executor.before += unit.size
+                        else:
+                            running[executor.submit(unit)] = unit
+                    elif is_done(unit):
+                        del left[name]
+                        executor.before += unit.size
+                done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+                if not running and left:
+                    time.sleep(0.5)  # others have the rest
+                for future in done:
+                    unit = running.pop(future)
+                    future.result()
+                    claims.release(unit.name)
+                show()
+    except BrokenProcessPool as error:
+        raise UserError(
+            f"{what}: a process was killed, perhaps for want of memory: take fewer of them by "
+            "data.workers; what is done stays."
+        ) from error
+    finally:
+        claims.release_all()
+
+
+class _Executor:
+    """The processes, and how many bytes they have done; or this process alone."""
+
+    def __init__(self, task: Task, workers: int) -> None:
+        self.before = 0
+        self._task, self._here = task, 0
+        self._pool: ProcessPoolExecutor | None = None
+        if workers > 0:
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload([PRELOAD])
+            self._counter = context.Value("q", 0)
+            self._pool = ProcessPoolExecutor(workers, context, _begin, (task, self._counter))
+
+    @property
+    def done(self) -> int:
+        """Bytes that have been done."""
+        return self.before + (self._here if self._pool is None else self._counter.value)
+
+    def submit(self, unit: Unit) -> Future[None]:
+        """Begin a unit; without processes, do it."""
+        if self._pool is not None:
+            return self._pool.submit(_do, unit)
+        future: Future[None] = Future()
+        try:
+            future.set_result(self._task(unit, self._step))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def _step(self, size: int) -> None:
+        self._here += size
+
+    def __enter__(self) -> "_Executor":
+        return self
+
+    def __exit__(self, kind: Any, *rest: Any) -> None:
+        if self._pool is not None:
+            if kind is not None:
+                for process in list((self._pool._processes or {}).values()):
+                    process.terminate()
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin(task: Task, progress: Any) -> None:
+    """Take the task, in a process of the pool, which ends when its parent does."""
+    import datasets
+
+    global _task, _progress
+    _task, _progress = task, progress
+    datasets.disable_progress_bars()
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are as many as the cores
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
+
+
+def _do(unit: Unit) -> None:
+    def step(size: int) -> None:
+        with _progress.get_lock():
+            _progress.value += size
+
+    try:
+        _task(unit, step)
+    except UserError as error:
+        raise UserError(str(error)) from None  # of a class that goes between processes
+    finally:
+        give_back_memory()
+
+
+def give_back_memory() -> None:
+    """Return what the allocator holds for nobody to the system, where it is glibc's."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+@contextmanager
+def shown(what: str, total: int, executor: Any) -> Iterator[Callable[[], None]]:
+    """Show a bar on a terminal, or a line now and then, with the rate and the time left."""
+    terminal, begin = interactive(), time.monotonic()
+    first, said = None, begin
+    with tqdm(
+        total=total,
+        desc=what,
+        unit="B",
+        unit_scale=True,
+        leave=False,
+        delay=2,
+        disable=not terminal,
+    ) as bar:
+
+        def show() -> None:
+            nonlocal first, said
+            done = executor.done
+            if first is None:
+                first = executor.before
+                bar.initial = first
+            bar.update(done - bar.n)
+            if not terminal and time.monotonic() - said > INTERVAL:
+                said = time.monotonic()
+                rate = (done - first) / (said - begin)
+                left = clock((total - done) / rate) if rate > 0 else "?"
+                log.info(
+                    "%s: %.2f of %.2f GB, %.1f MB/s, %s left",
+                    *(what, done / 1e9, total / 1e9, rate / 1e6, left),
+                )
+
+        yield show

@@ -1,0 +1,337 @@
+"""From the rows of a unit to its shards: read, checked, left out or kept, encoded, written."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import compress
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+from datasets import Dataset
+
+from hydralight.cached import told_if_full
+from hydralight.data.columns import rename_roles
+from hydralight.data.corpus.pieces import Piece, Unit
+from hydralight.data.corpus.reading import batches, rows_before
+from hydralight.data.corpus.shards import (
+    Done,
+    RowWriter,
+    TokenWriter,
+    Writer,
+    read_record,
+    write_record,
+)
+from hydralight.data.roles import ColumnNames, NoRows, Where
+from hydralight.data.shape import Columns, Purpose, Shape
+from hydralight.errors import UserError, told
+from hydralight.tokenizers import check_words
+
+NUMBER = "number of the row"  # in its piece; a column beside those of the roles
+Step = Callable[[int], None]
+
+
+class Rows(NamedTuple):
+    """Some rows that are kept.
+
+    Args:
+        prepared: By role, and with their number in the piece.
+        hashes: Of their texts, 128 bits each as two integers (rows, 2).
+        done: Bytes of the piece that have been read.
+    """
+
+    prepared: Dataset
+    hashes: np.ndarray
+    done: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filters:
+    """Which rows of a corpus are left out.
+
+    Args:
+        min_chars: Of all texts of a row together, at least.
+        max_chars: The same, at most.
+        only: Columns of the file to the values, or lists of them, that a row has to have.
+        keep: Called with a row of the file, says whether it is kept.
+    """
+
+    min_chars: int | None = None
+    max_chars: int | None = None
+    only: Mapping[str, Any] = field(default_factory=dict)
+    keep: Callable[[dict[str, Any]], Any] | None = None
+
+    def of_file(self, rows: Dataset, counts: Counter[str], piece: Piece) -> Dataset:
+        """Leave out what the file's own columns say, and count it."""
+        for column, values in self.only.items():
+            if column not in rows.column_names:
+                raise UserError(
+                    f"data.only.{column}: {piece.file} has no such column (there are: "
+                    f"{', '.join(name for name in rows.column_names if name != NUMBER)})."
+                )
+            wanted = set(values) if isinstance(values, list | tuple) else {values}
+            kept = [value in wanted for value in rows[column][:]]
+            rows = _those(rows, kept, f"another {column}", counts)
+        if self.keep is not None:
+            shown = rows.remove_columns(NUMBER)
+            with told("data.keep"):
+                kept = [bool(self.keep(row)) for row in shown]
+            rows = _those(rows, kept, "refused by data.keep", counts)
+        return rows
+
+    def of_texts(self, sizes: list[int], counts: Counter[str]) -> np.ndarray:
+        """Return which rows have texts of a size that is kept, and count the others."""
+        found = np.asarray(sizes)
+        short = found < (self.min_chars or 0)
+        long = found > (np.inf if self.max_chars is None else self.max_chars)
+        counts["too short"] += int(short.sum())
+        counts["too long"] += int(long.sum())
+        return ~(short | long)
+
+
+def _those(rows: Dataset, kept: Sequence[bool], why: str, counts: Counter[str]) -> Dataset:
+    counts[why] += len(kept) - sum(kept)
+    return rows if all(kept) else rows.select(np.flatnonzero(kept))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What becomes of each unit; it goes to the processes that do them.
+
+    Args:
+        shape: What an example is, with its labels.
+        processor: The tokenizer or image processor.
+        columns: By role.
+        kind: The `datasets` builder that reads the files.
+        options: Its options.
+        filters: What is left out.
+        too_long: What becomes of examples that are too long.
+        validation: Part of the rows that are validated on, by the hashes of their texts.
+        hashes: Whether texts are looked at, to be hashed or measured.
+    """
+
+    shape: Shape
+    processor: Any
+    columns: ColumnNames
+    kind: str
+    options: Mapping[str, Any]
+    filters: Filters
+    too_long: Literal["truncate", "drop", "refuse"]
+    validation: float = 0.0
+    hashes: bool = True
+
+    # ------------------------------------------------------------ reading
+
+    def rows(self, piece: Piece, counts: Counter[str]) -> Iterator[Rows]:
+        """Yield the rows of a piece that are neither empty nor filtered out, some at a time.
+
+        Raises:
+            UserError: a row cannot be read or used; its file and number are named.
+        """
+        seen = 0
+        where = Where(piece.file, self.columns)
+        roles = [*self.shape.roles, NUMBER]
+        for table, done in batches(piece, self.kind, self.options):
+            rows = Dataset(table, fingerprint=NUMBER)  # else all of it is hashed
+            if self.shape.unfold is not None:
+                rows = self.shape.unfold(rows)
+            numbers = pa.array(range(seen, seen + len(rows)))
+            seen += len(rows)
+            counts["read"] += len(rows)
+            rows = Dataset(rows.data.table.append_column(NUMBER, numbers), fingerprint=NUMBER)
+            rows = self.filters.of_file(rows, counts, piece)
+            if len(rows) == 0:
+                continue
+            with self._numbered(piece, rows[NUMBER][:]):
+                named = rename_roles(rows, roles, where, self.shape.optional_roles)
+                try:
+                    prepared = self.shape.prepare(named, where)
+                except NoRows:
+                    prepared = named.select([])
+            counts["empty"] += len(rows) - len(prepared)
+            if len(prepared) == 0:
+                continue
+            if not self.hashes:
+                yield Rows(prepared, np.zeros((len(prepared), 2), dtype=np.uint64), done)
+                continue
+            texts = self._texts(prepared)
+            kept = self.filters.of_texts([len(text) for text in texts], counts)
+            hashes = np.array([halves(text) for text in texts], dtype=np.uint64)
+            prepared = prepared if kept.all() else prepared.select(np.flatnonzero(kept))
+            if len(prepared):
+                yield Rows(prepared, hashes[kept], done)
+
+    def _texts(self, rows: Dataset) -> list[str]:
+        """Return what tells each row from others: its texts, except those to be predicted."""
+        inputs = [role for role in self.shape.text_roles if role not in self.shape.targets]
+        columns = [rows[role][:] for role in inputs if role in rows.column_names]
+        return [
+            "\0".join("" if value is None else self.shape.text_of(value) for value in values)
+            for values in zip(*columns, strict=True)
+        ]
+
+    def _numbered(self, piece: Piece, numbers: Sequence[int]) -> "Numbered":
+        return Numbered(piece, self.kind, numbers)
+
+    # ------------------------------------------------------------ encoding
+
+    def encoded(
+        self, rows: Dataset, piece: Piece, purpose: Purpose, counts: Counter[str]
+    ) -> Columns:
+        """Encode some prepared rows; what is too long is dealt with, and counted.
+
+        Raises:
+            UserError: a row cannot be used, or is too long and `too_long` is `refuse`.
+        """
+        columns: Columns = rows[:]
+        numbers = columns.pop(NUMBER)
+        with self._numbered(piece, []):
+            for role in self.shape.text_roles:
+                for number, value in zip(numbers, columns.get(role, ()), strict=False):
+                    for text in [value] if isinstance(value, str) else value or ():
+                        check_words(text, number)
+            found = self.shape.encode(columns, numbers, self.processor, purpose)
+            too_long = found.pop("too_long", [False] * len(found["length"]))
+            if any(too_long) and self.too_long == "refuse":
+                number = found.get("row", numbers)[too_long.index(True)]
+                raise UserError(
+                    f"row {number + 1} is longer than the limit: raise it, or set "
+                    "data.too_long to truncate or drop."
+                )
+        roles = () if purpose == "train" else self.shape.roles
+        kept = set(roles if self.shape.kept is None else self.shape.kept) & columns.keys()
+        found.pop("row", None)
+        found |= {role: columns[role] for role in sorted(kept)}
+        if any(too_long):
+            counts["truncated" if self.too_long == "truncate" else "too many tokens"] += sum(
+                too_long
+            )
+            if self.too_long == "drop":
+                fits = [not long for long in too_long]
+                found = {name: list(compress(values, fits)) for name, values in found.items()}
+        return found
+
+
+class Numbered:
+    """Tells a row that a message names by its number in the file, and names the file.
+
+    Args:
+        piece: Where the rows are from.
+        kind: Of the file.
+        numbers: Of the rows in the piece, where the message counts those at hand; else none.
+    """
+
+    def __init__(self, piece: Piece, kind: str, numbers: Sequence[int]) -> None:
+        self.piece, self.kind, self.numbers = piece, kind, numbers
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if not isinstance(error, UserError) or isinstance(error, NoRows):
+            return
+        before = rows_before(self.piece, self.kind)
+
+        def number(found: re.Match[str]) -> str:
+            place = int(found[1]) - 1
+            return f"row {before + 1 + (self.numbers[place] if self.numbers else place)}"
+
+        said = re.sub(r"\brow (\d+)", number, str(error), count=1)
+        raise UserError(
+            said if self.piece.file in said else f"{self.piece.file}, {said}"
+        ) from error
+
+
+def halves(text: str) -> tuple[int, int]:
+    """Return 128 bits of hash as two integers."""
+    return divmod(xxhash.xxh3_128_intdigest(text.encode("utf-8", "surrogatepass")), 2**64)
+
+
+def do(unit: Unit, work: Work, folder: Path, left_out: np.ndarray | None, step: Step) -> Done:
+    """Do a unit: write its shards to a folder, and then the record that says that it is done.
+
+    Args:
+        unit: What is read.
+        work: What becomes of it.
+        folder: Of the corpus.
+        left_out: Which of its rows are duplicates of others, in the order of `Work.rows`.
+        step: Called with a number of bytes that have been done, now and then.
+
+    Raises:
+        UserError: a row cannot be read or used, or the disk is full.
+    """
+    counts: Counter[str] = Counter()
+    unjoined = work.shape.unjoined(work.processor)
+    trained: Writer = (
+        RowWriter(folder, f"train/{unit.name}")
+        if unjoined is None
+        else TokenWriter(folder, f"train/{unit.name}", len(work.processor))
+    )
+    validated: Writer = RowWriter(folder, f"validation/{unit.name}")
+    training = work if unjoined is None else Work(**{**vars(work), "shape": unjoined})
+    seen = 0
+    try:
+        with told_if_full(folder):
+            for piece in unit.pieces:
+                before = 0
+                for rows, hashes, done in work.rows(piece, counts):
+                    kept = np.ones(len(rows), dtype=bool)
+                    if left_out is not None:
+                        kept = ~left_out[seen : seen + len(rows)]
+                        counts["duplicates"] += int((~kept).sum())
+                    seen += len(rows)
+                    apart = hashes[:, 0] < np.uint64(work.validation * (2**64 - 1))
+                    for part, used, purpose, writer in (
+                        (kept & ~apart, training, "train", trained),
+                        (kept & apart, work, "evaluate", validated),
+                    ):
+                        if part.any():
+                            some = rows if part.all() else rows.select(np.flatnonzero(part))
+                            columns = used.encoded(some, piece, purpose, counts)  # type: ignore[arg-type]
+                            counts["validation" if purpose == "evaluate" else "train"] += len(some)
+                            if columns["length"]:
+                                writer.add(columns)
+                    step(done - before)
+                    before = done
+                step(piece.size - before)
+            result = Done(trained.finish(), validated.finish(), dict(counts))
+            write_record(record_of(folder, unit), result)
+            return result
+    except BaseException:
+        trained.drop()
+        validated.drop()
+        raise
+
+
+@dataclass(frozen=True)
+class Encode:
+    """Encodes a unit.
+
+    Args:
+        work: What becomes of its rows.
+        folder: Of the corpus.
+    """
+
+    work: Work
+    folder: Path
+
+    def __call__(self, unit: Unit, step: Callable[[int], None]) -> None:
+        """Do a unit."""
+        left_out = None if unit.left_out is None else np.load(unit.left_out)
+        do(unit, self.work, self.folder, left_out, step)
+
+    def is_done(self, unit: Unit) -> bool:
+        """Whether its record and its shards are there."""
+        record = read_record(record_of(self.folder, unit))
+        if record is None:
+            return False
+        done = Done.of(record)
+        return all((self.folder / s.file).is_file() for s in (*done.train, *done.validation))
+
+
+def record_of(folder: Path, unit: Unit) -> Path:
+    """Return where it is written that a unit is done."""
+    return folder / "units" / f"{unit.name}.json"
