@@ -35,8 +35,11 @@ EXAMPLES: dict[str, list[list[str]]] = {
         ["experiment=bart_cnn", "checkpoint=./my-bart"],
     ],
     "prepare": [
-        ["experiment=gpt2_scratch", "data.path=corpus/*.jsonl.zst", "data.prepared=corpus.shards"],
-        ["experiment=gpt2_scratch", "data.prepared=corpus.shards", "data.deduplicate=true"],
+        ["experiment=gpt2_scratch", "data.prepared=shards"],
+        ["experiment=gpt2_scratch", "data.prepared=shards", "data.workers=2"],
+        ["experiment=gpt2_scratch", "data.prepared=az://box/shards"],
+        ["experiment=gpt2_scratch", "data.prepared=shards", "check=true"],
+        ["experiment=bert_mrpc", "data.path=my.csv", "data.prepared=shards"],
     ],
     "predict": [
         ["run=latest", "input=Here comes a text."],
