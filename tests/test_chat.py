@@ -202,6 +202,19 @@ def test_rows_of_every_form():
     assert prepared([dolly], **named) == [exchange("Who? ()", "She.")]
 
 
+def test_json_that_somebody_says_is_a_text():
+    """Only messages are read as messages; a list of anything else is what was asked or answered."""
+    people = '[{"name": "Bo", "age": 3}, {"name": "Al", "age": 2}]'
+    asked = {"instruction": "Sort.", "input": people, "output": people}
+    assert prepared([asked]) == [exchange(f"Sort.\n\n{people}", people)]
+    assert prepared([{"prompt": people, "completion": people}]) == [exchange(people, people)]
+    talk = exchange("a", "b")
+    said = {"prompt": json.dumps(talk[:1]), "completion": json.dumps(talk[1:])}
+    assert prepared([said]) == [talk]
+    with pytest.raises(UserError, match="the messages are no JSON"):
+        prepared([{"prompt": '[{"role": "user", "content": "a', "completion": "b"}])
+
+
 def test_calls_of_tools_keep_their_own_arguments():
     """A table fills up mappings that differ, and OpenAI writes arguments as JSON."""
     calls = [{**CALL, "function": {"name": "stop", "arguments": '{"now": true, "by": null}'}}, CALL]

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from compared import differences
@@ -129,6 +130,19 @@ def test_functions_are_called_as_trl_calls_them():
     assert torch.equal(table.isnan(), torch.tensor([[False, False], [True, False]]))
     torch.testing.assert_close(total(table, [2.0, 10.0])[0], torch.tensor(12.0))
     assert names_of([look, look, letters]) == ["look", "look_2", "letters"]
+
+
+@pytest.mark.parametrize("kind", [list, np.array, np.float32, torch.tensor])
+def test_rewards_are_numbers_of_any_library(kind):
+    values = [0.5, -2.0]
+    given = list(map(kind, values)) if kind in (np.float32, torch.tensor) else kind(values)
+    table = judge([lambda completions: given], ['"a"'] * 2, ["{}"] * 2, ["b", "c"], [[1], [2]])
+    assert table.flatten().tolist() == values
+
+
+def test_a_mapping_is_no_list_of_rewards():
+    with pytest.raises(UserError, match="returns a mapping"):
+        judge([lambda completions: {1: 2.0}], ['"a"'], ["{}"], ["b"], [[1]])
 
 
 @pytest.fixture

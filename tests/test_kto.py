@@ -230,6 +230,8 @@ def test_a_file_of_rows_loads_by_configuration(kto, tmp_path):
         ]
     )
     hydralight.evaluate([f"run={run.path}", "split=train"])
+    answered = hydralight.predict([f"run={run.path}", f"input={path}"])  # prompts alone
+    assert [one["prompt"] for one in answered] == [row["q"] for row in texts]
     (rows,) = (run.path / "predictions").glob("*train*.jsonl")
     found = {one["row"]: one for one in map(json.loads, rows.read_text().splitlines())}
     (start,) = (one.partition("=")[2] for one in kto if one.startswith("checkpoint="))

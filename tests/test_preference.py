@@ -80,6 +80,15 @@ def test_plain_texts():
     assert said(columns, own) == ["<s> The storm is", "bright today</s>", "broad today</s>"]
 
 
+def test_json_that_is_said_is_a_text():
+    people = '[{"name": "Bo"}]'
+    row = {"prompt": f"{people} backwards", "chosen": people, "rejected": "No idea."}
+    for processor in (tokenizer(), chatting()):
+        _, own, columns = encoded([row], processor)
+        found = [one.replace(" ", "") for one in said(columns, own)[1:]]
+        assert found == [f"{people}</s>".replace(" ", ""), "Noidea.</s>"]
+
+
 def test_what_teaches_nothing_is_left_out(caplog):
     same = {"chosen": [ASKED, GOOD], "rejected": [ASKED, GOOD]}
     empty = {"chosen": [ASKED, GOOD], "rejected": [ASKED, {**BAD, "content": " "}]}

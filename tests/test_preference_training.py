@@ -128,6 +128,10 @@ def test_references_are_found_again(dpo, computed):
     assert computed == []
     hydralight.train([*dpo, "data.max_length=40"])
     assert sum(computed) == 13 + 7
+    computed.clear()  # the same weights, used otherwise
+    run = hydralight.train([*dpo, "+model.config.rms_norm_eps=0.1"])
+    assert sum(computed) == 13 + 7
+    assert run.history["train/margin"].dropna().iloc[0] == pytest.approx(0, abs=1e-6)
     computed.clear()
     hydralight.train([*dpo, f"checkpoint={again.path / 'model'}"])
     assert sum(computed) == 13 + 7

@@ -23,6 +23,7 @@ ALSO_CALLED = {
     **{"model": "assistant", "bot": "assistant", "ai": "assistant", "function_call": "assistant"},
     **{"function": "tool", "observation": "tool", "function_response": "tool", "ipython": "tool"},
 }
+SPOKEN = re.compile(r"""\s*\[\{\s*["'](role|from|content|value)["']\s*:""")  # a first message
 DIALOGUE = re.compile(r"(?:^|\n\n)(Human|Assistant):")  # Bai et al., 2022 (HH-RLHF)
 
 
@@ -74,12 +75,11 @@ def messages_of(value: Any, speaker: str) -> list[Message]:
     """
     if value is None or value == "" or value == []:
         return []
-    if isinstance(value, str) and value.lstrip().startswith("[{"):
+    if isinstance(value, str) and (are_messages(value) if speaker else begins_as_json(value)):
         try:
             value = json.loads(value)
         except ValueError as error:
-            if not speaker:
-                raise UserError(f"the messages are no JSON ({error})") from error
+            raise UserError(f"the messages are no JSON ({error})") from error
     if isinstance(value, str):
         parts = DIALOGUE.split(value)
         if speaker or len(parts) == 1:
@@ -95,6 +95,23 @@ def messages_of(value: Any, speaker: str) -> list[Message]:
             "writes a value as text: '{…}')"
         )
     return [message(one, number) for number, one in enumerate(value, start=1)]
+
+
+def begins_as_json(text: str) -> bool:
+    """Whether a text begins as a list of mappings does."""
+    return text.lstrip().startswith("[{")
+
+
+def are_messages(text: str) -> bool:
+    """Whether a text is messages as JSON, or was meant to be; other JSON is what somebody says."""
+    if not begins_as_json(text):
+        return False
+    try:
+        first = json.loads(text)[0]
+    except ValueError:
+        return SPOKEN.match(text) is not None
+    names = (("role", "content"), ("role", "tool_calls"), ("from", "value"))
+    return any({*pair} <= first.keys() for pair in names)
 
 
 def is_conversation(value: Any) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hydralight.data.dialogues import within
-from hydralight.data.messages import DIALOGUE, Message, filled, message, messages_of
+from hydralight.data.messages import DIALOGUE, Message, are_messages, filled, message, messages_of
 from hydralight.data.prompts import around, messages_for, of_row
 from hydralight.data.targets import tokens_of
 from hydralight.data.turns import ChatTemplate, in_common, oldest
@@ -58,7 +58,7 @@ def said(value: Any, role: str) -> Said:
         raise UserError(f"the {role} is missing or empty")
     if isinstance(value, Mapping):
         return [message(value, 1)]
-    if isinstance(value, str) and not value.lstrip().startswith("[{"):
+    if isinstance(value, str) and not are_messages(value):
         return value
     return messages_of(value, "")
 

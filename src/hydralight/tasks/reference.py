@@ -56,7 +56,8 @@ def add_reference(task: Any, model: Any, columns: tuple[str, ...], values: Value
     training, device = model.training, next(model.parameters()).device
     moved = not is_sharded(model)
     model.eval().to(trainer.strategy.root_device if moved else device)
-    with torch.no_grad(), isolate_rng(), alone(model) as identity:
+    with torch.no_grad(), isolate_rng(), alone(model) as weights:
+        identity = f"{weights} {config_of(model)}"
         for split in data.encoded_splits():
             if columns[0] not in data.encoded(split).column_names:
                 key = key_of(data, split, identity, columns, str(trainer.precision))
@@ -80,6 +81,14 @@ def alone(model: Any) -> Iterator[str]:
         frozen = {name.replace(inner, ""): one for name, one in frozen.items()}
     with own.peft.disable_adapter():
         yield identity_of(frozen)
+
+
+def config_of(model: Any) -> str:
+    """Return what a model's config says of how its weights are used; not where they are from."""
+    said = json.loads(model.config.to_json_string(use_diff=False))
+    for name in ("_name_or_path", "transformers_version"):
+        said.pop(name, None)
+    return json.dumps(said, sort_keys=True)
 
 
 def identity_of(state: Mapping[str, Tensor]) -> str:
@@ -106,7 +115,7 @@ def _changes_nothing(model: Any, peft: Any) -> bool:
 def key_of(
     data: TaskData, split: str, identity: str, columns: tuple[str, ...], precision: str
 ) -> str:
-    """Return the cache's key: of the weights, the encoded rows, and how they are computed.
+    """Return the cache's key: of the model, the encoded rows, and how they are computed.
 
     The rows count by their values, whatever files they came from; and by the batches that they are
     computed in, on which the rounding depends.

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -84,7 +85,11 @@ def values_of(reward: Reward, name: str, given: Mapping[str, list]) -> list[floa
     number = len(given["completions"])
     try:
         values = reward(**arguments_of(reward, name, given))
+        if isinstance(values, Mapping):
+            raise TypeError("it returns a mapping, whose keys are no rewards")
         values = values.tolist() if isinstance(values, Tensor) else list(values)
+        # a number of NumPy's, or a tensor of one
+        values = [v.item() if isinstance(v, Tensor | np.generic) else v for v in values]
     except UserError:
         raise
     except Exception as error:

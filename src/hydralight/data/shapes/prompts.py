@@ -13,7 +13,7 @@ from hydralight.config.ranges import Positive
 from hydralight.data.chat_templates import give_template
 from hydralight.data.dialogues import Dialogue, encode_prompts
 from hydralight.data.ends import left_open, without_end
-from hydralight.data.messages import filled, messages_of, tools_of
+from hydralight.data.messages import are_messages, filled, messages_of, tools_of
 from hydralight.data.padding import pad_inputs
 from hydralight.data.roles import Where
 from hydralight.data.shape import Batch, Columns, Purpose, Row, Shape
@@ -157,7 +157,7 @@ def as_said(
         try:
             if prompt is None or prompt == [] or not str(prompt).strip():
                 raise UserError("the prompt is empty")
-            is_text = isinstance(prompt, str) and not prompt.lstrip().startswith("[{")
+            is_text = isinstance(prompt, str) and not are_messages(prompt)
             if is_text and not chat:
                 found.append(json.dumps(prompt, ensure_ascii=False))
                 continue

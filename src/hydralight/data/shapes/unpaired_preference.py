@@ -99,6 +99,8 @@ class UnpairedPreference(Answers):
 
     def size(self, rows: Dataset) -> np.ndarray:
         """Return the tokens of each row's answer and of the other one, which are padded apart."""
+        if "prompt_ids" not in rows.column_names:  # prompts that are to be answered
+            return rows["length"][:][:, None]
         counts = [
             sum(np.array([len(ids) for ids in rows[name][:]]) for name in names)
             for names in (("prompt_ids", "completion_ids"), ("kl_prompt_ids", "kl_completion_ids"))
