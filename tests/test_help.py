@@ -110,5 +110,5 @@ def test_bash_completes_scripts():
 
 def test_bash_completes_commands_and_the_configs_of_an_own_project():
     lines = ["hydralight pre", "hydralight train experiment=rat", "hydralight train -m trainer.dev"]
-    found = [["predict"], ["experiment=ratings"], ["trainer.devices="]]
+    found = [["predict", "prepare"], ["experiment=ratings"], ["trainer.devices="]]
     assert asked(lines, "hydralight", OWN) == found

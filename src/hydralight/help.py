@@ -35,8 +35,7 @@ EXAMPLES: dict[str, list[list[str]]] = {
         ["experiment=bart_cnn", "checkpoint=./my-bart"],
     ],
     "prepare": [
-        ["experiment=gpt2_scratch", "data.path=corpus/*.jsonl.zst", "data.prepared=corpus.shards"],
-        ["experiment=gpt2_scratch", "data.prepared=corpus.shards", "data.deduplicate=true"],
+        ["experiment=gpt2_scratch", "data.path=a.txt", "data.prepared=b"],
     ],
     "predict": [
         ["run=latest", "input=Here comes a text."],
