@@ -36,6 +36,10 @@ EXAMPLES: dict[str, list[list[str]]] = {
     ],
     "prepare": [
         ["experiment=gpt2_scratch", "data.path=a.txt", "data.prepared=b"],
+        ["experiment=gpt2_scratch", "data.prepared=b", "data.workers=16"],
+        ["experiment=bart_cnn", "data.path=a.csv", "data.prepared=b"],
+        ["experiment=gpt2_scratch", "data.prepared=b", "data.min_chars=200"],
+        ["experiment=gpt2_scratch", "data.prepared=b"],
     ],
     "predict": [
         ["run=latest", "input=Here comes a text."],
