@@ -35,11 +35,11 @@ EXAMPLES: dict[str, list[list[str]]] = {
         ["experiment=bart_cnn", "checkpoint=./my-bart"],
     ],
     "prepare": [
-        ["experiment=gpt2_scratch", "data.prepared=shards"],
-        ["experiment=gpt2_scratch", "data.prepared=shards", "data.workers=2"],
-        ["experiment=gpt2_scratch", "data.prepared=az://box/shards"],
-        ["experiment=gpt2_scratch", "data.prepared=shards", "check=true"],
-        ["experiment=bert_mrpc", "data.path=my.csv", "data.prepared=shards"],
+        ["experiment=gpt2_scratch", "data.path=a.txt", "data.prepared=b"],
+        ["experiment=gpt2_scratch", "data.prepared=b", "data.workers=16"],
+        ["experiment=bart_cnn", "data.path=a.csv", "data.prepared=b"],
+        ["experiment=gpt2_scratch", "data.prepared=b", "data.min_chars=200"],
+        ["experiment=gpt2_scratch", "data.prepared=b"],
     ],
     "predict": [
         ["run=latest", "input=Here comes a text."],

@@ -166,7 +166,7 @@ class ShardedRows:
             yield {name: [row[name] for row in rows] for name in rows[0]}
 
     def identity(self, labels: Sequence[str] | None) -> dict[str, Any]:
-        """Return what tells these rows from others, as `data.same.rows_of` does."""
+        """Return what tells these rows from others, as `rows_of` does for those of a data set."""
         content = xxhash.xxh3_128(content_of(self.shards).encode())
         content.update(str(self.block_size).encode())
         named = None if labels is None else list(labels)

@@ -80,7 +80,8 @@ def sample(inputs: Inputs) -> Dataset:
     for number in chosen:
         rows, size = -(-ROWS // len(chosen)), BYTES // len(chosen)
         for table, _ in batches(units[number].pieces[0], inputs.kind, inputs.options):
-            tables.append(table.slice(0, rows))
+            # a slice would keep all of the table in memory
+            tables.append(table.take(pa.array(range(min(rows, len(table))))))
             rows, size = rows - len(tables[-1]), size - tables[-1].nbytes
             if rows <= 0 or size <= 0:
                 break

@@ -110,7 +110,8 @@ class Epoch(Sequence[np.ndarray]):
         number = len(plan.sizes)
         shards = np.arange(number)
         self.shards = Permutation(number, plan.seed, epoch)(shards) if plan.shuffle else shards
-        self._ends = np.cumsum(np.asarray(plan.sizes)[self.shards])  # positions behind each shard
+        self._sizes = np.asarray(plan.sizes)
+        self._ends = np.cumsum(self._sizes[self.shards])  # positions behind each shard
         last = np.append(np.arange(plan.window_shards, number, plan.window_shards), number) - 1
         self._window_ends = self._ends[last]
         self._announced = -1
@@ -136,7 +137,7 @@ class Epoch(Sequence[np.ndarray]):
         places = np.concatenate(parts) if parts else positions
         numbers = np.searchsorted(self._ends, places, side="right")
         shards = self.shards[numbers]
-        before = self._ends[numbers] - np.asarray(self.plan.sizes)[shards]
+        before = self._ends[numbers] - self._sizes[shards]
         return self.plan.starts[shards] + places - before
 
     def _permutation_of(self, window: int) -> Callable[[np.ndarray], np.ndarray]:
