@@ -154,8 +154,8 @@ class DataModule(LightningDataModule):
         )
 
     def encoded_splits(self) -> list[str]:
-        """Return the names of the splits that have been encoded, except what is to be predicted."""
-        return [split for split in self._encoded if split != "predict"]
+        """Return the names of the splits that have been encoded, without files of prompts."""
+        return [] if self._rows is None else [s for s in self._encoded if s in self._rows.splits]
 
     def evaluated_together(self, split: str) -> list[list[int]]:
         """Return the rows of each batch of an encoded split, as an evaluation takes all of it."""
