@@ -22,7 +22,7 @@ from hydralight.data.encoding import Encoding, processor_id
 from hydralight.data.mix import Mix
 from hydralight.data.order import Batches, Place
 from hydralight.data.padding import rounded_up
-from hydralight.data.rows import Rows, check_split, read_rows
+from hydralight.data.rows import Rows, check_split, read_rows, without_blanks
 from hydralight.data.same import check_epoch, check_order, check_same, rows_of
 from hydralight.data.shape import Batch, Purpose, Row, Shape
 from hydralight.data.source import SPLITS, Source
@@ -319,7 +319,7 @@ class DataModule(LightningDataModule):
         """Return a file of prompts as one batch, for a model to write what follows."""
         if source not in self._encoded:
             rows, where = self.source.read_input(source, self.shape)
-            self._encode(source, self.shape.prepare(rows, where), "predict")
+            self._encode(source, self.shape.prepare(without_blanks(rows), where), "predict")
         rows = EpochRows(self._encoded[source])
         return self.collate(rows.__getitems__([(0, i) for i in range(len(rows))]), "predict")
 
