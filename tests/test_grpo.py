@@ -364,6 +364,8 @@ def test_texts_are_continued_and_messages_are_answered(own, checkpoints, tmp_pat
     messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
     write_jsonl(tmp_path / "train.jsonl", [{"prompt": messages, "answer": 1}] * 4)
     own = [*own, "task.rewards=[{_target_: judges.length}]"]
+    with pytest.raises(UserError, match=r"no chat template: take data\.chat_template="):
+        hydralight.train([*own, "trainer.max_steps=1"])
     run = hydralight.train(
         [*own, "data.chat_template=chatml", "trainer.max_steps=1", "data.validation_fraction=0.1"]
     )

@@ -17,6 +17,7 @@ import hydralight
 from hydralight.data.roles import Where
 from hydralight.data.shapes.unpaired_preference import UnpairedPreference, others
 from hydralight.errors import UserError
+from hydralight.metrics.auroc import DefinedAUROC
 from hydralight.metrics.kto import KTOLoss
 from hydralight.tasks.task import Task
 
@@ -254,3 +255,11 @@ def log_probability(model, prompt, answer):
         logits = model(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
     places = range(len(prompt) - 1, len(prompt) + len(answer) - 1)
     return float(sum(logits[place, token] for place, token in zip(places, answer, strict=True)))
+
+
+def test_verdicts_of_one_kind_have_no_area():
+    metric = DefinedAUROC()
+    metric.update(torch.tensor([0.1, 0.9]), torch.tensor([1, 1]))
+    assert metric.compute().isnan()
+    metric.update(torch.tensor([0.5, 0.05]), torch.tensor([0, 0]))
+    assert float(metric.compute()) == 0.75

@@ -1,5 +1,7 @@
 """Models from a checkpoint and from a config; tokenizers that are trained."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import article
@@ -9,11 +11,13 @@ from transformers import (
     AutoModelForImageClassification,
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
+    AutoTokenizer,
 )
 
 from hydralight.errors import UserError
 from hydralight.models import Pretrained, Scratch
 from hydralight.optim import parameter_groups
+from hydralight.tokenizers import Pretrained as PretrainedTokenizer
 from hydralight.tokenizers import Trained
 
 TEXTS = [text for i in range(40) for text in article(i).values()]
@@ -58,6 +62,21 @@ def test_trained_tokenizer_is_cached_by_texts_and_arguments(tmp_path):
     assert train("a") == (0, vocabulary)
     assert train("b")[0] == 1
     assert train("a", min_frequency=5)[0] == 1
+
+
+def test_a_tokenizer_pads_with_its_end_token_or_is_refused(tiny_bart, tmp_path):
+    own = AutoTokenizer.from_pretrained(tiny_bart)
+    recipe = PretrainedTokenizer(checkpoint=str(tmp_path))
+    AutoConfig.from_pretrained(tiny_bart).save_pretrained(tmp_path)
+    own.pad_token = None
+    own.save_pretrained(tmp_path)
+    assert recipe(lambda: [], "", tmp_path).pad_token == own.eos_token
+    own.eos_token = None
+    own.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="has no token to pad with"):
+        recipe(lambda: [], "", tmp_path)
+    named = replace(recipe, options={"pad_token": "<unk>"})
+    assert named(lambda: [], "", tmp_path).pad_token == "<unk>"
 
 
 def test_weights_are_float32_whatever_the_checkpoint_holds(tiny_bart, tmp_path):

@@ -10,6 +10,7 @@ from preferring import TEMPLATE
 from shaping import MY_CSV, batch_of
 from standins import tokenizer
 
+from hydralight.data.pairs import pair_of
 from hydralight.data.shapes.preference import Preference
 from hydralight.data.turns import ChatTemplate
 from hydralight.errors import UserError
@@ -221,3 +222,21 @@ def test_smoothing_counts_the_other_answer():
         LogProbs(REJECTED, CHOSEN, *POLICY[2:4]), REFERENCE[::-1], label_smoothing=0.25
     ).losses
     torch.testing.assert_close(0.75 * robust + 0.25 * other, plain)
+
+
+@pytest.mark.parametrize(
+    ("row", "pair"),
+    [
+        # answers that begin like their prompt, and texts that repeat it
+        (("2", "2 is prime", "21"), ("2", "2 is prime", "21")),
+        (("Hi", "Hi there", "Hi you"), ("Hi", "Hi there", "Hi you")),
+        (("Who is it?", "Who is it? Ada", "Who is it? Ben"), ("Who is it?", " Ada", " Ben")),
+    ],
+)
+def test_a_repeated_prompt_is_told_from_a_like_beginning(row, pair):
+    assert pair_of(dict(zip(("prompt", "chosen", "rejected"), row, strict=True))) == pair
+
+
+def test_an_empty_prompt_is_told_as_such():
+    with pytest.raises(UserError, match="the prompt is missing or empty"):
+        pair_of({"prompt": "", "chosen": "a", "rejected": "b"})

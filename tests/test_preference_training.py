@@ -213,6 +213,16 @@ def test_nothing_is_computed_where_nothing_is_trained(dpo, computed, capsys):
     assert computed == []
 
 
+@pytest.mark.parametrize("name", ["qwen_dpo", "kto"])
+def test_a_file_of_prompts_has_no_reference(name, recipe, tmp_path):
+    (tmp_path / "prompts.txt").write_text("Is the storm near?\n")
+    given = f"callbacks.samples.prompts={tmp_path / 'prompts.txt'}"
+    run = hydralight.train([*recipe(name), given, "trainer.max_steps=1"])
+    files = sorted((run.path / "samples").glob("prompts-*.jsonl"))
+    assert len(files) == 2  # before training and at its end
+    assert all(len(lines_of(path)) == 1 for path in files)
+
+
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [

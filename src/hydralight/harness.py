@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
+from tabulate import tabulate
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from hydralight.building import build_task, built, plain
@@ -111,8 +112,8 @@ def judge(cfg: DictConfig, run_dir: Path, tasks: Sequence[str]) -> dict[str, Any
         results = lm_eval.simple_evaluate(
             wrapped, tasks=names, task_manager=manager, log_samples=False, **options
         )
-    print(lm_eval.utils.make_table(results))
     values = values_of(results)
+    print(table_of(values))
     path = run_dir / FILE
     before = read_json(path, dict, "delete it") if path.is_file() else {}
     write_text(path, as_json({**before, **values}, indent=2) + "\n")
@@ -169,6 +170,18 @@ def found(lm_eval: Any, tasks: Sequence[str], folder: str | None) -> tuple[Any, 
             )
         names += [name for name in matched if name not in names]
     return manager, names
+
+
+def table_of(values: Mapping[str, Any]) -> str:
+    """Return the metrics of tasks as a table, each beside its standard error."""
+    rows = [
+        [task, name, value, found.get(f"{name}_stderr", found.get(f"{name},stderr"))]
+        for task, found in values.items()
+        if task != "versions"
+        for name, value in found.items()
+        if isinstance(value, float) and "stderr" not in name
+    ]
+    return tabulate(rows, ["task", "metric", "value", "standard error"], floatfmt=".4f")
 
 
 def values_of(results: Mapping[str, Any]) -> dict[str, Any]:

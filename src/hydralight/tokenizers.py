@@ -69,7 +69,7 @@ class Pretrained:
         One without a padding token, as GPT-2's, pads with its end token.
 
         Raises:
-            UserError: the checkpoint is missing, or has no tokenizer.
+            UserError: the checkpoint is missing, or has no tokenizer, or that has no padding.
         """
         if self.checkpoint is None:
             raise UserError("checkpoint has no value: give checkpoint=<hub id or folder>.")
@@ -87,6 +87,12 @@ class Pretrained:
         if cache_key:  # there are texts
             check_knows(tokenizer, texts())
         if tokenizer.pad_token is None:
+            if tokenizer.eos_token is None:
+                raise UserError(
+                    f"the tokenizer of checkpoint={self.checkpoint} has no token to pad with, and "
+                    "no end token in its place: name one of its tokens, as in "
+                    "'tokenizer.options={pad_token: …}'."
+                )
             tokenizer.pad_token = tokenizer.eos_token
         return tokenizer
 

@@ -58,6 +58,11 @@ class Answers(Shape):
         if self.chat_template or (processor.chat_template and not self.plain_texts):
             give_template(processor, self.chat_template)
             self.end_of_turn(processor)
+        elif processor.eos_token is None and processor.sep_token is None:
+            raise UserError(
+                "the tokenizer has no end token and no chat template, so that answers would not "
+                "end: give data.chat_template, or a tokenizer with an end token."
+            )
         return processor
 
     def template(self, processor: Any) -> ChatTemplate | None:

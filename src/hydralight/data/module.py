@@ -25,7 +25,7 @@ from hydralight.data.mix import Mix
 from hydralight.data.order import Batches, Place
 from hydralight.data.padding import rounded_up
 from hydralight.data.place import place_of
-from hydralight.data.rows import Rows, check_split, read_rows
+from hydralight.data.rows import Rows, check_split, read_rows, without_blanks
 from hydralight.data.same import check_number, check_order, check_same, rows_of
 from hydralight.data.shape import Batch, Purpose, Row, Shape
 from hydralight.data.source import SPLITS, Source
@@ -163,8 +163,8 @@ class DataModule(LightningDataModule):
         )
 
     def encoded_splits(self) -> list[str]:
-        """Return the names of the splits that have been encoded, except what is to be predicted."""
-        return [split for split in self._encoded if split != "predict"]
+        """Return the names of the splits that have been encoded, without files of prompts."""
+        return [] if self._rows is None else [s for s in self._encoded if s in self._rows.splits]
 
     def evaluated_together(self, split: str) -> list[list[int]]:
         """Return the rows of each batch of an encoded split, as an evaluation takes all of it."""
@@ -328,7 +328,7 @@ class DataModule(LightningDataModule):
         """Return a file of prompts as one batch, for a model to write what follows."""
         if source not in self._encoded:
             rows, where = self.source.read_input(source, self.shape)
-            self._encode(source, self.shape.prepare(rows, where), "predict")
+            self._encode(source, self.shape.prepare(without_blanks(rows), where), "predict")
         rows = EpochRows(self._encoded[source])
         return self.collate(rows.__getitems__([(0, i) for i in range(len(rows))]), "predict")
 

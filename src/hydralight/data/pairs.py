@@ -38,7 +38,8 @@ def pair_of(row: Mapping[str, Any]) -> Pair | str:
         UserError: they cannot be read, or do not belong together.
     """
     values = {role: said(row.get(role), role) for role in ("chosen", "rejected")}
-    prompt = said(row["prompt"], "prompt") if row.get("prompt") else None
+    # null where the rows of a file differ in their form
+    prompt = None if row.get("prompt") is None else said(row["prompt"], "prompt")
     texts = all(isinstance(one, str) for one in (*values.values(), prompt or ""))
     pair = _of_texts(prompt, **values) if texts else _of_messages(prompt, **values)  # type: ignore[arg-type]
     if isinstance(pair, str):
@@ -65,7 +66,7 @@ def said(value: Any, role: str) -> Said:
 
 def _of_texts(prompt: str | None, chosen: str, rejected: str) -> Pair | str:
     if prompt is not None:
-        if chosen.startswith(prompt) and rejected.startswith(prompt):  # it is repeated
+        if repeats(prompt, chosen) and repeats(prompt, rejected):
             chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
         return Pair(prompt, chosen, rejected)
     if DIALOGUE.match(chosen) and DIALOGUE.match(rejected):
@@ -83,6 +84,13 @@ def _of_texts(prompt: str | None, chosen: str, rejected: str) -> Pair | str:
             "data.columns, as {prompt: …}"
         )
     return Pair(same, chosen[len(same) :], rejected[len(same) :])
+
+
+def repeats(prompt: str, answer: str) -> bool:
+    """Whether a text is a prompt with its answer, and no answer that happens to begin like it."""
+    if not answer.startswith(prompt):
+        return False
+    return DIALOGUE.match(prompt) is not None or len(prompt.split()) > 2
 
 
 def _of_messages(prompt: Said | None, chosen: Said, rejected: Said) -> Pair | str:

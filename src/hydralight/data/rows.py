@@ -139,6 +139,11 @@ def read_rows(
     return Rows(splits, shape, frozenset(cut))
 
 
+def without_blanks(rows: Dataset) -> Dataset:
+    """Return the rows in which anything is said."""
+    return rows.filter(lambda row: any(value and str(value).strip() for value in row.values()))
+
+
 def check_split(rows: Rows, split: str, source: Source, trains: bool) -> None:
     """Check a split before it is encoded.
 

@@ -4,8 +4,22 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchmetrics.classification import MultilabelAUROC
+from torchmetrics.classification import BinaryAUROC, MultilabelAUROC
 from torchmetrics.utilities.data import dim_zero_cat
+
+
+class DefinedAUROC(BinaryAUROC):
+    """AUROC of two classes, NaN where all examples are of one."""
+
+    def __init__(self) -> None:
+        super().__init__(thresholds=None)
+
+    def compute(self) -> Tensor:  # type: ignore[override]
+        """Return the area."""
+        target = dim_zero_cat(self.target)
+        if target.min() == target.max():
+            return torch.full((), torch.nan, device=target.device)
+        return super().compute()
 
 
 class LabelAUROC(MultilabelAUROC):

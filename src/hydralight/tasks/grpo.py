@@ -26,7 +26,7 @@ from hydralight.tasks.log_probs import target_log_probs
 from hydralight.tasks.policy_loss import LossType, PolicyLoss, advantages_of
 from hydralight.tasks.projection import Unprojected
 from hydralight.tasks.randomness import number_in_step, seed_training, seeds_of_rows
-from hydralight.tasks.rewards import judge, made, names_of, none_for_nan, total
+from hydralight.tasks.rewards import judge, made, names_of, none_for_nan, total, warn_unjudged
 from hydralight.tasks.rollout_log import means_of, sums_of
 from hydralight.tasks.rollouts import Rollout, Written, laid_out, read
 from hydralight.tasks.sampling import Generator, Policy, Sampling, evaluating
@@ -182,6 +182,8 @@ class GRPOTask(CausalLMTask):
         )
         assert self.rewards is not None
         table = judge(self.rewards, said, rest, written.texts, written.ids)
+        if table.isnan().all():
+            warn_unjudged(", ".join(self.functions))
         return total(table, self.reward_weights), table
 
     def log_probs(self, logits: Tensor | Unprojected, labels: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ from annotated_types import Gt
 from torch import Tensor
 from torch.optim import Optimizer
 from torchmetrics import Metric
-from torchmetrics.classification import BinaryAUROC
 
+from hydralight.metrics.auroc import DefinedAUROC
 from hydralight.metrics.kto import KTOLoss, kto_losses
 from hydralight.tasks.causal_lm import CausalLMTask
 from hydralight.tasks.data import Batch
@@ -159,7 +159,7 @@ class KTOTask(CausalLMTask):
     def build_metrics(self) -> dict[str, Metric]:
         """Return the loss over the whole set, with the metrics that are computed of it."""
         loss = KTOLoss(self.beta, with_baseline=self.loss_type == "kto")
-        return {"loss": loss, "auroc": BinaryAUROC()}
+        return {"loss": loss, "auroc": DefinedAUROC()}
 
     def decode(self, outputs: Answers, batch: Batch) -> dict[str, list]:
         """Return each answer's reward and log-probabilities by policy and reference."""

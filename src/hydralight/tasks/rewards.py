@@ -2,8 +2,10 @@
 
 import inspect
 import json
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from hydralight.errors import UserError, first_line
 
+log = logging.getLogger(__name__)
 Reward = Callable[..., Sequence[float | None]]
 OWN = ("prompts", "completions", "completion_ids")  # what functions are called with beside columns
 
@@ -106,6 +109,14 @@ def values_of(reward: Reward, name: str, given: Mapping[str, list]) -> list[floa
                 "for a completion that it does not judge."
             )
     return [math.nan if value is None else float(value) for value in values]
+
+
+@cache
+def warn_unjudged(functions: str) -> None:
+    """Say, once, that there are completions that no function has judged."""
+    log.warning(
+        "task.rewards: %s judged none of a batch's completions, which teach nothing then", functions
+    )
 
 
 def arguments_of(reward: Reward, name: str, given: Mapping[str, list]) -> dict[str, list]:

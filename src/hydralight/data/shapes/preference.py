@@ -110,6 +110,14 @@ class Preference(Answers):
         return [(prompt, False), chosen, ("\n\nrather than\n", False), rejected]
 
 
+def is_number(value: Any) -> bool:
+    """Whether a value of a table, which may be a text, is a finite number."""
+    try:
+        return bool(np.isfinite(float(value)))
+    except (TypeError, ValueError):
+        return False
+
+
 def check_margins(rows: Dataset, where: Where) -> None:
     """Look at the margins by which chosen answers are better.
 
@@ -117,7 +125,7 @@ def check_margins(rows: Dataset, where: Where) -> None:
         UserError: one is no number, or missing.
     """
     for row, margin in enumerate(rows["margin"][:]):
-        if not isinstance(margin, int | float) or not np.isfinite(margin):
+        if not is_number(margin):
             raise UserError(
                 f"{where}: the margin (column '{where.column('margin')}') of pair {row + 1} is "
                 f"{margin!r:.40}, and should be a number; data.columns={{margin: null}} leaves "

@@ -89,7 +89,12 @@ class Prompts(Shape):
             return None  # texts may be continued without it
 
     def template(self, processor: Any) -> ChatTemplate:
-        """Return the tokenizer's chat template."""
+        """Return the tokenizer's chat template.
+
+        Raises:
+            UserError: it has none.
+        """
+        give_template(processor, None)
         return ChatTemplate(processor, dict(self.chat_template_kwargs or {}))
 
     def encode(
