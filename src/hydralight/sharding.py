@@ -1,6 +1,7 @@
 """Training sharded over devices: FSDP2, by the model's own blocks, and tensor parallelism."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from hydralight.adapters import attached_to
 from hydralight.config.ranges import Positive
 from hydralight.errors import UserError, told
 from hydralight.model_files import loaded_by_shards, save_by_tensors
+from hydralight.runs.checksums import is_adapter
 from hydralight.runs.sharded import opened, read_shards, write_shards
 from hydralight.shards import class_name, is_sharded
 
@@ -119,13 +121,19 @@ class Sharded(ModelParallelStrategy):
         """Build a model of which each device gets its shards alone.
 
         Weights of a checkpoint are read shard by shard. A model without one is drawn as a whole on
-        each device's host, so that it is the same one on any number of devices.
+        each device's host, so that it is the same one on any number of devices; and the base of an
+        adapter is there as a whole until its layers are in it, as it is then sharded with them.
 
         Args:
             recipe: Builds the model, by `from_pretrained` or otherwise.
+
+        Raises:
+            UserError: it has an adapter that does not go with shards.
         """
-        with loaded_by_shards(self.shard, self.root_device):
+        by_shards = loaded_by_shards(self.shard, self.root_device)
+        with nullcontext() if has_adapter(recipe) else by_shards:
             model = recipe()
+        check_adapter(model, self.tensor_parallel_size)
         if not is_sharded(model):
             self.shard(model)
         if self.activation_checkpointing:
@@ -220,6 +228,14 @@ def split_matrices(model: PreTrainedModel, mesh: Any) -> None:
         apply_tensor_parallelism(model, mesh, model._expand_parallel_plan(model.tp_plan))
 
 
+def has_adapter(recipe: Callable[..., Any]) -> bool:
+    """Whether a recipe builds a model with an adapter: a new one, or that of its checkpoint."""
+    made: Any = getattr(recipe, "func", recipe)
+    checkpoint = getattr(made, "checkpoint", None)
+    new = getattr(made, "adapter", None) is not None
+    return new or (checkpoint is not None and is_adapter(Path(checkpoint).expanduser()))
+
+
 def built(strategy: Any, recipe: Callable[[], Any]) -> Any:
     """Build a model by a recipe, in shards where the strategy is to have them.
 
@@ -227,11 +243,8 @@ def built(strategy: Any, recipe: Callable[[], Any]) -> Any:
         UserError: it would be quantized, and in shards.
     """
     made: Any = getattr(recipe, "func", recipe)
-    if isinstance(strategy, Sharded) and getattr(made, "quantization", None) not in (None, "none"):
-        raise UserError(
-            f"model.quantization={made.quantization} does not go with sharded training: take "
-            "another trainer, such as trainer=ddp."
-        )
+    if isinstance(strategy, Sharded):
+        check_unquantized(getattr(made, "quantization", None))
     return strategy.build(recipe) if isinstance(strategy, Sharded) else recipe()
 
 
@@ -245,10 +258,10 @@ def save_weights(model: PreTrainedModel, folder: Path, first: bool) -> None:
         folder: Where; only the first process writes.
         first: Whether this is that one.
     """
-    if is_sharded(model):
+    if attached_to(model) and (first or is_sharded(model)):
+        save_adapter(model, folder if first else None)
+    elif is_sharded(model):
         save_by_tensors(model, folder if first else None)
-    elif first and attached_to(model):
-        save_adapter(model, folder)
     elif first:
         model.save_pretrained(folder)
 
@@ -260,6 +273,47 @@ def goes_on_from(trainer: Trainer, checkpoint: Path | None) -> None:
 
 
 # ---------------------------------------------------------------- what does not go together
+
+
+def check_unquantized(kind: str | None) -> None:
+    """Check that a base is not quantized.
+
+    Raises:
+        UserError: it is.
+    """
+    if kind not in (None, "none"):
+        raise UserError(
+            f"model.quantization={kind} does not go with sharded training: take another trainer, "
+            "such as trainer=ddp."
+        )
+
+
+def check_adapter(model: PreTrainedModel, tensor_parallel_size: int) -> None:
+    """Check that the adapter in a model, if there is one, goes with shards.
+
+    Raises:
+        UserError: it does not.
+    """
+    own = attached_to(model)
+    if own is None:
+        return
+    check_unquantized((own.source.quantization or {}).get("quantization"))
+    if tensor_parallel_size > 1:
+        raise UserError(
+            f"trainer.strategy.tensor_parallel_size={tensor_parallel_size} does not go with "
+            "model.adapter: leave it out, and all devices share the weights."
+        )
+    if own.peft.peft_config["default"].peft_type.value == "ADALORA":
+        raise UserError(
+            "adapter=adalora does not go with sharded training: take adapter=lora, or another "
+            "trainer, such as trainer=ddp."
+        )
+    types = sorted({str(p.dtype) for p in model.parameters() if p.requires_grad})
+    if len(types) > 1:
+        raise UserError(
+            f"what is trained is in {' and '.join(types)}, and shards of it are to be of one type: "
+            "set model.adapter_dtype to model.dtype."
+        )
 
 
 def check_precision(target: Any, precision: str) -> None:
