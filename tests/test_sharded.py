@@ -228,11 +228,29 @@ def test_a_model_is_written_a_tensor_at_a_time(tiny_bart, tmp_path, monkeypatch)
         ),
         (["trainer.strategy.data_parallel_size=4"], "data_parallel_size=4: the product should"),
         (["trainer.same_bits=true"], "trainer.same_bits=true goes with trainer=ddp"),
+        (["adapter=lora", "callbacks.best_model.merge=true"], "merge=true needs the whole model"),
+        (["adapter=adalora", "trainer.devices=1"], "adapter=adalora does not go with sharded"),
+        (
+            ["adapter=lora", "model.dtype=bfloat16", "trainer.devices=1"],
+            "what is trained is in torch.bfloat16 and torch.float32, .*: set model.adapter_dtype",
+        ),
     ],
 )
 def test_what_does_not_go_together(typed, sentence, recipe):
     with pytest.raises(UserError, match=sentence):
         hydralight.train([*recipe("bert_mrpc"), "trainer=fsdp_cpu", *typed])
+
+
+def test_tensor_parallelism_takes_no_adapter(checkpoints):
+    from peft import LoraConfig
+    from transformers import AutoModel
+
+    from hydralight.models import Pretrained
+    from hydralight.sharded_adapters import check_adapter  # not before Lightning knows the rank
+
+    model = Pretrained(checkpoint=str(checkpoints("bert")), adapter=LoraConfig())(AutoModel)
+    with pytest.raises(UserError, match="tensor_parallel_size=2 does not go with"):
+        check_adapter(model, 2)
 
 
 def test_recurrence_is_not_sharded(recipe):

@@ -21,8 +21,8 @@ from hydralight.adapters import attached_to
 from hydralight.config.ranges import Positive
 from hydralight.errors import UserError, told
 from hydralight.model_files import loaded_by_shards, save_by_tensors
-from hydralight.runs.checksums import is_adapter
 from hydralight.runs.sharded import opened, read_shards, write_shards
+from hydralight.sharded_adapters import check_adapter, check_unquantized, has_adapter
 from hydralight.shards import class_name, is_sharded
 
 DTYPES = {"bf16-mixed": torch.bfloat16, "bf16-true": torch.bfloat16, "16-true": torch.float16}
@@ -228,14 +228,6 @@ def split_matrices(model: PreTrainedModel, mesh: Any) -> None:
         apply_tensor_parallelism(model, mesh, model._expand_parallel_plan(model.tp_plan))
 
 
-def has_adapter(recipe: Callable[..., Any]) -> bool:
-    """Whether a recipe builds a model with an adapter: a new one, or that of its checkpoint."""
-    made: Any = getattr(recipe, "func", recipe)
-    checkpoint = getattr(made, "checkpoint", None)
-    new = getattr(made, "adapter", None) is not None
-    return new or (checkpoint is not None and is_adapter(Path(checkpoint).expanduser()))
-
-
 def built(strategy: Any, recipe: Callable[[], Any]) -> Any:
     """Build a model by a recipe, in shards where the strategy is to have them.
 
@@ -275,47 +267,6 @@ def goes_on_from(trainer: Trainer, checkpoint: Path | None) -> None:
 # ---------------------------------------------------------------- what does not go together
 
 
-def check_unquantized(kind: str | None) -> None:
-    """Check that a base is not quantized.
-
-    Raises:
-        UserError: it is.
-    """
-    if kind not in (None, "none"):
-        raise UserError(
-            f"model.quantization={kind} does not go with sharded training: take another trainer, "
-            "such as trainer=ddp."
-        )
-
-
-def check_adapter(model: PreTrainedModel, tensor_parallel_size: int) -> None:
-    """Check that the adapter in a model, if there is one, goes with shards.
-
-    Raises:
-        UserError: it does not.
-    """
-    own = attached_to(model)
-    if own is None:
-        return
-    check_unquantized((own.source.quantization or {}).get("quantization"))
-    if tensor_parallel_size > 1:
-        raise UserError(
-            f"trainer.strategy.tensor_parallel_size={tensor_parallel_size} does not go with "
-            "model.adapter: leave it out, and all devices share the weights."
-        )
-    if own.peft.peft_config["default"].peft_type.value == "ADALORA":
-        raise UserError(
-            "adapter=adalora does not go with sharded training: take adapter=lora, or another "
-            "trainer, such as trainer=ddp."
-        )
-    types = sorted({str(p.dtype) for p in model.parameters() if p.requires_grad})
-    if len(types) > 1:
-        raise UserError(
-            f"what is trained is in {' and '.join(types)}, and shards of it are to be of one type: "
-            "set model.adapter_dtype to model.dtype."
-        )
-
-
 def check_precision(target: Any, precision: str) -> None:
     """Check that the strategy that a config names can compute so.
 
@@ -349,4 +300,9 @@ def check(trainer: Trainer) -> None:
         raise UserError(
             "callbacks=ema keeps a second model as a whole, and this one is sharded: take another "
             "trainer, or other callbacks."
+        )
+    if any(getattr(one, "merge", False) for one in trainer.callbacks):  # type: ignore[attr-defined]
+        raise UserError(
+            "callbacks.best_model.merge=true needs the whole model, and this one is sharded: leave "
+            "it out, and merge the exported adapter, by merge_and_unload of peft."
         )
