@@ -21,7 +21,7 @@ from transformers import (
 )
 
 import hydralight
-from hydralight import adapters, models, sharding
+from hydralight import adapters, sharding
 from hydralight.errors import UserError
 from hydralight.models import Pretrained
 from hydralight.tasks.task import Task
@@ -184,14 +184,11 @@ def test_without_peft_a_sentence_says_what_to_install(recipe, monkeypatch):
         hydralight.train([*recipe("bert_mrpc"), "adapter=lora", "check=true"])
 
 
-def test_what_does_not_go_together(checkpoints, recipe, monkeypatch):
+def test_what_does_not_go_together(recipe):
     with pytest.raises(UserError, match="Scratch has no argument 'adapter'"):
         hydralight.train([*recipe("gpt2_scratch"), "adapter=lora"])
     with pytest.raises(UserError, match=r"merge=true: the model has no adapter"):
         hydralight.train([*recipe("bert_mrpc"), *SHORT, "callbacks.best_model.merge=true"])
-    monkeypatch.setattr(models, "is_sharded", lambda model: True)
-    with pytest.raises(UserError, match="does not go with sharded training"):
-        load(checkpoints("bert"), LoraConfig())
 
 
 def test_parts_of_an_adapter_are_frozen(checkpoints):

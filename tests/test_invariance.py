@@ -152,8 +152,7 @@ def jobs_of(experiments, recipe, single, folder):
 
 def check(jobs, alone, folder):
     """Whether two processes do what one does, by DDP and in shards."""
-    whole = {name: typed for name, typed in jobs.items() if "lora" not in name}  # adapters are not
-    sharded = {f"{name}, sharded": [*typed, "trainer=fsdp_cpu"] for name, typed in whole.items()}
+    sharded = {f"{name}, sharded": [*typed, "trainer=fsdp_cpu"] for name, typed in jobs.items()}
     for name, shared in together({**jobs, **sharded}, folder).items():
         found = difference(alone[name.split(",")[0]], shared)
         print(f"{name}: {shown(found)}")

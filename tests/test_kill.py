@@ -91,10 +91,16 @@ def killed_at(moment, overrides) -> None:
             ],
             marks=pytest.mark.soak,
         ),
+        pytest.param(
+            *("bert_mrpc_lora", 0, "fsdp_cpu", True),
+            [("batch", 9), ("checkpoint", 3)],
+            marks=pytest.mark.soak,
+        ),
     ],
     ids=[
         *("pairs", "rewards", "adapter", "adapter on answers", "preferences"),
         *("masks, 2 workers", "words, 2 processes", "pairs, sharded"),
+        "adapter, sharded",
     ],
 )
 def test_killed_again_and_again(experiment, workers, trainer, grouped, moments, recipe, tmp_path):

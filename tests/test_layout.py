@@ -16,6 +16,7 @@ GROUND = {"config", "runs", "metrics", "optim", "models", "tokenizers", "process
 GROUND |= {"model_configs", "loggers", "curves", "hub", "progress", "shell", "cached"}
 GROUND |= {"adapters", "adapter_files", "quantization", "quantized_base", "adalora", "stores"}
 GROUND |= {"packed", "disk", "nodes", "sharding", "shards", "model_files", "devices"}
+GROUND |= {"sharded_adapters"}
 PART = {"data", "tasks", "callbacks", "sweeps"}
 COMMANDS = {"building", "dealing", "training", "evaluation", "prediction", "preflight"}
 COMMANDS |= {"preparation", "summary", "harness"}

@@ -124,6 +124,69 @@ def test_it_goes_on(recipe, tmp_path):
     assert intact_checkpoint(last.parent)[1].step == 6
 
 
+def adapters_in_two(rank, port, folder, jobs):
+    """One of two processes, in which trainings of adapters come one after the other."""
+    join(rank, 2, port)
+    for name, typed in jobs.items():
+        own = folder / name
+        run = hydralight.train([*typed, "trainer=fsdp_cpu", f"hydra.run.dir={own / 'whole'}"])
+        if rank == 0:
+            for other in ("same", "one", "plain"):
+                cut(run.path, own / other, 4)
+        torch.distributed.barrier()
+        hydralight.train([f"resume={own / 'same'}"])
+        strategy = "trainer.strategy={_target_: hydralight.sharding.Sharded}"
+        run = hydralight.train([f"resume={own / 'from plain'}", strategy, "trainer.devices=2"])
+        found = hydralight.evaluate([f"run={run.path}", strategy, "trainer.devices=2"])
+        expected = {n: one for n, one in run.metrics["best"].items() if n != "step"}
+        assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_an_adapter_is_sharded_with_its_base(recipe, tmp_path):
+    """It is what one process trains, goes on, and is exported; no checkpoint has its base."""
+    jobs = {}
+    for name in ("bert_mrpc_lora", "llama_lora_alpaca"):
+        template = ["data.chat_template=zephyr"] if "llama" in name else []  # no new tokens
+        jobs[name] = [*recipe(name), *template, "data.batch_size=2", "data.batches_per_step=2"]
+        jobs[name] += ["trainer.accumulate_grad_batches=1", "trainer.val_check_interval=2"]
+        jobs[name] += ["trainer.max_epochs=1.75", "optimizer.lr=0.01", "callbacks.samples=null"]
+        jobs[name] += ["callbacks.last_checkpoint.save_total_limit=null"]
+        jobs[name] += ["callbacks.last_checkpoint.every_n_train_steps=1"]
+        (tmp_path / "data").rename(tmp_path / f"{name}_data")
+        jobs[name] = [
+            o.replace(f"{tmp_path}/data/", f"{tmp_path}/{name}_data/") for o in jobs[name]
+        ]
+        alone = tmp_path / name / "alone"
+        hydralight.train([*jobs[name], "trainer.accelerator=cpu", f"hydra.run.dir={alone}"])
+        cut(alone, tmp_path / name / "from plain", 4)
+    torch.multiprocessing.spawn(adapters_in_two, (free_port(), tmp_path, jobs), nprocs=2)
+    for name in jobs:
+        own = tmp_path / name
+        whole = Run(own / "whole")
+        found = differences(whole.path, own / "same")
+        assert [place for place in found if ".yaml" not in place] == []
+        devices = ["trainer.devices=1"]
+        hydralight.train([f"resume={own / 'one'}", *devices])
+        hydralight.train([f"resume={own / 'plain'}", *devices, "trainer.strategy=auto"])
+        expected = outcome(whole)
+        assert all("lora_" in n or "modules_to_save" in n for n in expected["weights"])
+        for other in ("alone", "one", "plain", "from plain"):
+            apart = difference(expected, outcome(Run(own / other)))
+            print(f"{name}, {other}: {shown(apart)}")
+            assert max(apart.values()) < 1e-6, (name, other, apart)
+
+        alone = Run(own / "alone")
+        folders = whole.model_dir, alone.model_dir
+        ours, theirs = (load_file(one / "adapter_model.safetensors") for one in folders)
+        assert ours.keys() == theirs.keys()
+        assert max(float((ours[n] - theirs[n]).abs().max()) for n in ours) < 1e-6
+        for file in ("adapter_config.json", "base.json", "config/config.json"):
+            assert (folders[0] / file).read_text() == (folders[1] / file).read_text()
+        best = {n: one for n, one in whole.metrics["best"].items() if n != "step"}
+        plain = ["trainer.strategy=auto", "trainer.devices=1"]
+        assert hydralight.evaluate([f"run={whole.path}", *plain]) == pytest.approx(best, rel=1e-6)
+
+
 def test_a_model_is_written_a_tensor_at_a_time(tiny_bart, tmp_path, monkeypatch):
     """In files of a bounded size, as `save_pretrained` does; embeddings are tied."""
     from transformers import BartForConditionalGeneration  # not before Lightning knows the rank
@@ -165,11 +228,29 @@ def test_a_model_is_written_a_tensor_at_a_time(tiny_bart, tmp_path, monkeypatch)
         ),
         (["trainer.strategy.data_parallel_size=4"], "data_parallel_size=4: the product should"),
         (["trainer.same_bits=true"], "trainer.same_bits=true goes with trainer=ddp"),
+        (["adapter=lora", "callbacks.best_model.merge=true"], "merge=true needs the whole model"),
+        (["adapter=adalora", "trainer.devices=1"], "adapter=adalora does not go with sharded"),
+        (
+            ["adapter=lora", "model.dtype=bfloat16", "trainer.devices=1"],
+            "what is trained is in torch.bfloat16 and torch.float32, .*: set model.adapter_dtype",
+        ),
     ],
 )
 def test_what_does_not_go_together(typed, sentence, recipe):
     with pytest.raises(UserError, match=sentence):
         hydralight.train([*recipe("bert_mrpc"), "trainer=fsdp_cpu", *typed])
+
+
+def test_tensor_parallelism_takes_no_adapter(checkpoints):
+    from peft import LoraConfig
+    from transformers import AutoModel
+
+    from hydralight.models import Pretrained
+    from hydralight.sharded_adapters import check_adapter  # not before Lightning knows the rank
+
+    model = Pretrained(checkpoint=str(checkpoints("bert")), adapter=LoraConfig())(AutoModel)
+    with pytest.raises(UserError, match="tensor_parallel_size=2 does not go with"):
+        check_adapter(model, 2)
 
 
 def test_recurrence_is_not_sharded(recipe):
@@ -252,7 +333,8 @@ def test_what_a_folder_holds(tmp_path, monkeypatch):
     optimizers = [torch.optim.AdamW(one.parameters(), lr=lr) for one, lr in pairs]
     for _ in range(2):
         first.step(optimizers[0])
-    sharded.write_shards(tmp_path, {"epoch": 3, "state_dict": {}}, first, optimizers[0])
+    checkpoint = {"epoch": 3, "state_dict": first.state_dict(keep_vars=True)}
+    sharded.write_shards(tmp_path, checkpoint, first, optimizers[0])
     assert len(list(tmp_path.glob("*.safetensors"))) > 2
     whole = sharded.assembled(tmp_path)
     assert whole["epoch"] == 3

@@ -20,10 +20,12 @@ from hydralight.adapters import (
 )
 from hydralight.errors import UserError, told
 from hydralight.model_configs import MODEL_CONFIG
+from hydralight.model_files import gathered
 from hydralight.quantization import without_quantization
 from hydralight.runs.checksums import ADAPTER, is_adapter
 from hydralight.runs.files import write_text
 from hydralight.runs.reading import read_json
+from hydralight.shards import class_of
 
 WEIGHTS = "adapter_model.safetensors"
 BASE = "base.json"  # which weights the adapter was trained on
@@ -70,11 +72,17 @@ def swapped(folder: Path, name: str) -> Path:
     return other
 
 
-def save(model: PreTrainedModel, folder: Path) -> None:
+def save(model: PreTrainedModel, folder: Path | None) -> None:
     """Write a model's adapter as the folder that peft reads.
+
+    All processes that hold shards of it are to call this.
 
     Beside it are the model's config, which peft has no place for, in a folder of its own (with it
     in `folder`, transformers would look for a whole model there), and what the base was.
+
+    Args:
+        model: The model.
+        folder: Where; None where another process writes.
     """
     own = attached_to(model)
     assert own is not None
@@ -84,17 +92,19 @@ def save(model: PreTrainedModel, folder: Path) -> None:
         state = peft.get_peft_model_state_dict(own.peft, save_embedding_layers=False)
         values = config.to_dict() | {"inference_mode": True}
     # copies: some methods share a tensor between layers, which a file may not
-    weights = {name: state[name].detach().cpu().clone() for name in sorted(state)}
+    weights = {name: gathered(state[name]).clone() for name in sorted(state)}
+    if folder is None:
+        return
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     if values["task_type"] is None:
-        kind = type(model)
+        kind = class_of(model)
         names = {"base_model_class": kind.__name__, "parent_library": kind.__module__}
         values["auto_mapping"] = names
     values = {n: sorted(one) if isinstance(one, set) else one for n, one in values.items()}
     write_text(folder / ADAPTER, json.dumps(values, indent=2, sort_keys=True) + "\n")
     write_text(folder / BASE, json.dumps(vars(own.source), indent=2) + "\n")
     of_model = without_quantization(model, copy.deepcopy(model.config))
-    of_model.architectures = [type(model).__name__]
+    of_model.architectures = [class_of(model).__name__]
     of_model.save_pretrained(folder / MODEL_CONFIG)
     if model.can_generate() and model.generation_config is not None:
         model.generation_config.save_pretrained(folder)

@@ -153,11 +153,6 @@ class Pretrained:
         settle(model)
         if self.adapter is None:
             return model
-        if is_sharded(model):
-            raise UserError(
-                "model.adapter does not go with sharded training: take another trainer, such as "
-                "trainer=ddp; the base's weights need neither gradients nor optimizer states."
-            )
         if attached:
             model = adapter_files.load(model, Path(of), self.checkpoint, self.revision)
         else:

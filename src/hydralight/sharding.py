@@ -1,6 +1,7 @@
 """Training sharded over devices: FSDP2, by the model's own blocks, and tensor parallelism."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from hydralight.config.ranges import Positive
 from hydralight.errors import UserError, told
 from hydralight.model_files import loaded_by_shards, save_by_tensors
 from hydralight.runs.sharded import opened, read_shards, write_shards
+from hydralight.sharded_adapters import check_adapter, check_unquantized, has_adapter
 from hydralight.shards import class_name, is_sharded
 
 DTYPES = {"bf16-mixed": torch.bfloat16, "bf16-true": torch.bfloat16, "16-true": torch.float16}
@@ -119,13 +121,19 @@ class Sharded(ModelParallelStrategy):
         """Build a model of which each device gets its shards alone.
 
         Weights of a checkpoint are read shard by shard. A model without one is drawn as a whole on
-        each device's host, so that it is the same one on any number of devices.
+        each device's host, so that it is the same one on any number of devices; and the base of an
+        adapter is there as a whole until its layers are in it, as it is then sharded with them.
 
         Args:
             recipe: Builds the model, by `from_pretrained` or otherwise.
+
+        Raises:
+            UserError: it has an adapter that does not go with shards.
         """
-        with loaded_by_shards(self.shard, self.root_device):
+        by_shards = loaded_by_shards(self.shard, self.root_device)
+        with nullcontext() if has_adapter(recipe) else by_shards:
             model = recipe()
+        check_adapter(model, self.tensor_parallel_size)
         if not is_sharded(model):
             self.shard(model)
         if self.activation_checkpointing:
@@ -227,11 +235,8 @@ def built(strategy: Any, recipe: Callable[[], Any]) -> Any:
         UserError: it would be quantized, and in shards.
     """
     made: Any = getattr(recipe, "func", recipe)
-    if isinstance(strategy, Sharded) and getattr(made, "quantization", None) not in (None, "none"):
-        raise UserError(
-            f"model.quantization={made.quantization} does not go with sharded training: take "
-            "another trainer, such as trainer=ddp."
-        )
+    if isinstance(strategy, Sharded):
+        check_unquantized(getattr(made, "quantization", None))
     return strategy.build(recipe) if isinstance(strategy, Sharded) else recipe()
 
 
@@ -245,10 +250,10 @@ def save_weights(model: PreTrainedModel, folder: Path, first: bool) -> None:
         folder: Where; only the first process writes.
         first: Whether this is that one.
     """
-    if is_sharded(model):
+    if attached_to(model) and (first or is_sharded(model)):
+        save_adapter(model, folder if first else None)
+    elif is_sharded(model):
         save_by_tensors(model, folder if first else None)
-    elif first and attached_to(model):
-        save_adapter(model, folder)
     elif first:
         model.save_pretrained(folder)
 
@@ -295,4 +300,9 @@ def check(trainer: Trainer) -> None:
         raise UserError(
             "callbacks=ema keeps a second model as a whole, and this one is sharded: take another "
             "trainer, or other callbacks."
+        )
+    if any(getattr(one, "merge", False) for one in trainer.callbacks):  # type: ignore[attr-defined]
+        raise UserError(
+            "callbacks.best_model.merge=true needs the whole model, and this one is sharded: leave "
+            "it out, and merge the exported adapter, by merge_and_unload of peft."
         )

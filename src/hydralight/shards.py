@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 
@@ -13,9 +14,15 @@ def is_sharded(model: nn.Module | None) -> bool:
     return model is not None and any(isinstance(p, DTensor) for p in model.parameters())
 
 
+def class_of(model: Any) -> type:
+    """Return a model's class, as it was before the model was sharded."""
+    kind = type(model)
+    return kind.__bases__[1] if kind.__bases__[0] is FSDPModule else kind
+
+
 def class_name(model: Any) -> str:
-    """Return the name of a model's class, as it was before the model was sharded."""
-    return type(model).__name__.removeprefix("FSDP" if is_sharded(model) else "")
+    """Return the name of that class."""
+    return class_of(model).__name__
 
 
 def local(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -36,15 +36,15 @@ def write_shards(
 
     Args:
         folder: New, and the same for all.
-        checkpoint: What is to be kept beside the tensors of module and optimizer, which are taken
-            from these.
-        module: Whose weights are written.
+        checkpoint: Its `state_dict` has the weights that are written, of which each process has
+            its shards. The states of the optimizer are taken from itself; the rest is kept.
+        module: Whose weights they are.
         optimizer: Of its parameters.
 
     Raises:
         OSError: a process could not write, as each of them is told.
     """
-    weights, aliases = once(module)
+    weights, aliases = once(checkpoint["state_dict"])
     tensors = {f"{WEIGHTS}/{name}": tensor.detach() for name, tensor in weights.items()}
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     numbers: dict[str, dict[str, Any]] = {}
@@ -83,11 +83,11 @@ def write_shards(
             torch.save(left, file)
 
 
-def once(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the weights of a module, tied ones by their first name; and these by their others."""
+def once(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return weights, tied ones by their first name; and these by their others."""
     first: dict[int, str] = {}
     weights, aliases = {}, {}
-    for name, tensor in module.state_dict(keep_vars=True).items():
+    for name, tensor in state.items():
         if first.setdefault(id(tensor), name) == name:
             weights[name] = tensor
         else:
@@ -119,7 +119,8 @@ def read_shards(path: Path, module: Any, optimizer: Optimizer) -> dict[str, Any]
     Args:
         path: A folder that any number of processes has written, or a file of one that has not
             sharded.
-        module: With a method `check_checkpoint`, called before anything is changed.
+        module: With a method `check_checkpoint`, called before anything is changed. Weights that
+            it lets the checkpoint lack stay as they are.
         optimizer: Of its parameters; its states are replaced.
 
     Returns:
@@ -131,8 +132,9 @@ def read_shards(path: Path, module: Any, optimizer: Optimizer) -> dict[str, Any]
     shards = rest.pop("shards")
     known = shapes_in(path)
     module.check_checkpoint({**rest, **_without_values(known, shards)})
-    weights, _ = once(module)
+    weights, _ = once(module.state_dict(keep_vars=True))
     wanted = {f"{WEIGHTS}/{name}": tensor.detach() for name, tensor in weights.items()}
+    wanted = {name: tensor for name, tensor in wanted.items() if name in known}
     parameters = dict(module.named_parameters())
     states: dict[str, Tensor] = {}
     for name, like in known.items():
@@ -223,10 +225,10 @@ def _take_whole(whole: dict[str, Any], module: Any, optimizer: Optimizer) -> dic
     """Read a checkpoint that is one file, and keep this process's shards of it."""
     module.check_checkpoint(whole)
     state, (saved,) = whole.pop("state_dict"), whole.pop("optimizer_states")
-    weights, _ = once(module)
+    weights, _ = once(module.state_dict(keep_vars=True))
     with torch.no_grad():
-        for name, tensor in weights.items():
-            part_like(state[name], tensor, into=tensor)
+        for name in weights.keys() & state.keys():
+            part_like(state[name], weights[name], into=weights[name])
     parameters = dict(module.named_parameters())
     names = [name for group in whole["trained"]["parameters"] for name in group]
     states: dict[str, Any] = {}

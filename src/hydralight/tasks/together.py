@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
+from hydralight.adapters import put_base_back
 from hydralight.devices import is_first_of_replica
 from hydralight.tasks.data import Batch, PredictedRows
 from hydralight.tasks.fits import check_loaded, check_training
@@ -43,7 +44,8 @@ def check_before_reading(task: Any, checkpoint: dict[str, Any]) -> None:
     Raises:
         UserError: they do not fit.
     """
-    trainer = task.trainer
+    trainer, checkpoint = task.trainer, dict(checkpoint)
+    put_base_back(checkpoint, task.model)
     check_loaded(checkpoint, task.state_dict(), trainer.callbacks)
     schedule = next((one.scheduler for one in trainer.lr_scheduler_configs), None)
     check_training(checkpoint, task, trainer.optimizers[0], schedule, task.scheduler)
