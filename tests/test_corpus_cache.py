@@ -15,10 +15,11 @@ from test_corpus import expected, module, small, tokens_of, write_jsonl  # noqa:
 from test_corpus import rows as texts_of
 
 from hydralight.config.trust import Leaf, writes_elsewhere
-from hydralight.data.corpus import cache, corpus
+from hydralight.data.corpus import corpus
 from hydralight.data.corpus.cache import Ahead, Cache, bytes_of
 from hydralight.data.corpus.shards import Done, read_index
 from hydralight.errors import UserError
+from hydralight.stores import retries
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -70,7 +71,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def server(folder, monkeypatch, tmp_path):
-    monkeypatch.setattr(cache, "PAUSE", 0.01)
+    monkeypatch.setattr(retries, "WAITS", (0.01,) * 4)
     monkeypatch.setattr(corpus, "cache_folder", lambda kind: tmp_path / "cache")
     served = Server(folder)
     yield served
@@ -110,11 +111,13 @@ def test_what_comes_is_looked_through(server, folder, tmp_path):
     content[7] ^= 1
     shard.write_bytes(content)
     data = module(tmp_path / "gone/*.jsonl", server.url)
-    with pytest.raises(UserError, match=rf"{shard.name} cannot be fetched .* is not what index"):
+    with pytest.raises(
+        UserError, match=f"{shard.name} cannot be read: what came is not what index"
+    ):
         tokens_of(data)
     assert not list((tmp_path / "cache").rglob("*.partial"))
     shard.unlink()
-    with pytest.raises(UserError, match=f"has no .*{shard.name}: prepare a folder"):
+    with pytest.raises(UserError, match=f"There is no file {server.url}/.*{shard.name}"):
         tokens_of(data)
 
 

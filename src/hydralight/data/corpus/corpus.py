@@ -37,6 +37,7 @@ from hydralight.data.source import Source
 from hydralight.errors import UserError
 from hydralight.runs.files import write_text
 from hydralight.runs.sealed import sealed_json
+from hydralight.stores.listing import scheme_of
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ class Corpus:
         assert self.prepared is not None
         if self._cache is not None:
             return self._cache.folder
-        return Path(self.prepared).expanduser()
+        return Path(self.prepared.removeprefix("file://")).expanduser()
 
     def makes(self, split: str, validated: str, there: Collection[str]) -> bool:
         """Whether a split's encoded rows are those of the corpus.
@@ -119,7 +120,7 @@ class Corpus:
     @property
     def _cache(self) -> Cache | None:
         """What fetches the shards of a corpus at a URL; None for a folder."""
-        if self.prepared is None or "://" not in self.prepared:
+        if self.prepared is None or scheme_of(self.prepared) is None:
             return None
         return Cache(self.prepared, cache_folder("shards"), bytes_of(self.cache_size))
 
@@ -143,7 +144,7 @@ class Corpus:
         if self._cache is not None:
             if again:
                 raise UserError("prepare.py writes to a folder, which you copy to the URL.")
-            self._cache.index()
+            self._cache.small()
         work = self._work(source, shape, processor, too_long)
         made_with = self._made_with(work)
         index = read_index(self.folder)

@@ -191,7 +191,10 @@ def inputs_of(source: "Source", prepared: str | None) -> Inputs | None:
     """
     path = source.path.get("train") if isinstance(source.path, Mapping) else source.path
     assert prepared is not None
-    done = scheme_of(prepared) is not None or (Path(prepared).expanduser() / INDEX).is_file()
+    done = (
+        scheme_of(prepared) is not None
+        or (Path(prepared.removeprefix("file://")).expanduser() / INDEX).is_file()
+    )
     if path is None and source.source is not None:
         raise UserError("data.source makes rows on the spot: data.prepared is for files.")
     if isinstance(path, Mapping):
