@@ -20,6 +20,7 @@ from hydralight.data.corpus.cache import Ahead, Cache, bytes_of
 from hydralight.data.corpus.shards import Done, read_index
 from hydralight.errors import UserError
 from hydralight.stores import retries
+from hydralight.tokenizers import Trained
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -203,3 +204,40 @@ def test_a_config_that_was_read_may_name_a_corpus_that_is_there_alone(folder, tm
     assert not refused(folder)
     assert not refused("s3://bucket/corpus")
     assert refused(tmp_path / "new")
+
+
+# ---------------------------------------------------------------- the tokenizer
+
+
+def trained(path, prepared, **arguments):
+    data = module(path, prepared)
+    data.make_processor = data.corpus.keeping(Trained(vocab_size=300, **arguments))
+    return data
+
+
+def test_a_tokenizer_that_was_trained_for_a_corpus_stays_with_it(server, tmp_path):
+    """When it grows, on another machine, and from a URL; what was done is not done again."""
+    files, folder = tmp_path / "grown", tmp_path / "kept"
+    write_jsonl(files / "0.jsonl", texts_of(0, 20))
+    tokens = tokens_of(trained(files / "*.jsonl", folder))
+    done = {(path.name, path.stat().st_mtime_ns) for path in (folder / "train").iterdir()}
+    write_jsonl(files / "1.jsonl", [{"text": "Quite another language, zqx zqx zqx."}] * 40)
+    grown = trained(files / "*.jsonl", folder)
+    grown.prepare_corpus()
+    assert done <= {(path.name, path.stat().st_mtime_ns) for path in (folder / "train").iterdir()}
+    assert tokens_of(grown)[: len(tokens)] == tokens
+    # the negative control: one that is trained on what there is now
+    anew = trained(files / "*.jsonl", tmp_path / "anew")
+    assert tokens_of(anew)[: len(tokens)] != tokens
+    other = Server(folder)
+    there = trained(tmp_path / "gone/*.jsonl", other.url)
+    assert tokens_of(there) == tokens_of(grown)
+    other.shutdown()
+    with pytest.raises(
+        UserError, match=r"another value of tokenizer\.min_frequency \(2, and now 3\)"
+    ):
+        trained(files / "*.jsonl", folder, min_frequency=3).encoded("train")
+    content = (folder / "tokenizer.json").read_text()
+    (folder / "tokenizer.json").write_text(content.replace("<unk>", "<nku>"))
+    with pytest.raises(UserError, match=r"tokenizer\.json is damaged"):
+        trained(files / "*.jsonl", folder).encoded("train")

@@ -44,6 +44,7 @@ def build_data(cfg: DictConfig) -> DataModule:
     keys = built(OmegaConf.create({"data": keys}).data)  # an augmentation is an object by now
     node = cfg.data.get("source")
     source = None if not node else own_source(node, keys)
+    corpus = dealt(Corpus, keys)
     return DataModule(
         shape=dealt(get_class(cfg.data._target_), keys),
         source=dealt(Source, {**keys, "source": source}),
@@ -51,8 +52,8 @@ def build_data(cfg: DictConfig) -> DataModule:
         mix=dealt(Mix, keys),
         encoding=dealt(Encoding, keys),
         batching=dealt(Batching, keys),
-        corpus=dealt(Corpus, keys),
-        tokenizer=tokenizer,
+        corpus=corpus,
+        tokenizer=corpus.keeping(tokenizer),
     )
 
 

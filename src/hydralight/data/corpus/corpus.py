@@ -18,6 +18,7 @@ from hydralight.config.ranges import NotNegative
 from hydralight.data.corpus.cache import Ahead, Cache, bytes_of
 from hydralight.data.corpus.duplicates import Hash
 from hydralight.data.corpus.inputs import Inputs, inputs_of
+from hydralight.data.corpus.kept import TOKENIZER, Kept
 from hydralight.data.corpus.pieces import Unit
 from hydralight.data.corpus.pool import do_all
 from hydralight.data.corpus.rows import Local, ShardedRows, as_dataset
@@ -29,7 +30,7 @@ from hydralight.data.corpus.shards import (
     read_record,
     write_record,
 )
-from hydralight.data.corpus.told import CODE, changed, compare, told_counts
+from hydralight.data.corpus.told import CODE, MADE_WITH, changed, compare, told_counts
 from hydralight.data.corpus.work import Encode, Filters, Work, record_of
 from hydralight.data.encoding import cache_folder, processor_id, sources_of
 from hydralight.data.shape import Shape
@@ -38,10 +39,10 @@ from hydralight.errors import UserError
 from hydralight.runs.files import write_text
 from hydralight.runs.sealed import sealed_json
 from hydralight.stores.listing import scheme_of
+from hydralight.tokenizers import Trained
 
 log = logging.getLogger(__name__)
 
-MADE_WITH = "made_with.json"
 ALONE = 8_000_000  # bytes of input that are not worth starting processes for
 
 
@@ -123,6 +124,13 @@ class Corpus:
         if self.prepared is None or scheme_of(self.prepared) is None:
             return None
         return Cache(self.prepared, cache_folder("shards"), bytes_of(self.cache_size))
+
+    def keeping(self, tokenizer: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a recipe of a tokenizer; one that is trained for the corpus is kept with it."""
+        if self.prepared is None or not isinstance(tokenizer, Trained):
+            return tokenizer
+        cache = self._cache
+        return Kept(tokenizer, self.folder, None if cache is None else cache.small)
 
     # ------------------------------------------------------------ from files to shards
 
@@ -274,6 +282,7 @@ class Corpus:
             format=FORMAT,
             inputs=inputs.states(),
             made_with=made_with,
+            tokenizer=(self.folder / TOKENIZER).is_file(),
         )
         log.info("%s: %s", self.folder, told_counts(done))
 
