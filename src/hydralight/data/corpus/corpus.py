@@ -30,6 +30,7 @@ from hydralight.data.corpus.shards import (
     read_record,
     write_record,
 )
+from hydralight.data.corpus.stale import remove_stale
 from hydralight.data.corpus.told import CODE, MADE_WITH, changed, compare, told_counts
 from hydralight.data.corpus.work import Encode, Filters, Work, record_of
 from hydralight.data.encoding import cache_folder, processor_id, sources_of
@@ -285,6 +286,7 @@ class Corpus:
             tokenizer=(self.folder / TOKENIZER).is_file(),
         )
         log.info("%s: %s", self.folder, told_counts(done))
+        remove_stale(self.folder, units, done)
 
 
 def content_of_processor(processor: Any) -> str:
