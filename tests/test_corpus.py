@@ -84,6 +84,14 @@ def expected():
     return list(chain.from_iterable(one if one[-1] == end else [*one, end] for one in ids))
 
 
+def named_alone(folder):
+    """Whether there are the shards that the index names, and no others, whole or not."""
+    content = json.loads((folder / "index.json").read_text())
+    named = {shard["file"] for split in ("train", "validation") for shard in content[split]}
+    there = [*folder.glob("train/*"), *folder.glob("validation/*")]
+    return {str(path.relative_to(folder)) for path in there} == named
+
+
 def index_of(folder):
     """What an index says, except when files were last changed."""
     content = json.loads((folder / "index.json").read_text())
@@ -308,6 +316,26 @@ def test_changed_files_are_told_by_a_training_and_done_by_prepare(files, tmp_pat
     after = {path.name: path.stat().st_mtime_ns for path in (folder / "train").iterdir()}
     same = before.items() & after.items()
     assert len(before) / 2 < len(same) < len(after)  # the units of the other files are left alone
+    assert named_alone(folder)
+    stale = {name.rpartition("-")[0] for name in before.keys() - after.keys()}
+    assert stale
+    assert not stale & {path.stem for path in (folder / "units").iterdir()}
+
+
+def test_what_another_process_is_at_is_left_to_it(files, tmp_path):
+    """By its claim; what a kill has left goes."""
+    folder = tmp_path / "shards"
+    (folder / "train").mkdir(parents=True)
+    for name in ("left", "other"):
+        (folder / f"train/{name}-000.tokens.0123abcd.partial").touch()
+    other = Claims(folder / "claims/encode")
+    assert other.take("other")
+    data = module(files / "*.jsonl", folder)
+    data.encoded("train")
+    assert [path.name[:5] for path in (folder / "train").glob("*.partial")] == ["other"]
+    other.release_all()
+    data.prepare_corpus()
+    assert named_alone(folder)
 
 
 def test_files_that_are_gone_are_no_longer_needed(files, tmp_path):
@@ -390,6 +418,7 @@ def test_killed_again_and_again_it_comes_to_the_same(files, tmp_path):
     data = module(files / "*.jsonl", folder, corpus={"deduplicate": True, "workers": 2})
     assert tokens_of(data) == expected()
     assert index_of(folder) == index_of(tmp_path / "whole")
+    assert named_alone(folder)
     assert units <= {(p.name, p.stat().st_mtime_ns) for p in (folder / "units").glob("*")}
 
 

@@ -15,10 +15,12 @@ from test_corpus import expected, module, small, tokens_of, write_jsonl  # noqa:
 from test_corpus import rows as texts_of
 
 from hydralight.config.trust import Leaf, writes_elsewhere
-from hydralight.data.corpus import cache, corpus
+from hydralight.data.corpus import corpus
 from hydralight.data.corpus.cache import Ahead, Cache, bytes_of
 from hydralight.data.corpus.shards import Done, read_index
 from hydralight.errors import UserError
+from hydralight.stores import retries
+from hydralight.tokenizers import Trained
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -70,7 +72,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def server(folder, monkeypatch, tmp_path):
-    monkeypatch.setattr(cache, "PAUSE", 0.01)
+    monkeypatch.setattr(retries, "WAITS", (0.01,) * 4)
     monkeypatch.setattr(corpus, "cache_folder", lambda kind: tmp_path / "cache")
     served = Server(folder)
     yield served
@@ -110,11 +112,13 @@ def test_what_comes_is_looked_through(server, folder, tmp_path):
     content[7] ^= 1
     shard.write_bytes(content)
     data = module(tmp_path / "gone/*.jsonl", server.url)
-    with pytest.raises(UserError, match=rf"{shard.name} cannot be fetched .* is not what index"):
+    with pytest.raises(
+        UserError, match=f"{shard.name} cannot be read: what came is not what index"
+    ):
         tokens_of(data)
     assert not list((tmp_path / "cache").rglob("*.partial"))
     shard.unlink()
-    with pytest.raises(UserError, match=f"has no .*{shard.name}: prepare a folder"):
+    with pytest.raises(UserError, match=f"There is no file {server.url}/.*{shard.name}"):
         tokens_of(data)
 
 
@@ -200,3 +204,40 @@ def test_a_config_that_was_read_may_name_a_corpus_that_is_there_alone(folder, tm
     assert not refused(folder)
     assert not refused("s3://bucket/corpus")
     assert refused(tmp_path / "new")
+
+
+# ---------------------------------------------------------------- the tokenizer
+
+
+def trained(path, prepared, **arguments):
+    data = module(path, prepared)
+    data.make_processor = data.corpus.keeping(Trained(vocab_size=300, **arguments))
+    return data
+
+
+def test_a_tokenizer_that_was_trained_for_a_corpus_stays_with_it(server, tmp_path):
+    """When it grows, on another machine, and from a URL; what was done is not done again."""
+    files, folder = tmp_path / "grown", tmp_path / "kept"
+    write_jsonl(files / "0.jsonl", texts_of(0, 20))
+    tokens = tokens_of(trained(files / "*.jsonl", folder))
+    done = {(path.name, path.stat().st_mtime_ns) for path in (folder / "train").iterdir()}
+    write_jsonl(files / "1.jsonl", [{"text": "Quite another language, zqx zqx zqx."}] * 40)
+    grown = trained(files / "*.jsonl", folder)
+    grown.prepare_corpus()
+    assert done <= {(path.name, path.stat().st_mtime_ns) for path in (folder / "train").iterdir()}
+    assert tokens_of(grown)[: len(tokens)] == tokens
+    # the negative control: one that is trained on what there is now
+    anew = trained(files / "*.jsonl", tmp_path / "anew")
+    assert tokens_of(anew)[: len(tokens)] != tokens
+    other = Server(folder)
+    there = trained(tmp_path / "gone/*.jsonl", other.url)
+    assert tokens_of(there) == tokens_of(grown)
+    other.shutdown()
+    with pytest.raises(
+        UserError, match=r"another value of tokenizer\.min_frequency \(2, and now 3\)"
+    ):
+        trained(files / "*.jsonl", folder, min_frequency=3).encoded("train")
+    content = (folder / "tokenizer.json").read_text()
+    (folder / "tokenizer.json").write_text(content.replace("<unk>", "<nku>"))
+    with pytest.raises(UserError, match=r"tokenizer\.json is damaged"):
+        trained(files / "*.jsonl", folder).encoded("train")

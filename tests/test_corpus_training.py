@@ -110,3 +110,21 @@ def test_killed_and_resumed_on_another_number_of_processes(overrides, tmp_path):
     killed_at(("batch", 7), [*go_on, "trainer.devices=2", "trainer.strategy=ddp"])
     finished([*go_on, "trainer.devices=1", "data.num_workers=2"])
     assert [p for p in differences(whole, other) if ".yaml" not in p] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "said"),
+    [
+        ("dpo_quickstart", [], "keeps no values of a reference"),
+        ("kto", [], "keeps no values of a reference"),
+        ("grpo_sort", ["task.num_iterations=2"], r"data\.num_iterations is not for a prepared"),
+        ("bert_mrpc", ["data.max_tokens=4096"], r"data\.max_tokens is not for a prepared corpus"),
+    ],
+)
+def test_what_needs_all_rows_is_refused_before_anything_is_prepared(
+    recipe, tmp_path, name, more, said
+):
+    folder = tmp_path / "shards"
+    with pytest.raises(UserError, match=said):
+        hydralight.train([*recipe(name), f"data.prepared={folder}", *more])
+    assert not folder.exists()

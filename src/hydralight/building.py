@@ -83,7 +83,13 @@ def build(cfg: DictConfig) -> tuple[Task, DataModule, Trainer]:
             callbacks += pruning_of(cfg)
         trainer = build_trainer(cfg, callbacks, logger=build_all(without_secrets(cfg.logger)))
     share_steps(trainer, data.batching.batches_per_step)
-    return build_task(cfg), data, trainer
+    task = build_task(cfg)
+    if data.corpus.prepared is not None and getattr(task, "has_reference", False):
+        raise UserError(
+            "data.prepared keeps no values of a reference, which this loss compares the model "
+            "with: leave it out."
+        )
+    return task, data, trainer
 
 
 def build_task(cfg: DictConfig) -> Task:

@@ -44,15 +44,18 @@ def build_data(cfg: DictConfig) -> DataModule:
     keys = built(OmegaConf.create({"data": keys}).data)  # an augmentation is an object by now
     node = cfg.data.get("source")
     source = None if not node else own_source(node, keys)
+    corpus, batching = dealt(Corpus, keys), dealt(Batching, keys)
+    if corpus.prepared is not None:
+        batching.check_windows()  # before it is prepared, which may take long
     return DataModule(
         shape=dealt(get_class(cfg.data._target_), keys),
         source=dealt(Source, {**keys, "source": source}),
         splits=dealt(Splits, keys),
         mix=dealt(Mix, keys),
         encoding=dealt(Encoding, keys),
-        batching=dealt(Batching, keys),
-        corpus=dealt(Corpus, keys),
-        tokenizer=tokenizer,
+        batching=batching,
+        corpus=corpus,
+        tokenizer=corpus.keeping(tokenizer),
     )
 
 

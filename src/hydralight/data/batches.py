@@ -116,9 +116,7 @@ class Batching:
         Raises:
             UserError: batches are asked for that need the lengths of all rows.
         """
-        for name in ("max_tokens", "group_by_length", "num_iterations"):
-            if getattr(self, name) not in (None, False, 1):
-                raise UserError(f"data.{name} is not for a prepared corpus: leave it out.")
+        self.check_windows()
         plan = Windows(
             sizes=tuple(sizes),
             batch_size=self.batch_size,
@@ -130,6 +128,16 @@ class Batching:
         )
         check_shared(plan.num_rows, place)
         return Batches(plan, place)
+
+    def check_windows(self) -> None:
+        """Look whether a corpus in shards can come in such batches.
+
+        Raises:
+            UserError: they need the lengths of all rows, or come several times.
+        """
+        for name in ("max_tokens", "group_by_length", "num_iterations"):
+            if getattr(self, name) not in (None, False, 1):
+                raise UserError(f"data.{name} is not for a prepared corpus: leave it out.")
 
     def evaluation(
         self, sizes: np.ndarray, place: Place, limit: int | float | None = 1.0

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from annotated_types import Gt
@@ -73,6 +73,7 @@ class KTOTask(CausalLMTask):
     undesirable_weight: Annotated[float, Gt(0)] = 1.0
     reference: Any = None
 
+    has_reference: ClassVar[bool] = True
     _baseline: Tensor | None = None
 
     # ------------------------------------------------------------ the model and its reference

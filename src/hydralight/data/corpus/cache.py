@@ -1,29 +1,26 @@
 """Shards of a corpus at a URL, in a folder of this machine that has a bounded size."""
 
-import logging
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Condition, Thread
 from typing import Any
 
-import fsspec
 import xxhash
 from filelock import FileLock
 
 from hydralight.cached import told_if_full
 from hydralight.data.corpus.shards import INDEX, Shard
-from hydralight.errors import UserError, first_line
+from hydralight.errors import UserError
 from hydralight.runs.checksums import checksum
 from hydralight.runs.files import OURS, partial_of, replacing
+from hydralight.stores.listing import asked, store_of
+from hydralight.stores.retries import Short, tried
 
-log = logging.getLogger(__name__)
-
-TRIES, PAUSE = 6, 0.5  # seconds before the second try; twice as many before each further one
 CHUNK = 4_000_000  # bytes
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
@@ -50,15 +47,17 @@ class Cache:
         """Where the shards of this corpus are."""
         return self.root / xxhash.xxh3_64_hexdigest(self.url.rstrip("/").encode())
 
-    def index(self) -> None:
-        """Fetch the index, which is small and may have changed.
+    def small(self, name: str = INDEX) -> None:
+        """Fetch a file that is small and may have changed.
 
         Raises:
             UserError: there is none, or it cannot be had.
         """
-        with replacing(self.folder / INDEX, "wb") as file:
-            address = self._address(INDEX)
-            file.write(self._tried(INDEX, lambda: self._system().cat_file(address)))
+        with asked(self._url_of(name)):
+            store, path = store_of(self._url_of(name))
+            content = tried(lambda: store.cat_file(path))
+        with replacing(self.folder / name, "wb") as file:
+            file.write(content)
 
     def __call__(self, shard: Shard) -> Path:
         """Return where a shard is; it is fetched if need be.
@@ -89,21 +88,20 @@ class Cache:
                 self._make_room(shard)
                 with partial.open("xb") as file:
                     file.truncate(shard.bytes)  # so that others see what it will take
-            self._tried(shard.file, lambda: self._copy(shard, partial))
+            with asked(self._url_of(shard.file)):
+                tried(lambda: self._copy(shard, partial))
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
 
     def _copy(self, shard: Shard, partial: Path) -> None:
-        with (
-            partial.open("r+b") as file,
-            self._system().open(self._address(shard.file), "rb") as remote,
-        ):
+        store, path = store_of(self._url_of(shard.file))
+        with partial.open("r+b") as file, store.open(path, "rb") as remote:
             while chunk := remote.read(CHUNK):
                 file.write(chunk)
             file.truncate()
         if checksum(partial) != shard.checksum:
-            raise ValueError(f"what came is not what {INDEX} says")
+            raise Short(f"what came is not what {INDEX} says")
 
     def _make_room(self, shard: Shard) -> None:
         if shard.bytes > self.limit:
@@ -126,35 +124,8 @@ class Cache:
             path.unlink(missing_ok=True)
             total -= size
 
-    def _system(self) -> Any:
-        return fsspec.core.url_to_fs(self.url)[0]
-
-    def _address(self, name: str) -> str:
-        return f"{fsspec.core.url_to_fs(self.url)[1].rstrip('/')}/{name}"
-
-    def _tried(self, name: str, fetch: Callable[[], Any]) -> Any:
-        """Call what fetches a file, and again where that fails for a while.
-
-        Raises:
-            UserError: it is not there, or has failed too often.
-        """
-        for number in range(TRIES):
-            try:
-                return fetch()
-            except FileNotFoundError as error:
-                raise UserError(
-                    f"{self.url} has no {name}: prepare a folder, and copy all of it there."
-                ) from error
-            except ImportError as error:
-                raise UserError(f"{self.url}: {first_line(error)}.") from error
-            except Exception as error:  # each store's client has kinds of its own
-                if number + 1 == TRIES:
-                    raise UserError(
-                        f"{name} cannot be fetched from {self.url}: {first_line(error)}."
-                    ) from error
-                log.info("%s: %s; it is tried again", name, first_line(error))
-                time.sleep(PAUSE * 2**number)
-        raise AssertionError
+    def _url_of(self, name: str) -> str:
+        return f"{self.url.rstrip('/')}/{name}"
 
 
 class Ahead:

@@ -18,6 +18,7 @@ from hydralight.config.ranges import NotNegative
 from hydralight.data.corpus.cache import Ahead, Cache, bytes_of
 from hydralight.data.corpus.duplicates import Hash
 from hydralight.data.corpus.inputs import Inputs, inputs_of
+from hydralight.data.corpus.kept import TOKENIZER, Kept
 from hydralight.data.corpus.pieces import Unit
 from hydralight.data.corpus.pool import do_all
 from hydralight.data.corpus.rows import Local, ShardedRows, as_dataset
@@ -29,7 +30,8 @@ from hydralight.data.corpus.shards import (
     read_record,
     write_record,
 )
-from hydralight.data.corpus.told import CODE, changed, compare, told_counts
+from hydralight.data.corpus.stale import remove_stale
+from hydralight.data.corpus.told import CODE, MADE_WITH, changed, compare, told_counts
 from hydralight.data.corpus.work import Encode, Filters, Work, record_of
 from hydralight.data.encoding import cache_folder, processor_id, sources_of
 from hydralight.data.shape import Shape
@@ -37,10 +39,11 @@ from hydralight.data.source import Source
 from hydralight.errors import UserError
 from hydralight.runs.files import write_text
 from hydralight.runs.sealed import sealed_json
+from hydralight.stores.listing import scheme_of
+from hydralight.tokenizers import Trained
 
 log = logging.getLogger(__name__)
 
-MADE_WITH = "made_with.json"
 ALONE = 8_000_000  # bytes of input that are not worth starting processes for
 
 
@@ -87,7 +90,7 @@ class Corpus:
         assert self.prepared is not None
         if self._cache is not None:
             return self._cache.folder
-        return Path(self.prepared).expanduser()
+        return Path(self.prepared.removeprefix("file://")).expanduser()
 
     def makes(self, split: str, validated: str, there: Collection[str]) -> bool:
         """Whether a split's encoded rows are those of the corpus.
@@ -119,9 +122,16 @@ class Corpus:
     @property
     def _cache(self) -> Cache | None:
         """What fetches the shards of a corpus at a URL; None for a folder."""
-        if self.prepared is None or "://" not in self.prepared:
+        if self.prepared is None or scheme_of(self.prepared) is None:
             return None
         return Cache(self.prepared, cache_folder("shards"), bytes_of(self.cache_size))
+
+    def keeping(self, tokenizer: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a recipe of a tokenizer; one that is trained for the corpus is kept with it."""
+        if self.prepared is None or not isinstance(tokenizer, Trained):
+            return tokenizer
+        cache = self._cache
+        return Kept(tokenizer, self.folder, None if cache is None else cache.small)
 
     # ------------------------------------------------------------ from files to shards
 
@@ -143,7 +153,7 @@ class Corpus:
         if self._cache is not None:
             if again:
                 raise UserError("prepare.py writes to a folder, which you copy to the URL.")
-            self._cache.index()
+            self._cache.small()
         work = self._work(source, shape, processor, too_long)
         made_with = self._made_with(work)
         index = read_index(self.folder)
@@ -273,8 +283,10 @@ class Corpus:
             format=FORMAT,
             inputs=inputs.states(),
             made_with=made_with,
+            tokenizer=(self.folder / TOKENIZER).is_file(),
         )
         log.info("%s: %s", self.folder, told_counts(done))
+        remove_stale(self.folder, units, done)
 
 
 def content_of_processor(processor: Any) -> str:

@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +12,18 @@ import xxhash
 
 from hydralight.data.corpus.pieces import Piece, Unit
 from hydralight.data.corpus.shards import INDEX
-from hydralight.data.read.files import files_of
+from hydralight.data.read.files import cut, files_of
 from hydralight.data.read.formats import builder_of, suffix
 from hydralight.errors import UserError, told
 from hydralight.packed import packing
+from hydralight.stores.fetched import opened, parquet, takes_ranges
+from hydralight.stores.listing import File, listed, named, scheme_of
 
 if TYPE_CHECKING:
     from hydralight.data.source import Source
 
 UNIT_BYTES = 32_000_000  # of a unit that can be parted: some seconds of work, and a shard
+ASKED = 8  # files that a store is asked about at once
 STREAMED = ("json", "text", "csv", "parquet", "arrow")
 
 
@@ -28,35 +32,43 @@ class Inputs:
     """The files of a corpus.
 
     Args:
-        files: Their paths, in order.
+        files: Their paths and URLs, in order.
         kind: The `datasets` builder that reads such files.
         options: Its options.
+        remote: Those at URLs, as they were listed.
     """
 
     files: tuple[str, ...]
     kind: str
     options: Mapping[str, Any]
+    remote: Mapping[str, File] = field(default_factory=dict)
 
     @classmethod
     def of(cls, path: Any, reader: Mapping[str, Any]) -> "Inputs":
-        """Find the files that a path, a glob or a list of them names.
+        """Find the files that a path or URL, a glob or a list of them names.
 
         Raises:
             UserError: there are none, or they are of no format that is read as it goes.
         """
         paths = [path] if isinstance(path, str) else list(path)
         files: list[str] = []
+        remote: dict[str, File] = {}
         for one in paths:
-            if os.path.isdir(os.path.expanduser(one)):
-                raise UserError(f"data.path={one} is a folder: name the files in it by a glob.")
-            found = files_of(one)
-            if found != [os.path.expanduser(one)] and one.endswith("]") and "*" not in one:
+            bare, part = cut(one)
+            if part:
                 raise UserError(
-                    f"data.path={one}: a corpus is prepared whole; leave out the slice."
+                    f"data.path={named(one)}: a corpus is prepared whole; leave out the slice."
                 )
-            files += found
+            if scheme_of(bare) is not None:
+                found = listed(bare)
+                remote |= {file.name: file for file in found}
+                files += [file.name for file in found]
+            elif os.path.isdir(os.path.expanduser(bare)):
+                raise UserError(f"data.path={one} is a folder: name the files in it by a glob.")
+            else:
+                files += files_of(one)
         if all(suffix(file) == ".arrow" for file in files) and "format" not in reader:
-            return cls(tuple(files), "arrow", dict(reader))
+            return cls(tuple(files), "arrow", dict(reader), remote)
         kind, options = builder_of(files, reader)
         if kind not in STREAMED or options.get("sample_by", "line") != "line":
             what = f"sample_by: {options['sample_by']}" if kind in STREAMED else f"{kind} files"
@@ -64,17 +76,27 @@ class Inputs:
                 f"data.prepared reads JSON lines, Parquet, csv, Arrow and text by the line, and "
                 f"not {what}: leave data.prepared out."
             )
-        return cls(tuple(files), kind, options)
+        return cls(tuple(files), kind, options, remote)
 
     @property
     def size(self) -> int:
         """Bytes of all files."""
-        return sum(os.path.getsize(file) for file in self.files)
+        return sum(map(self._size_of, self.files))
+
+    def _size_of(self, file: str) -> int:
+        there = self.remote.get(file)
+        return os.path.getsize(file) if there is None else there.size or 0
 
     def states(self) -> list[dict[str, Any]]:
-        """Return what tells whether a file has changed: its name, size and time of change."""
-        found = []
+        """Return what tells whether a file has changed: its name, size and time of change.
+
+        Of one at a URL it is its version, when it was listed; who reads it looks at it again.
+        """
+        found: list[dict[str, Any]] = []
         for file in self.files:
+            if (there := self.remote.get(file)) is not None:
+                found.append({"file": file, "size": there.size, "version": there.version})
+                continue
             with told(f"{file} cannot be read"):
                 state = os.stat(file)
             name = "/".join(Path(file).absolute().parts[-2:])  # the corpus may be moved as a whole
@@ -89,8 +111,10 @@ class Inputs:
         """
         groups: list[list[tuple[Piece, Any]]] = [[]]
         sizes = [0]
-        for file, state in zip(self.files, self.states(), strict=True):
-            for piece in self._pieces(file):
+        with ThreadPoolExecutor(ASKED if self.remote else 1) as pool:
+            pieces = [*pool.map(self._pieces, self.files)]
+        for parts, state in zip(pieces, self.states(), strict=True):
+            for piece in parts:
                 if groups[-1] and sizes[-1] + piece.size > UNIT_BYTES:
                     groups.append([])
                     sizes.append(0)
@@ -106,21 +130,41 @@ class Inputs:
             for group in groups
         ]
 
-    def _pieces(self, file: str) -> Iterator[Piece]:
-        size = os.path.getsize(file)
+    def _pieces(self, file: str) -> list[Piece]:
+        size, there = self._size_of(file), self.remote.get(file)
         if self.kind == "parquet":
             with told(f"{file} cannot be read"):
-                metadata = pq.read_metadata(file)
+                metadata = pq.read_metadata(file) if there is None else metadata_of(there)
             groups = [metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)]
             whole = max(1, sum(groups))
-            for start, stop in runs(groups, UNIT_BYTES):
-                yield Piece(file, start, stop, size * sum(groups[start:stop]) // whole)
-        elif self.kind in ("json", "text") and size > UNIT_BYTES and packing(Path(file)) is None:
-            for start in range(0, size, UNIT_BYTES):
-                stop = min(start + UNIT_BYTES, size)
-                yield Piece(file, start, stop, stop - start)
-        else:
-            yield Piece(file, 0, None, size)
+            return [
+                Piece(file, start, stop, size * sum(groups[start:stop]) // whole, there)
+                for start, stop in runs(groups, UNIT_BYTES)
+            ]
+        if self.kind in ("json", "text") and size > UNIT_BYTES and can_be_parted(file, there):
+            starts = range(0, size, UNIT_BYTES)
+            stops = [*starts[1:], size]
+            return [
+                Piece(file, start, stop, stop - start, there)
+                for start, stop in zip(starts, stops, strict=True)
+            ]
+        return [Piece(file, 0, None, size, there)]
+
+
+def metadata_of(file: File) -> pq.FileMetaData:
+    """Return the footer of a Parquet file at a URL."""
+    with parquet(file) as found:
+        return found.metadata
+
+
+def can_be_parted(file: str, there: File | None) -> bool:
+    """Whether a large file of lines can be read from its middle: it is not packed."""
+    if there is None:
+        return packing(Path(file)) is None
+    if not takes_ranges(there):
+        return False
+    with opened(there, ahead=8) as stream:
+        return packing(stream.read(8)) is None
 
 
 def runs(sizes: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
@@ -147,7 +191,10 @@ def inputs_of(source: "Source", prepared: str | None) -> Inputs | None:
     """
     path = source.path.get("train") if isinstance(source.path, Mapping) else source.path
     assert prepared is not None
-    done = "://" in prepared or (Path(prepared).expanduser() / INDEX).is_file()
+    done = (
+        scheme_of(prepared) is not None
+        or (Path(prepared.removeprefix("file://")).expanduser() / INDEX).is_file()
+    )
     if path is None and source.source is not None:
         raise UserError("data.source makes rows on the spot: data.prepared is for files.")
     if isinstance(path, Mapping):

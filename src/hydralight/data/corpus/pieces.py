@@ -2,6 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
+
+from hydralight.stores.fetched import opened
+from hydralight.stores.listing import File
+
+AHEAD = 2_000_000  # bytes that a store is asked for at once
 
 
 @dataclass(frozen=True)
@@ -9,16 +15,31 @@ class Piece:
     """A part of a file, or all of it.
 
     Args:
-        file: Its path.
+        file: Its path, or its URL without a signature.
         start: The byte that it begins at, of lines; or the row group, of Parquet.
         stop: The one behind its last; None is the file's end.
         size: Bytes of the file.
+        remote: The file as it was listed, where it is at a URL.
     """
 
     file: str
     start: int = 0
     stop: int | None = None
     size: int = 0
+    remote: File | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is all of the file."""
+        return self.start == 0 and self.stop is None
+
+    def opened(self) -> BinaryIO:
+        """Open the file, here or where it is.
+
+        Raises:
+            UserError: it cannot be read, or is no longer what was listed.
+        """
+        return open(self.file, "rb") if self.remote is None else opened(self.remote, AHEAD)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 import codecs
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from io import BufferedReader
 from typing import Any, BinaryIO, cast
 
@@ -18,6 +20,8 @@ from hydralight.data.read.headers import check_header
 from hydralight.data.read.whole import check_whole
 from hydralight.errors import UserError
 from hydralight.packed import unpacked
+from hydralight.stores.fetched import Changed, by_their_urls, fetched, forget, parquet
+from hydralight.stores.listing import File, unchanged
 
 ROWS, BYTES = 1000, 4_000_000  # of a batch, at most; a row alone may be larger
 
@@ -27,15 +31,47 @@ Batches = Iterator[tuple[pa.Table, int]]
 def batches(piece: Piece, kind: str, options: Mapping[str, Any]) -> Batches:
     """Yield tables of some rows, each with the share of the piece that has been read, in bytes.
 
+    A file at a URL that is read whole is fetched first, and its copy removed at the end; of one in
+    pieces, or of Parquet, the ranges are read that a piece is made of.
+
     Args:
         piece: What is read.
         kind: The `datasets` builder for such files.
         options: Its options.
 
     Raises:
-        UserError: the file is damaged, or a row cannot be read; it is named.
+        UserError: the file is damaged, or has changed, or a row cannot be read; it is named.
     """
-    if piece.start == 0:
+    if piece.remote is None or not piece.is_whole:
+        yield from _read(piece, kind, options)
+        if piece.remote is not None and not unchanged(piece.remote):
+            raise Changed(piece.remote)
+    else:
+        with fetched_for_now(piece.remote) as copy, by_their_urls():
+            yield from _read(replace(piece, file=copy, remote=None), kind, options)
+
+
+def beginning(piece: Piece, kind: str, options: Mapping[str, Any]) -> Batches:
+    """Yield what `batches` does, of which not all is asked for: a file at a URL is not fetched.
+
+    Raises:
+        UserError: as far as is read.
+    """
+    with by_their_urls():
+        yield from _read(piece, kind, options)
+
+
+@contextmanager
+def fetched_for_now(file: File) -> Iterator[str]:
+    """Have a copy of a file that is at a URL, which is removed at the end."""
+    try:
+        yield str(fetched(file))
+    finally:
+        forget(file)
+
+
+def _read(piece: Piece, kind: str, options: Mapping[str, Any]) -> Batches:
+    if piece.start == 0 and piece.remote is None:
         check_whole([piece.file], "" if kind == "arrow" else kind, options)
     read: dict[str, Callable[[Piece, Mapping[str, Any]], Batches]] = {
         "json": _json,
@@ -51,8 +87,17 @@ def batches(piece: Piece, kind: str, options: Mapping[str, Any]) -> Batches:
     except UserError:
         raise
     except (OSError, EOFError, ValueError, LookupError, RuntimeError) as error:
-        refuse([fault(piece.file, kind, options)])
+        _refuse_a_line(piece, kind, options)
         raise UserError(complaint(piece.file, error)) from error
+
+
+def _refuse_a_line(piece: Piece, kind: str, options: Mapping[str, Any]) -> None:
+    """Look for the line that is wrong, in all of the file."""
+    if piece.remote is None:
+        refuse([fault(piece.file, kind, options)])
+    elif kind != "parquet":
+        with fetched_for_now(piece.remote) as copy, by_their_urls():
+            refuse([fault(copy, kind, options)])
 
 
 def rows_before(piece: Piece, kind: str) -> int:
@@ -60,9 +105,9 @@ def rows_before(piece: Piece, kind: str) -> int:
     if piece.start == 0:
         return 0
     if kind == "parquet":
-        metadata = pq.read_metadata(piece.file)
-        return sum(metadata.row_group(i).num_rows for i in range(piece.start))
-    with open(piece.file, "rb") as file:
+        with _parquet_file(piece) as found:
+            return sum(found.metadata.row_group(i).num_rows for i in range(piece.start))
+    with piece.opened() as file:
         return sum(1 for _ in _lines(file, file, 0, piece.start))
 
 
@@ -93,7 +138,7 @@ def _lines(file: BinaryIO, raw: BinaryIO, start: int, stop: int | None) -> Itera
 
 def _line_batches(piece: Piece, mark: bytes) -> Iterator[tuple[list[bytes], int]]:
     """Yield lines, some at a time, and how many bytes of the file have been read by then."""
-    with open(piece.file, "rb") as raw:
+    with piece.opened() as raw:
         file = cast(BufferedReader, unpacked(raw))
         found: list[bytes] = []
         size = total = 0
@@ -164,11 +209,13 @@ def _column(values: list[Any]) -> pa.Array:
 
 
 def _csv(piece: Piece, options: Mapping[str, Any]) -> Batches:
-    refuse([bad_csv_row(piece.file, options, rows=2)])
-    check_header(piece.file, dict(options))
+    here = piece.remote is None
+    if here:
+        refuse([bad_csv_row(piece.file, options, rows=2)])
+        check_header(piece.file, dict(options))
     arguments = CsvConfig(**options).pd_read_csv_kwargs
     missing = False
-    with open(piece.file, "rb") as raw:
+    with piece.opened() as raw:
         for frame in pd.read_csv(
             unpacked(raw), **{**arguments, "chunksize": ROWS, "iterator": True}
         ):
@@ -176,12 +223,18 @@ def _csv(piece: Piece, options: Mapping[str, Any]) -> Batches:
             # a short row is filled up with missing values
             missing = missing or any(column.null_count for column in table.columns)
             yield table, raw.tell()
-    if missing or options.get("sep") == "\t":
+    if here and (missing or options.get("sep") == "\t"):
         refuse([bad_csv_row(piece.file, options)])
 
 
+def _parquet_file(piece: Piece) -> pq.ParquetFile:
+    if piece.remote is not None:
+        return parquet(piece.remote)
+    return pq.ParquetFile(piece.file, memory_map=True)
+
+
 def _parquet(piece: Piece, options: Mapping[str, Any]) -> Batches:
-    with pq.ParquetFile(piece.file, memory_map=True) as file:
+    with _parquet_file(piece) as file:
         groups = range(piece.start, piece.stop if piece.stop is not None else file.num_row_groups)
         number = sum(file.metadata.row_group(group).num_rows for group in groups)
         size = sum(file.metadata.row_group(group).total_byte_size for group in groups)
@@ -192,11 +245,18 @@ def _parquet(piece: Piece, options: Mapping[str, Any]) -> Batches:
             yield pa.Table.from_batches([batch]), piece.size * done // number
 
 
+def _seekable(piece: Piece) -> pa.NativeFile:
+    if piece.remote is not None:
+        return pa.PythonFile(piece.opened())
+    return pa.memory_map(piece.file)
+
+
 def _arrow(piece: Piece, options: Mapping[str, Any]) -> Batches:
-    with pa.memory_map(piece.file) as source:
+    with _seekable(piece) as source:
         try:
             reader = pa.ipc.open_stream(source)
         except pa.ArrowInvalid:
+            source.seek(0)
             file = pa.ipc.open_file(source)
             found: Any = (file.get_batch(i) for i in range(file.num_record_batches))
         else:

@@ -10,12 +10,13 @@ from datasets import Dataset
 
 from hydralight.data.corpus.inputs import Inputs, inputs_of
 from hydralight.data.corpus.permutation import Permutation
-from hydralight.data.corpus.reading import batches
+from hydralight.data.corpus.reading import batches, beginning
 from hydralight.data.mix import Mix
 from hydralight.data.shape import Shape
 from hydralight.data.source import Source
 from hydralight.data.splits import Splits
 from hydralight.errors import UserError
+from hydralight.stores.listing import named
 
 ROWS, BYTES, UNITS = 10_000, 64_000_000, 64  # at most
 
@@ -47,7 +48,9 @@ def sampled(
         raise UserError("data.prepared reads rows as they come: name all labels in data.labels.")
     own = {field.name: getattr(source, field.name) for field in fields(source)}
     paths = source.path if isinstance(source.path, Mapping) else {"train": source.path}
-    own["path"] = {**paths, "train": f"a sample of {paths.get('train')}"}  # as messages call it
+    train = paths.get("train")
+    shown = named(train) if isinstance(train, str) else [named(one) for one in train or ()]
+    own["path"] = {**paths, "train": f"a sample of {shown}"}  # as messages call it
     whole = replace(splits, validation_fraction=0.0, test_fraction=0.0)
     return Sampled(**own, origin=source, prepared=prepared), whole, mix, shape
 
@@ -79,12 +82,14 @@ def sample(inputs: Inputs) -> Dataset:
     tables: list[pa.Table] = []
     for number in chosen:
         rows, size = -(-ROWS // len(chosen)), BYTES // len(chosen)
-        for table, _ in batches(units[number].pieces[0], inputs.kind, inputs.options):
+        for table, _ in beginning(units[number].pieces[0], inputs.kind, inputs.options):
             # a slice would keep all of the table in memory
             tables.append(table.take(pa.array(range(min(rows, len(table))))))
             rows, size = rows - len(tables[-1]), size - tables[-1].nbytes
             if rows <= 0 or size <= 0:
                 break
     if not tables:
+        for _ in batches(units[0].pieces[0], inputs.kind, inputs.options):
+            break  # what is wrong with the file is told
         raise UserError(f"{inputs.files[0]} has no rows.")
     return Dataset(pa.concat_tables(tables, promote_options="permissive"))

@@ -10,6 +10,7 @@ from hydralight.errors import UserError, count
 
 log = logging.getLogger(__name__)
 
+MADE_WITH = "made_with.json"
 CODE = "code"  # of what encodes; another is told, and not refused
 
 
