@@ -203,7 +203,10 @@ def test_a_config_that_was_read_may_name_a_corpus_that_is_there_alone(folder, tm
 
     assert not refused(folder)
     assert not refused("s3://bucket/corpus")
+    assert not refused(f"file://{folder}")
     assert refused(tmp_path / "new")
+    for name in (f"file://{tmp_path}/new", f"FILE://{tmp_path}/new", "file:/../new"):
+        assert refused(name)
 
 
 # ---------------------------------------------------------------- the tokenizer

@@ -234,8 +234,10 @@ def writes_elsewhere(leaf: Leaf, run_dir: Path) -> bool:
         return False
     text = leaf.value
     if leaf.path == "data.prepared":  # what is there is read; what is not would be written
-        there = (Path(text).expanduser() / "index.json").is_file()
-        return not (there or ADDRESS.match(text))
+        folder = text.removeprefix("file://")
+        there = (Path(folder).expanduser() / "index.json").is_file()
+        elsewhere = ADDRESS.match(text) and not text.lower().startswith("file:")
+        return not (there or elsewhere)
     if leaf.at in READERS and leaf.target.startswith(OURS) and leaf.key != "cache_dir":
         return False
     if (leaf.target, leaf.key) == PROMPTS:

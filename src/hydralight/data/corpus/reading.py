@@ -139,7 +139,7 @@ def _lines(file: BinaryIO, raw: BinaryIO, start: int, stop: int | None) -> Itera
 def _line_batches(piece: Piece, mark: bytes) -> Iterator[tuple[list[bytes], int]]:
     """Yield lines, some at a time, and how many bytes of the file have been read by then."""
     with piece.opened() as raw:
-        file = cast(BufferedReader, unpacked(raw))
+        file = cast(BufferedReader, raw if piece.start else unpacked(raw))
         found: list[bytes] = []
         size = total = 0
         for number, line in enumerate(_lines(file, raw, piece.start, piece.stop)):
