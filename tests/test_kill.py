@@ -66,7 +66,11 @@ def killed_at(moment, overrides) -> None:
         pytest.param(
             "bert_mrpc_lora", 0, "cpu", True, [("batch", 9), ("export", 2)], marks=pytest.mark.soak
         ),
-        ("llama_lora_alpaca", 0, "cpu", True, [("batch", 9), ("checkpoint's record", 4)]),
+        pytest.param(
+            *("llama_lora_alpaca", 0, "cpu", True),
+            [("batch", 9), ("checkpoint's record", 4)],
+            marks=pytest.mark.soak,
+        ),
         pytest.param(
             "qwen_dpo", 0, "cpu", True, [("batch", 2), ("batch", 9)], marks=pytest.mark.soak
         ),

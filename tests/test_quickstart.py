@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 import hydralight
 from hydralight.data.belongings import EXCHANGES, conversations, is_right, pairs
 
@@ -33,6 +35,7 @@ def answers_of(run, folder):
     return told, sum(right) / len(right)
 
 
+@pytest.mark.thorough
 def test_sft_quickstart_learns_who_has_what_and_preferences_shorten_it(tmp_path):
     typed = [f"paths.log_dir={tmp_path}", "trainer.accelerator=cpu", "callbacks.rich_progress=null"]
     run = hydralight.train(["experiment=sft_quickstart", *typed])
