@@ -156,9 +156,10 @@ def test_prompts_of_a_file_are_answered_before_during_and_after(chat, tmp_path, 
     given = f"callbacks.samples.prompts={file}"
     run = hydralight.train([*chat, given, "trainer.max_epochs=2"])
     texts = tmp_path / "prompts.txt"
-    texts.write_text("What came?\nAnd then?\n")
+    texts.write_text("What came?\n\nAnd then?\n")  # a blank line is no prompt
     blind = ["trainer.limit_val_batches=0", f"callbacks.samples.prompts={texts}"]
     without = hydralight.train([*chat, *blind])
+    texts.write_text("What came?\nAnd then?\n")
     for one, steps in ((run, [0, 1, 2]), (without, [0, 1])):
         found = sorted((one.path / "samples").glob("prompts-step-*.jsonl"))
         assert [int(path.stem.rpartition("-")[2]) for path in found] == steps

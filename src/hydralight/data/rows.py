@@ -140,8 +140,13 @@ def read_rows(
 
 
 def without_blanks(rows: Dataset) -> Dataset:
-    """Return the rows in which anything is said."""
-    return rows.filter(lambda row: any(value and str(value).strip() for value in row.values()))
+    """Return the rows of a table without blank lines of text."""
+
+    def is_blank(row: dict[str, Any]) -> bool:
+        said = [value for value in row.values() if value is not None]  # a bad row has none
+        return bool(said) and not any(str(value).strip() for value in said)
+
+    return rows.filter(lambda row: not is_blank(row))
 
 
 def check_split(rows: Rows, split: str, source: Source, trains: bool) -> None:
