@@ -185,6 +185,7 @@ def test_a_signature_is_written_nowhere(server, tmp_path):
     assert SIGNATURE not in str(caught.value)
 
 
+@pytest.mark.thorough
 def test_killed_it_goes_on_and_leaves_no_copies(server, tmp_path):
     """In the middle of a file, between the names of a unit's shards, and before its record."""
     url, folder = f"{server.url}/d/*.csv", tmp_path / "shards"

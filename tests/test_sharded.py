@@ -142,6 +142,7 @@ def adapters_in_two(rank, port, folder, jobs):
         assert found == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.thorough
 def test_an_adapter_is_sharded_with_its_base(recipe, tmp_path):
     """It is what one process trains, goes on, and is exported; no checkpoint has its base."""
     jobs = {}
