@@ -1,6 +1,8 @@
 """Losses without the logits in memory: the same values and gradients, and who gets the logits."""
 
+import gc
 import logging
+import weakref
 
 import numpy as np
 import peft
@@ -245,3 +247,17 @@ def test_a_compiled_model_gives_hidden_states(recipe, monkeypatch):
     np.testing.assert_allclose(
         run.history["train/loss"].dropna(), plain.history["train/loss"].dropna(), rtol=1e-5
     )
+
+
+def test_a_reference_is_tried_once_and_not_kept(monkeypatch):
+    model, tried = model_of("llama"), []
+    labels = torch.arange(5, 17).reshape(1, 12)
+    monkeypatch.setattr(projection, "AT_ONCE", 10)
+    monkeypatch.setattr("hydralight.tasks.head.head_of", lambda m: tried.append(1) or head_of(m))
+    for _ in range(3):
+        assert isinstance(logits_for(model, {"input_ids": labels}, labels), Unprojected)
+    assert len(tried) == 1
+    alive = weakref.ref(model)
+    del model
+    gc.collect()
+    assert alive() is None

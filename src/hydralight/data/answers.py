@@ -53,7 +53,7 @@ class Answers(Shape):
         """Give the tokenizer its chat template, where there is one, and see that turns end."""
         if not processor.is_fast:
             raise UserError(
-                "data=preference needs a fast tokenizer (tokenizer.json), and this is none."
+                "prompts with answers need a fast tokenizer (tokenizer.json), and this is none."
             )
         if self.chat_template or (processor.chat_template and not self.plain_texts):
             give_template(processor, self.chat_template)

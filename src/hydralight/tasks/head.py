@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +50,9 @@ class Head:
         return Unprojected(hidden, self.linear.weight, bias)
 
 
+_known: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()  # whether models can do without
+
+
 def logits_for(model: Any, inputs: Any, labels: Tensor) -> Tensor | Unprojected:
     """Return a model's logits, or what stands in their place where they would take much memory.
 
@@ -59,9 +63,11 @@ def logits_for(model: Any, inputs: Any, labels: Tensor) -> Tensor | Unprojected:
     """
     if not are_many(labels, model.get_output_embeddings()):
         return model(**inputs).logits
-    head = head_of(model)  # nothing keeps it: it would keep the model in memory
-    if isinstance(head, str):
+    if model not in _known:  # the answer alone is kept: a head would keep its model in memory
+        _known[model] = isinstance(head_of(model), Head)
+    if not _known[model]:
         return model(**inputs).logits
+    head = Head(model, model.get_output_embeddings())
     with head.left_out():
         hidden = model(**inputs).logits
     return head.before(hidden)

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from annotated_types import Gt
@@ -13,14 +13,14 @@ from torchmetrics import Metric
 
 from hydralight.metrics.auroc import DefinedAUROC
 from hydralight.metrics.kto import KTOLoss, kto_losses
-from hydralight.tasks.causal_lm import CausalLMTask
 from hydralight.tasks.data import Batch
 from hydralight.tasks.evaluation import Scores
 from hydralight.tasks.generation import last_turns
 from hydralight.tasks.head import logits_for
 from hydralight.tasks.log_probs import target_log_probs
 from hydralight.tasks.losses import number
-from hydralight.tasks.reference import add_reference, build_reference, refers_to_itself
+from hydralight.tasks.reference import refers_to_itself
+from hydralight.tasks.referring import ReferringTask
 from hydralight.tasks.same_bits import reduction
 from hydralight.tasks.steps import batches_of_step
 from hydralight.tasks.task import Task
@@ -45,8 +45,22 @@ class Answers(NamedTuple):
     apart: Tensor | None
 
 
+def answers(model: Any, batch: Batch) -> Tensor:
+    """Return what a model gives to answers and to other prompts' (batch, 2), log-probabilities."""
+    accepted = inspect.signature(model.forward).parameters
+    more = {"use_cache": False} if "use_cache" in accepted else {}
+    found: Sequence[Tensor] = [
+        target_log_probs(logits_for(model, {**inputs, **more}, labels), labels).sum(dim=1)
+        for inputs, labels in (
+            ({n: batch[n] for n in ("input_ids", "attention_mask")}, batch["labels"]),
+            (others(batch), batch["kl_labels"]),
+        )
+    ]
+    return torch.stack(list(found), dim=1)
+
+
 @dataclass(kw_only=True, eq=False, repr=False)
-class KTOTask(CausalLMTask):
+class KTOTask(ReferringTask):
     """The loss of answers of which each is good or not; continuations of prompts.
 
     An answer counts by how much likelier it is than by the reference, beside how much other
@@ -64,29 +78,16 @@ class KTOTask(CausalLMTask):
         beta: What a reward counts.
         desirable_weight: What a good answer's loss counts.
         undesirable_weight: What another answer's loss counts.
-        reference: Recipe of another model to refer to.
     """
 
     loss_type: Literal["kto", "apo_zero_unpaired"] = "kto"
     beta: Annotated[float, Gt(0)] = 0.1
     desirable_weight: Annotated[float, Gt(0)] = 1.0
     undesirable_weight: Annotated[float, Gt(0)] = 1.0
-    reference: Any = None
+    columns = COLUMNS
+    asked = staticmethod(answers)
 
-    has_reference: ClassVar[bool] = True
     _baseline: Tensor | None = None
-
-    # ------------------------------------------------------------ the model and its reference
-
-    def configure_model(self) -> None:
-        """Build the model, and see what its reference gives to the answers that are to come."""
-        if self.model is not None:
-            return
-        if self.reference is not None and self.datamodule.encoded_splits():
-            add_reference(self, build_reference(self), COLUMNS, answers)
-        super().configure_model()
-        if self.reference is None and not refers_to_itself(self):
-            add_reference(self, self.model, COLUMNS, answers)
 
     def forward(self, batch: Batch) -> Answers:
         """Return what the model gives to answers, and, in an evaluation, to other prompts'."""
@@ -191,17 +192,3 @@ class KTOTask(CausalLMTask):
 def others(batch: Batch) -> Batch:
     """Return the batch of other prompts' answers."""
     return {name: batch[f"kl_{name}"] for name in ("input_ids", "attention_mask")}
-
-
-def answers(model: Any, batch: Batch) -> Tensor:
-    """Return what a model gives to answers and to other prompts' (batch, 2), log-probabilities."""
-    accepted = inspect.signature(model.forward).parameters
-    more = {"use_cache": False} if "use_cache" in accepted else {}
-    found: Sequence[Tensor] = [
-        target_log_probs(logits_for(model, {**inputs, **more}, labels), labels).sum(dim=1)
-        for inputs, labels in (
-            ({n: batch[n] for n in ("input_ids", "attention_mask")}, batch["labels"]),
-            (others(batch), batch["kl_labels"]),
-        )
-    ]
-    return torch.stack(list(found), dim=1)

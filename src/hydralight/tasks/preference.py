@@ -13,7 +13,6 @@ from torchmetrics import Metric
 
 from hydralight.errors import UserError
 from hydralight.metrics.loss import TargetMean
-from hydralight.tasks.causal_lm import CausalLMTask
 from hydralight.tasks.data import Batch
 from hydralight.tasks.evaluation import Scores
 from hydralight.tasks.generation import last_turns
@@ -30,7 +29,8 @@ from hydralight.tasks.preference_losses import (
     ratios,
 )
 from hydralight.tasks.projection import Unprojected
-from hydralight.tasks.reference import add_reference, build_reference, refers_to_itself
+from hydralight.tasks.reference import refers_to_itself
+from hydralight.tasks.referring import ReferringTask
 
 COLUMNS = (
     "reference_chosen",
@@ -46,8 +46,17 @@ class PairOutputs(NamedTuple):
     reference: Reference | None
 
 
+def answers(model: Any, batch: Batch) -> Tensor:
+    """Return what a model gives to both answers (pairs, 2), its summed log-probabilities."""
+    accepted = inspect.signature(model.forward).parameters
+    inputs = {"input_ids", "attention_mask", "use_cache"} & accepted.keys()
+    arguments = {name: {**batch, "use_cache": False}[name] for name in inputs}
+    found = log_probs_of(logits_for(model, arguments, batch["labels"]), batch)
+    return torch.stack([found.chosen, found.rejected], dim=1)
+
+
 @dataclass(kw_only=True, eq=False, repr=False)
-class PreferenceTask(PairMetrics, CausalLMTask):
+class PreferenceTask(PairMetrics, ReferringTask):
     """Losses of pairs of answers; continuations of prompts.
 
     A pair shares one forward pass. Reference log-probabilities are computed with the model as it
@@ -75,7 +84,8 @@ class PreferenceTask(PairMetrics, CausalLMTask):
     simpo_gamma: Annotated[float, Ge(0)] | None = None
     cpo_alpha: Annotated[float, Ge(0)] | None = None
     nll_of: Literal["answer", "text"] | None = None
-    reference: Any = None
+    columns = COLUMNS
+    asked = staticmethod(answers)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -104,18 +114,6 @@ class PreferenceTask(PairMetrics, CausalLMTask):
     def has_reference(self) -> bool:
         """Whether the loss compares the model with a reference."""
         return self.loss_type in WITH_REFERENCE
-
-    # ------------------------------------------------------------ the model and its reference
-
-    def configure_model(self) -> None:
-        """Build the model, and see what its reference gives to the answers that are to come."""
-        if self.model is not None:
-            return
-        if self.reference is not None and self.datamodule.encoded_splits():
-            add_reference(self, build_reference(self), COLUMNS, answers)
-        super().configure_model()
-        if self.has_reference and self.reference is None and not refers_to_itself(self):
-            add_reference(self, self.model, COLUMNS, answers)
 
     def forward(self, batch: Batch) -> PairOutputs:
         """Return the log-probabilities of both answers, by the model and by its reference."""
@@ -204,12 +202,3 @@ def log_probs_of(logits: Tensor | Unprojected, batch: Batch, text: bool = False)
         targets = (ids[:, 1:] != -100).sum(dim=1)
         whole = target_log_probs(logits[:pairs], ids).sum(dim=1) / targets
     return LogProbs(sums[:pairs], sums[pairs:], tokens[:pairs], tokens[pairs:], whole)
-
-
-def answers(model: Any, batch: Batch) -> Tensor:
-    """Return what a model gives to both answers (pairs, 2), its summed log-probabilities."""
-    accepted = inspect.signature(model.forward).parameters
-    inputs = {"input_ids", "attention_mask", "use_cache"} & accepted.keys()
-    arguments = {name: {**batch, "use_cache": False}[name] for name in inputs}
-    found = log_probs_of(logits_for(model, arguments, batch["labels"]), batch)
-    return torch.stack([found.chosen, found.rejected], dim=1)

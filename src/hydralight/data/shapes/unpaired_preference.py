@@ -13,9 +13,8 @@ import torch
 from datasets import Dataset
 
 from hydralight.data.answers import Answers, as_bits, padded
-from hydralight.data.messages import tools_of
+from hydralight.data.messages import filled, tools_of
 from hydralight.data.pairs import (
-    NO_ANSWER,
     Pair,
     as_pairs,
     is_answer,
@@ -70,7 +69,9 @@ class UnpairedPreference(Answers):
         if not len(found):
             raise UserError(f"{where} has no row with an answer.")
         if lost := len(rows) * (2 if "chosen" in there else 1) - len(found):
-            log.warning("%s: %d answers are left out, as %s", where, lost, NO_ANSWER)
+            log.warning(
+                "%s: %d answers are left out: empty ones, and pairs that are none", where, lost
+            )
         other = found.select(others(found["prompt"])).select_columns("completion")
         parts = [found, other.rename_column("completion", "mismatched").flatten_indices()]
         return datasets.concatenate_datasets(parts, axis=1)
@@ -145,7 +146,7 @@ def as_judged(rows: dict[str, list], indices: list[int], where: str) -> dict[str
     paired = {"chosen", "rejected"} <= rows.keys()
     pairs = as_pairs(rows, indices, where) if paired else {}
     for place, index in enumerate(indices):
-        row = {role: values[place] for role, values in rows.items()}
+        row = {role: filled(values[place]) for role, values in rows.items()}
         try:
             judged = (
                 [(pairs[role][place], role == "chosen") for role in ("chosen", "rejected")]
@@ -166,7 +167,7 @@ def as_judged(rows: dict[str, list], indices: list[int], where: str) -> dict[str
 
 
 def prompt_of(row: Mapping[str, Any]) -> Any:
-    """Return the prompt of a row, a text or messages; without its last line if it asks for none."""
+    """Return the prompt of a row, a text or messages."""
     return said(row.get("prompt") or row.get("messages"), "prompt")
 
 
