@@ -78,7 +78,7 @@ class Stream:
             xxhash.xxh3_64_hexdigest(repr(sorted(state.items())).encode())
             for state in inputs.states()
         ]
-        self._start: Mapping[str, Any] = {"cursor": Cursor().state(), "start": 0}
+        self._start = Cursor(), 0
         self._batches: Endless | None = None
         self._makers: Makers | None = None
         self._root = cache_folder("streams")
@@ -160,11 +160,11 @@ class Stream:
             self._makers.close()
         if trainer is not None:
             check_end(trainer)
-        cursor = Cursor.of(self._start["cursor"])
+        cursor, start = self._start
         self._makers = makers = self._begin(trainer)
         makers.start(cursor)
         self.rows.folder = makers.folder
-        start, seed = self._start["start"], self.batching.seed
+        seed = self.batching.seed
         limit = 1.0 if trainer is None else trainer.limit_train_batches
         self._batches = Endless(
             Passes(makers, self._size_of, seed, cursor, start),
@@ -191,8 +191,16 @@ class Stream:
 
     def state(self, consumed: int) -> dict[str, Any]:
         """Return what a checkpoint keeps: the window to begin with, and what the stream is of."""
-        place = self._start if self._batches is None else self._batches.state(consumed)
-        return {**place, "files": self.files, "made_with": self.made_with}
+        cursor, start = self._beginning(consumed)
+        said = {"files": self.files, "made_with": self.made_with}
+        return {"cursor": cursor.state(), "start": start, **said}
+
+    def epoch(self, consumed: int) -> int:
+        """Return the pass that a run is in when this process has had so many micro-batches."""
+        return self._beginning(consumed)[0].epoch
+
+    def _beginning(self, consumed: int) -> tuple[Cursor, int]:
+        return self._start if self._batches is None else self._batches.beginning(consumed)
 
     def go_on(self, state: Mapping[str, Any] | None) -> None:
         """Begin where `state` says.
@@ -214,7 +222,7 @@ class Stream:
                 f"the training data is not the run's: {self._changed(state['files'])}; resume "
                 "with the same files."
             )
-        self._start = {name: state[name] for name in ("cursor", "start")}
+        self._start = Cursor.of(state["cursor"]), state["start"]
 
     def _changed(self, before: Sequence[str]) -> str:
         known = set(before)
