@@ -3,6 +3,7 @@
 import gc
 import gzip
 import json
+import signal
 from collections import Counter
 from functools import partial
 from itertools import chain, count, islice
@@ -15,7 +16,7 @@ from compared import differences
 from serving import serving
 from standins import article, tokenizer, write_jsonl
 from test_corpus_urls import FORMATS, parts
-from test_kill import finished, killed_at
+from test_kill import ended
 
 import hydralight
 from hydralight import cached
@@ -485,9 +486,10 @@ def test_it_is_checked_and_tried_as_any_other(overrides, capsys):
     hydralight.train([*overrides, "debug=fdr"])
 
 
-def test_evaluations_come_every_so_many_steps(overrides, monkeypatch):
+def test_evaluations_come_every_so_many_steps(overrides, files, monkeypatch):
     monkeypatch.setattr(loops, "EVERY", 3)
-    run = hydralight.train([*overrides, "trainer.max_steps=7"])
+    own = [f"data.path={files}/0.jsonl", "data.validation_hash=0.4", "trainer.max_steps=7"]
+    run = hydralight.train([*overrides, *own])
     steps = pd.read_csv(run.path / "metrics.csv").dropna(subset=["val/loss"])["step"]
     assert sorted({*steps}) == [3, 6, 7]
     passes = pd.read_csv(run.path / "metrics.csv")["data_epoch"].dropna()
@@ -515,8 +517,9 @@ def test_a_number_of_batches_is_an_epoch_where_it_is_asked_for(overrides, monkey
 
 
 @pytest.mark.thorough
-def test_processes_ahead_make_the_same_windows_and_remove_them(files):
-    """Started as for larger files; the first windows are tiny, so that all hurry."""
+def test_processes_ahead_make_the_same_windows_and_remove_them(files, monkeypatch):
+    """Started as for larger files; the windows are tiny, so that all hurry."""
+    monkeypatch.setattr(reading, "ROWS", 1000)  # as in those processes
     data = module(files / "*.jsonl", corpus={"workers": 2})
     found = order(data, 60)
     folder = data.stream.rows.folder
@@ -537,11 +540,13 @@ def test_killed_and_resumed_on_another_number_of_processes(overrides, tmp_path):
     """With SIGKILL, from 1 process to 2 and back: the bits of one that was not interrupted."""
     whole, other = tmp_path / "whole", tmp_path / "logs/train/runs/other"
     typed = [*overrides, "data.workers=2", "trainer.same_bits=true", "trainer.deterministic=true"]
-    finished([*typed, "trainer=cpu", f"hydra.run.dir={whole}"])
-    killed_at(("batch", 13), [*typed, "trainer=cpu", f"hydra.run.dir={other}"])
+    assert ended([*typed, "trainer=cpu", f"hydra.run.dir={whole}"]).code == 0
+    killed = ended([*typed, "trainer=cpu", f"hydra.run.dir={other}"], "batch", 13)
+    assert killed.code == -signal.SIGKILL
     go_on = [f"resume={other}"]
-    killed_at(("batch", 7), [*go_on, "trainer.devices=2", "trainer.strategy=ddp"])
-    finished([*go_on, "trainer.devices=1", "data.num_workers=2"])
+    two = ["trainer.devices=2", "trainer.strategy=ddp"]
+    assert ended([*go_on, *two], "batch", 4).code == -signal.SIGKILL
+    assert ended([*go_on, "trainer.devices=1", "data.num_workers=2"]).code == 0
     assert [p for p in differences(whole, other) if ".yaml" not in p] == []
 
 
@@ -556,4 +561,5 @@ def test_a_tokenizer_learns_from_as_many_texts_as_it_is_told(files):
     units = len(inputs.Inputs.of(str(files / "*.jsonl"), {}).parts())
     few, some = vocabulary(units)  # the first row of each
     assert few != many == vocabulary(NUMBER)[0]
-    assert (len([*some]), len([*seen])) == (units, NUMBER)
+    assert len([*some]) == units
+    assert len([*seen]) > 5 * units
