@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hydralight.runs.run import Run
 
-__all__ = ["Run", "evaluate", "predict", "train"]
+__all__ = ["Run", "evaluate", "predict", "publish", "train"]
 
 
 def train(overrides: Sequence[str] = ()) -> "Run | None":
@@ -44,6 +44,17 @@ def predict(overrides: Sequence[str]) -> list[dict[str, Any]]:
     from hydralight.commands import call
 
     return call("predict", overrides)[1]
+
+
+def publish(overrides: Sequence[str]) -> str:
+    """Publish as `python publish.py <overrides>` does, and return the address of the commit.
+
+    Raises:
+        hydralight.errors.UserError: what the command line would say in one sentence.
+    """
+    from hydralight.commands import call
+
+    return str(call("publish", overrides)[1])
 
 
 def __getattr__(name: str) -> Any:
