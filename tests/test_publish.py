@@ -2,8 +2,8 @@
 
 import hashlib
 import json
+import os
 import shutil
-import threading
 
 import pytest
 import standins
@@ -327,7 +327,7 @@ def test_a_commit_stands_upon_what_is_there(hub, folder):
 
     def meanwhile():
         if len(hub.commits()) == 1:
-            files = {"b.safetensors": b"other", "checksums.json": b"{}"}
+            files = {"c.safetensors": b"other", "checksums.json": b'{"c.safetensors": ""}'}
             hub.commits().append({"oid": "b" * 40, "summary": "Theirs", "files": files})
 
     hub.faults = {"batch": [meanwhile]}
@@ -342,31 +342,30 @@ def test_a_token_that_may_only_read_is_told(hub, folder, monkeypatch):
         open_repo("me/model", None, None)
 
 
-def test_a_snapshot_is_of_one_model_while_others_take_its_place(run, tmp_path):
-    """Many replacements, and each snapshot verifies."""
-    copy = tmp_path / "run"
+def test_a_snapshot_is_of_one_model_if_another_takes_its_place_meanwhile(
+    run, tmp_path, monkeypatch
+):
+    copy, linked, link = tmp_path / "run", [], os.link
     shutil.copytree(run.path, copy)
-    model, stop = copy / "model", threading.Event()
+    model = copy / "model"
 
-    def replace():
-        number = 0
-        while not stop.is_set():
-            number += 1
-            new = new_folder(model)
-            shutil.copytree(run.path / "model", new, dirs_exist_ok=True)
-            (new / "model.safetensors").write_bytes(b"%d" % number * 1000)
-            (new / "generation_config.json").write_text(json.dumps({"number": number}))
-            write_checksums(new)
-            replace_folder(new, model)
+    def version(number):
+        new = new_folder(model)
+        shutil.copytree(run.path / "model", new, dirs_exist_ok=True)
+        (new / "a.json").write_text(json.dumps({"number": number}))
+        (new / "model.safetensors").write_bytes(bytes(1000 + number))
+        write_checksums(new)
+        replace_folder(new, model)
 
-    thread = threading.Thread(target=replace)
-    thread.start()
-    try:
-        for _ in range(5):
-            folder = snapshot(copy, model, "me/model")
-            verify(folder)
-            number = json.loads((folder / "generation_config.json").read_text())["number"]
-            assert (folder / "model.safetensors").read_bytes() == b"%d" % number * 1000
-    finally:
-        stop.set()
-        thread.join()
+    def between(source, target):
+        linked.append(source)
+        if len(linked) == 3:
+            version(2)
+        link(source, target)
+
+    version(1)
+    monkeypatch.setattr("os.link", between)
+    folder = snapshot(copy, model, "me/model")
+    verify(folder)
+    assert json.loads((folder / "a.json").read_text()) == {"number": 2}
+    assert (folder / "model.safetensors").stat().st_size == 1002

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hubbing import hubbing
+from hubbing import WRITE, hubbing
 from omegaconf import OmegaConf
 from safetensors.torch import load
 
@@ -216,13 +216,32 @@ def test_an_interrupted_run_gives_up_what_is_on_its_way(hub, tmp_path):
 def test_what_cannot_push_is_refused_before_it_trains(hub, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="is no name of a repository"):
         Push("model", str(tmp_path))
-    trainer = SimpleNamespace(callbacks=[], fast_dev_run=False, is_global_zero=True)
+    trainer = SimpleNamespace(callbacks=[], is_global_zero=True)
     with pytest.raises(UserError, match=r"sends what callbacks\.best_model exports"):
         Push("me/model", str(tmp_path)).on_fit_start(trainer, None)
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(UserError, match="there is no token for the hub"):
         Push("me/model", str(tmp_path))
     assert hub.asked == []
+
+
+def test_the_end_is_tried_again_and_a_failure_is_told(hub, tmp_path, monkeypatch, caplog):
+    """Here nothing is trained: a folder stands for a run's."""
+    folder_of(tmp_path, ("model/config.json", "{}"), ("config.yaml", "seed: 1\n"))
+    monkeypatch.setattr("hydralight.callbacks.push.WAITS", (0, 0, 0))
+    hub.faults = {"create": [503] * 3 + [503] * 3}  # the client of a push tries three times
+    Push("me/model", str(tmp_path)).finish()
+    assert hub.files()["config.json"] == b"{}"
+    assert [one.levelname for one in caplog.records] == ["WARNING"]
+    assert "the hub does not take it at the moment (503: no)" in caplog.messages[0]
+    caplog.clear()
+    (tmp_path / "model/config.json").write_text(json.dumps({"token": WRITE}))
+    Push("me/model", str(tmp_path)).finish()
+    assert "config.json holds what looks like a secret" in caplog.messages[0]
+    assert "the hub does not have the end of this run; to send it: hydralight" in caplog.messages[1]
+    assert "publish" in caplog.messages[1]
+    assert len(hub.commits()) == 2
+    assert not list(tmp_path.glob("*.partial"))
 
 
 @pytest.mark.parametrize(("said", "typed"), [

@@ -9,7 +9,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from hydralight.callbacks.best_model import BestModel
 from hydralight.callbacks.checkpoint_request import asked_of
-from hydralight.callbacks.lightning_seams import is_dev_run
 from hydralight.config.ranges import NotNegative, Text
 from hydralight.errors import UserError
 from hydralight.nodes.ranks import is_first
@@ -70,13 +69,9 @@ class Push(Callback):
         self.pushes = Pushes(repo, private, revision)
         self.model = self.run_dir / (SAVED if when == "save" else "model")
         self.pushed: Any = None  # what tells the model that was pushed last from others
-        self.active = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Clear what a kill has left, and make the repository, which tells a mistake early."""
-        self.active = not is_dev_run(trainer)
-        if not self.active:
-            return
         if best_model_of(trainer) is None:
             raise UserError("callbacks.push sends what callbacks.best_model exports: add that.")
         if trainer.is_global_zero:
@@ -95,26 +90,33 @@ class Push(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Export the weights of the last step."""
-        if self.active and self.when == "save":
+        if self.when == "save":
             self.look(trainer, pl_module)
 
     def look(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Push the model if there is another one than before, all processes alike."""
-        if not self.active or self.when == "end":
-            return
-        now = asked_of(trainer).saved if self.when == "save" else self.exported()
+        now = None
+        if self.when != "end":
+            now = self.exported() if self.when == "best" else asked_of(trainer).saved
         if now is not None and now != self.pushed:
             self.pushed = now
-            if self.when == "save":
-                best = best_model_of(trainer)
-                assert best is not None
-                if best.merge and best.first_batch is None:  # by which a merged one is verified
-                    return
-                best.export(trainer, pl_module, self.model, {})
-            if trainer.is_global_zero:
+            there = self.when != "save" or self.export(trainer, pl_module)
+            if there and trainer.is_global_zero:
                 self.push()
-        if trainer.is_global_zero:
-            self.pushes.look()
+        self.pushes.look()
+
+    def export(self, trainer: Trainer, pl_module: LightningModule) -> bool:
+        """Export the weights as they are now; return whether they are there."""
+        best = best_model_of(trainer)
+        assert best is not None
+        if best.merge and best.first_batch is None:  # by which a merged one is verified
+            return False
+        try:
+            best.export(trainer, pl_module, self.model, {})
+        except UserError as error:
+            log.warning("nothing is pushed to %s: %s", self.repo, error)
+            return False
+        return True
 
     def exported(self) -> Any:
         """Return what tells an export from the one before; None where there is none."""
@@ -124,12 +126,14 @@ class Push(Callback):
             return None
         return found.st_ino, found.st_mtime_ns
 
-    def push(self) -> None:
-        """Send the model and the results as they are now."""
+    def push(self) -> bool:
+        """Send the model and the results as they are now; return whether they can be sent."""
         try:
             self.pushes.add(snapshot(self.run_dir, self.model, self.repo))
         except UserError as error:
             log.warning("nothing is pushed to %s: %s", self.repo, error)
+            return False
+        return True
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -139,15 +143,12 @@ class Push(Callback):
 
     def finish(self) -> None:
         """Push the end of a run, and wait for it; by the first process, once all is written."""
-        if not self.active:
-            return
         warn_of_base(self.model)
         ends = time.monotonic() + self.wait
         try:
             for wait in WAITS:
-                time.sleep(wait)
-                self.push()
-                arrived = self.pushes.finish(ends - time.monotonic())
+                time.sleep(max(0, min(wait, ends - time.monotonic())))
+                arrived = self.push() and self.pushes.finish(ends - time.monotonic())
                 if arrived or not self.pushes.passes or time.monotonic() > ends:
                     break
             if not arrived:
