@@ -45,7 +45,7 @@ def build_data(cfg: DictConfig) -> DataModule:
     node = cfg.data.get("source")
     source = None if not node else own_source(node, keys)
     corpus, batching = dealt(Corpus, keys), dealt(Batching, keys)
-    if corpus.prepared is not None:
+    if corpus.is_sampled:
         batching.check_windows()  # before it is prepared, which may take long
     return DataModule(
         shape=dealt(get_class(cfg.data._target_), keys),
