@@ -40,6 +40,7 @@ CONTEXTS += [("experiment=marian_wmt16_en_ro",), ("experiment=roberta_mlm_wikite
 CONTEXTS += [("experiment=qwen_sft_chat",), ("experiment=qwen_dpo",), ("experiment=reward_model",)]
 CONTEXTS += [("experiment=minilm_nli",), ("experiment=transformer_xl_reviews",)]
 CONTEXTS += [("experiment=grpo_sort",), ("experiment=kto",), ("experiment=gpt2_openwebtext",)]
+CONTEXTS += [("experiment=llama_fineweb",)]
 PRUNER = "hparams_search.pruner._target_=optuna.pruners.MedianPruner"
 CONTEXTS += [("logger=wandb",), ("hparams_search=default", PRUNER)]
 COMMAND = re.compile(
