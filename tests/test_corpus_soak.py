@@ -78,7 +78,7 @@ def plan_of(seed: int, kills: dict[str, int]) -> list[tuple]:
         some = []
         for place in range(number):
             moment, _, later = STAGES[stage][place % len(STAGES[stage])].partition(", ")
-            most = {"batch": 5, "chunk": 9, "unit": 2, "shards": 2}.get(moment, 3)
+            most = {"batch": 5, "chunk": 7, "unit": 2, "shards": 2}.get(moment, 3)
             wait = rng.uniform(0, 0.05) if later else None
             if moment == "some time":
                 moment, wait = None, rng.uniform(0, 2)
@@ -222,7 +222,7 @@ def test_a_stream_from_a_server(attempts, typed, whole, tmp_path):
         typed = [
             *(one for one in typed if "validation_hash" not in one and "block_size" not in one),
             *("data.streaming=true", f"data.path={{train: [{urls}], validation: {evaluated}}}"),
-            *("data.block_size=null", "data.max_length=100"),
+            *("data.block_size=null", "data.max_length=100", "trainer.max_steps=160"),
         ]
         uninterrupted = whole(typed)
         plan = plan_of(3, {"reading a stream": 16, "training": 17, "writing a checkpoint": 11})
