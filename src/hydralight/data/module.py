@@ -82,7 +82,7 @@ class DataModule(LightningDataModule):
         self._input: Dataset | None = None
         self._encoded: dict[str, Any] = {}
         self._trained_on: dict[str, Any] | None = None
-        self._stream: Stream | None = None
+        self.stream: Stream | None = None
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
     # ------------------------------------------------------------ rows
@@ -179,8 +179,8 @@ class DataModule(LightningDataModule):
     def _prepare(self, again: bool = False) -> None:
         how = self.source, self.shape, self.load_processor(), self.encoding.too_long
         if self.corpus.streaming:
-            self._stream = Stream(self.corpus, *how, self.batching)
-            self._encoded |= self._stream.encoded(beginnings)
+            self.stream = Stream(self.corpus, *how, self.batching)
+            self._encoded |= self.stream.encoded(beginnings)
         else:
             self._encoded |= self.corpus.encoded(*how, again=again)
 
@@ -221,8 +221,8 @@ class DataModule(LightningDataModule):
         return self._loader("train", "train", self._train_batches)
 
     def _train_batches(self) -> Any:
-        if self._stream is not None:
-            return self._stream.batches(self.place, self.trainer, self.consumed)
+        if self.stream is not None:
+            return self.stream.batches(self.place, self.trainer, self.consumed)
         shuffle = self.trainer is None or not self.trainer.overfit_batches  # type: ignore[attr-defined]
         limit = 1.0 if self.trainer is None else self.trainer.limit_train_batches
         batches = self.batching.of(self._encoded["train"], self.shape, self.place, shuffle)
@@ -260,7 +260,7 @@ class DataModule(LightningDataModule):
             "batches_per_step": place.batches_per_step,
             "accumulate_grad_batches": place.accumulate_grad_batches,
             "trained_on": self.trained_on,
-            "stream": None if self._stream is None else self._stream.state(consumed),
+            "stream": None if self.stream is None else self.stream.state(consumed),
             **self.batching.order_settings(),
         }
 
@@ -272,8 +272,8 @@ class DataModule(LightningDataModule):
         """
         place, now = self.place, self.trained_on
         accumulated = check_order(state_dict, self.batching, place)
-        if self._stream is not None:
-            self._stream.go_on(state_dict.get("stream"))
+        if self.stream is not None:
+            self.stream.go_on(state_dict.get("stream"))
         check_same(state_dict.get("trained_on"), now)
         if self.trainer is not None:
             self.trainer.accumulate_grad_batches = accumulated

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import shutil
 import weakref
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from hydralight.data.source import Source
 
 
+LIMIT = re.compile("max_.*length")  # the fields of a shape that bound the tokens of a row
 Some = tuple[Piece, int, pa.Table]  # rows of a piece, and how many come before them
 
 
@@ -74,11 +76,12 @@ class Stream:
         joined = work.shape.unjoined(work.processor) is not None
         self.block_size = getattr(work.shape, "block_size", None) if joined else None
         self.made_with["data.block_size"] = self.block_size
+        self.made_with["the number of parts of files"] = len(self.units)
         self.files = [
             xxhash.xxh3_64_hexdigest(repr(sorted(state.items())).encode())
             for state in inputs.states()
         ]
-        self._start: Mapping[str, Any] = {"cursor": Cursor().state(), "start": 0}
+        self._start = Cursor(), 0
         self._batches: Endless | None = None
         self._makers: Makers | None = None
         self._root = cache_folder("streams")
@@ -103,8 +106,8 @@ class Stream:
 
     def _rows(self) -> StreamedRows:
         said = json.dumps([self.made_with, self.files], sort_keys=True)
-        limit = self.work.shape.length_limit
-        most = self.block_size or (getattr(self.work.shape, limit) if limit else 0)
+        limits = (value for name, value in vars(self.work.shape).items() if LIMIT.fullmatch(name))
+        most = self.block_size or max(limits, default=0)
         return StreamedRows(
             self.first.shards,
             self.first.cursor.number,
@@ -160,11 +163,11 @@ class Stream:
             self._makers.close()
         if trainer is not None:
             check_end(trainer)
-        cursor = Cursor.of(self._start["cursor"])
+        cursor, start = self._start
         self._makers = makers = self._begin(trainer)
         makers.start(cursor)
         self.rows.folder = makers.folder
-        start, seed = self._start["start"], self.batching.seed
+        seed = self.batching.seed
         limit = 1.0 if trainer is None else trainer.limit_train_batches
         self._batches = Endless(
             Passes(makers, self._size_of, seed, cursor, start),
@@ -191,8 +194,16 @@ class Stream:
 
     def state(self, consumed: int) -> dict[str, Any]:
         """Return what a checkpoint keeps: the window to begin with, and what the stream is of."""
-        place = self._start if self._batches is None else self._batches.state(consumed)
-        return {**place, "files": self.files, "made_with": self.made_with}
+        cursor, start = self._beginning(consumed)
+        said = {"files": self.files, "made_with": self.made_with}
+        return {"cursor": cursor.state(), "start": start, **said}
+
+    def epoch(self, consumed: int) -> int:
+        """Return the pass that a run is in when this process has had so many micro-batches."""
+        return self._beginning(consumed)[0].epoch
+
+    def _beginning(self, consumed: int) -> tuple[Cursor, int]:
+        return self._start if self._batches is None else self._batches.beginning(consumed)
 
     def go_on(self, state: Mapping[str, Any] | None) -> None:
         """Begin where `state` says.
@@ -214,7 +225,7 @@ class Stream:
                 f"the training data is not the run's: {self._changed(state['files'])}; resume "
                 "with the same files."
             )
-        self._start = {name: state[name] for name in ("cursor", "start")}
+        self._start = Cursor.of(state["cursor"]), state["start"]
 
     def _changed(self, before: Sequence[str]) -> str:
         known = set(before)
