@@ -4,6 +4,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import pytorch_optimizer
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from safetensors.torch import load_file
@@ -63,9 +64,11 @@ def test_a_schedule_free_run_evaluates_and_exports_its_average_and_trains_on_as_
 
 
 def test_a_schedule_free_optimizer_goes_with_no_other_average():
-    trainer = SimpleNamespace(callbacks=[EMAWeightAveraging()])
-    with pytest.raises(UserError, match="Adam averages weights itself: leave callbacks=ema out"):
-        check_averages(torch.optim.Adam([torch.zeros(1)]), trainer)
+    optimizer = pytorch_optimizer.ScheduleFreeSGD([torch.zeros(1)])
+    with pytest.raises(UserError, match="FreeSGD averages weights itself: leave callbacks=ema out"):
+        check_averages(optimizer, [EMAWeightAveraging()])
+    check_averages(optimizer, [])
+    check_averages(torch.optim.SGD([torch.zeros(1)]), [EMAWeightAveraging()])
 
 
 def test_a_schedule_follows_evaluations_and_is_resumed_in_their_midst(train):

@@ -31,7 +31,7 @@ from hydralight.optim.shown import groups_shown
 from hydralight.quantization import number_of
 from hydralight.shards import class_name
 from hydralight.tasks.evaluation import check_monitors
-from hydralight.tasks.optimization import tokens_per_step
+from hydralight.tasks.optimization import check_averages, tokens_per_step
 from hydralight.tasks.task import Task
 
 LOOKED_AT = 256  # rows of a split, from all over it
@@ -57,7 +57,7 @@ def preflight(cfg: DictConfig) -> Footprint:
     check_monitors(callbacks, task)
     splits = ["train", *data.validation_sets, *(["test"] if cfg.test else [])]
     looked_at = {split: look_at(data, split) for split in splits}
-    trained = training_shown(cfg, task, data, trainer)
+    trained = training_shown(cfg, task, data, trainer, callbacks)
     footprint = footprint_of(task, data, callbacks)
     if trainer.is_global_zero:
         print_summary(cfg, task, data, trainer, looked_at, footprint, trained)
@@ -116,7 +116,11 @@ def steps_of_epoch(data: DataModule, trainer: Trainer) -> int:
 
 
 def training_shown(
-    cfg: DictConfig, task: Task, data: DataModule, trainer: Trainer
+    cfg: DictConfig,
+    task: Task,
+    data: DataModule,
+    trainer: Trainer,
+    callbacks: Sequence[Callback],
 ) -> list[tuple[str, str]]:
     """Build optimizer and schedule as training does, and return what is said of them, by row.
 
@@ -134,6 +138,7 @@ def training_shown(
     total = max(1, min(last, default=1))
     found: Any = task.configure_optimizers(total)
     optimizer = found["optimizer"] if isinstance(found, dict) else found
+    check_averages(optimizer, callbacks)
     rows = [
         ("optimizer" if not n else "", one)
         for n, one in enumerate(groups_shown(optimizer, task.model))

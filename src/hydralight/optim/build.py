@@ -37,14 +37,12 @@ class Grouped:
 
     def __call__(self, groups: list[dict[str, Any]]) -> Optimizer:
         """Build the optimizer of these groups, whose rates are scaled where they say so."""
-        scales = [group.get(SCALE) for group in groups]
-        given = [{k: v for k, v in group.items() if k != SCALE} for group in groups]
-        optimizer = self.make(given)
-        for group, scale in zip(optimizer.param_groups, scales, strict=True):
-            if scale is not None:
+        optimizer = self.make([{k: v for k, v in one.items() if k != SCALE} for one in groups])
+        if self.grouping.layer_decay is not None:
+            for group, asked in zip(optimizer.param_groups, groups, strict=True):
                 if group.get("lr") is None:
                     raise UserError("optimizer.layer_decay needs optimizer.lr, which is null.")
-                group["lr"] *= scale
+                group["lr"] *= asked.get(SCALE, 1.0)
         keep_projectors(optimizer)
         return optimizer
 

@@ -42,19 +42,19 @@ def kinds_of(model: nn.Module) -> dict[str, Kind]:
     """
     modules = dict(model.named_modules())
     layers = dict(layers_of(model))
-    deepest = max((above for _, above in layers.items()), default=None)
+    deepest = max(layers.values(), default=None)
     first = next((n for n, _ in model.named_parameters() if layer_in(layers, n)), None)
     before, kinds = True, {}
     for name, parameter in model.named_parameters():
-        path, _, own = name.rpartition(".")
+        path = name.rpartition(".")[0]
         module = modules[path]
         before = before and name != first
         inside = layer_in(layers, name)
         looked_up = isinstance(module, nn.Embedding) or (
             inside is None
             and path != ""
-            and "Embed" in type(module).__name__
-            and own in module._parameters
+            and "Embed"
+            in type(module).__name__  # a class token, say; and not what it multiplies by
             and not isinstance(module, nn.Linear | nn.Conv2d)
         )
         spared = (

@@ -1,9 +1,10 @@
 """What trains a task: its optimizer, its schedule, and the weights that are evaluated."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.optim import Optimizer
@@ -29,8 +30,7 @@ def configured(task: Any, steps: int | None) -> OptimizerLRScheduler:
     """
     trainer, recipe, scheduler = task.trainer, task.scheduler, None
     optimizer = build(task.optimizer, task.model, scaler=trainer.precision == "16-mixed")
-    if averages(optimizer):
-        check_averages(optimizer, trainer)
+    check_averages(optimizer, trainer.callbacks)
     adalora.follow(optimizer, task.model, trainer, steps)
     if recipe is not None:
         total = steps or trainer.estimated_stepping_batches
@@ -56,10 +56,9 @@ def optimized(trainer: Trainer) -> tuple[Optimizer, Any]:
     return trainer.optimizers[0], schedule
 
 
-def check_averages(optimizer: Any, trainer: Trainer) -> None:
-    """Refuse to average the weights of an optimizer that has an average of its own."""
-    callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    if any(isinstance(one, WeightAveraging) for one in callbacks):
+def check_averages(optimizer: Any, callbacks: Sequence[Callback]) -> None:
+    """Refuse callbacks that average the weights of an optimizer that has an average of its own."""
+    if averages(optimizer) and any(isinstance(one, WeightAveraging) for one in callbacks):
         raise UserError(
             f"{type(optimizer).__name__} averages weights itself: leave callbacks=ema out."
         )
@@ -85,6 +84,12 @@ def check_monitored(scheduler: Any, task: Any) -> None:
             f"scheduler.monitor={monitor} is not among the metrics of this data: "
             f"{', '.join(sorted(names))}{did_you_mean(monitor, names)}"
         )
+
+
+def rate_of(optimizer: Optimizer) -> dict[str, Any]:
+    """Return the learning rate that a step logs; nothing of an optimizer that makes its own."""
+    rate = optimizer.param_groups[0]["lr"]
+    return {} if rate is None else {"lr": rate}
 
 
 def follow_evaluation(trainer: Trainer) -> None:

@@ -27,7 +27,7 @@ from hydralight.tasks.fits import check_loaded, trained_by
 from hydralight.tasks.generation import check_generation, settle_generation
 from hydralight.tasks.gradient import Gradient
 from hydralight.tasks.losses import custom_loss
-from hydralight.tasks.optimization import configured, follow_evaluation, optimized
+from hydralight.tasks.optimization import configured, follow_evaluation, optimized, rate_of
 from hydralight.tasks.randomness import seed_optimizer, seed_training
 from hydralight.tasks.same_bits import begin_tree, divided_by, reduction
 from hydralight.tasks.steps import evaluated_batches, micro_batches
@@ -283,7 +283,7 @@ class Task(LightningModule):
             clip_norm=None if by_value else gradient_clip_val,
             clip_value=gradient_clip_val if by_value else None,
         )
-        lr = {"lr": optimizer.param_groups[0]["lr"]}
+        lr = rate_of(optimizer)
         self._step_metrics = {"train/loss": values["train/loss"], **lr, **values}
 
     @property
