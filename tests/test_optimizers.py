@@ -7,9 +7,11 @@ import pytest
 import pytorch_optimizer
 import torch
 from conftest import CONFIG_DIR
+from hydra.utils import execution_whitelist
 from omegaconf import OmegaConf
 from torch import nn
 
+from hydralight.config.whitelist import WHITELIST
 from hydralight.dealing import build_optimizer
 from hydralight.errors import UserError
 from hydralight.optim.averaged import EvaluationWeights
@@ -71,7 +73,12 @@ class Model(nn.Module):
 
 def recipe(name):
     node = OmegaConf.load(CONFIG_DIR / "optimizer" / f"{name}.yaml")
-    return build_optimizer(OmegaConf.create({"optimizer": OmegaConf.merge(node, LEARNS[name][0])}))
+    return built({"optimizer": OmegaConf.merge(node, LEARNS[name][0])})
+
+
+def built(content):
+    with execution_whitelist(WHITELIST):
+        return build_optimizer(OmegaConf.create(content))
 
 
 def step(model, optimizer, number):
@@ -150,15 +157,15 @@ def test_adafactor_makes_its_own_rate():
     """The first step of a relative one is of 1 % of the root mean square, times 1e-2 at most."""
     node = OmegaConf.load(CONFIG_DIR / "optimizer/adafactor_hf.yaml")
     own = {"lr": None, "relative_step": True, "scale_parameter": True}
-    made = OmegaConf.create({"optimizer": OmegaConf.merge(node, own)})
+    made = {"optimizer": OmegaConf.merge(node, own)}
     model = Model()
     before = model.words.weight.detach().clone()
-    step(model, build(build_optimizer(made), model, scaler=False), 0)
+    step(model, build(built(made), model, scaler=False), 0)
     moved = (model.words.weight - before).square().mean().sqrt()
     assert float(moved) == pytest.approx(1e-2 * float(before.square().mean().sqrt()), rel=1e-3)
-    made.optimizer.layer_decay = 0.9
+    made["optimizer"].layer_decay = 0.9
     with pytest.raises(UserError, match=r"layer_decay needs optimizer\.lr, which is null"):
-        build(build_optimizer(made), Model(), scaler=False)
+        build(built(made), Model(), scaler=False)
 
 
 def test_an_optimizer_that_evaluates_the_loss_again_is_refused():
