@@ -174,6 +174,12 @@ def test_values_that_an_optimizer_does_not_take_are_told(grouping, sentence):
         check_values(Grouping(**grouping), partial(torch.optim.AdamW, lr=1))
 
 
+def test_a_norm_of_two_dimensions_is_known_by_its_class():
+    model = torch.nn.Sequential(torch.nn.LayerNorm((4, 4)), torch.nn.Linear(4, 4))
+    spared = [name for name, kind in kinds_of(model).items() if kind.spared]
+    assert spared == ["0.weight", "0.bias", "1.bias"]
+
+
 def test_a_model_without_layers_has_none_to_go_by():
     model = torch.nn.Sequential(torch.nn.Linear(2, 2))
     for key, value in (("layer_decay", 0.9), ("matrices", {"lr": 1})):

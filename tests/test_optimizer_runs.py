@@ -165,7 +165,7 @@ def test_a_preflight_shows_groups_and_schedule(train, capsys):
     assert "lr 0.001, weight_decay 0: 1 tensor, 1,024 (bert.encoder.layer.0.attention.self" in said
     assert "lr 0.0002, weight_decay 0: 10 tensors" in said
     assert "0 at step 1, 0.0002 at step 3, 0.00011 at step 11, 1.1e-05 at step 20" in said
-    assert "▄█████▇▇▇▆▆▅▅▄▄▃▂▂▁" in said
+    assert "▄███▇▇▆▆▅▅▄▄▄▃▃▂▂▁▁" in said
 
 
 def test_a_package_that_is_absent_is_named(train, monkeypatch):

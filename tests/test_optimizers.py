@@ -153,6 +153,25 @@ def test_an_optimizer_trains_as_its_package_does_and_resumes_to_the_bit(name):
     assert float(model.loss()) < LEARNS[name][1] * losses[0]
 
 
+def test_evaluation_weights_leave_no_trace():
+    """The optimizer's own way back would leave rounding; others have nothing else to evaluate."""
+    model = Model()
+    optimizer = build(recipe("schedule_free_sgd"), model, scaler=False)
+    for number in range(3):
+        step(model, optimizer, number)
+    before = [p.detach().clone() for p in model.parameters()]
+    weights = EvaluationWeights([optimizer])
+    weights.put()
+    weights.put()  # is there by now
+    averaged = [p.detach().clone() for p in model.parameters()]
+    assert not any(map(torch.equal, before, averaged))
+    weights.take_back()
+    assert all(map(torch.equal, before, model.parameters()))
+    assert all(group["train_mode"] for group in optimizer.param_groups)
+    EvaluationWeights([torch.optim.SGD(model.parameters())]).put()
+    assert all(map(torch.equal, before, model.parameters()))
+
+
 def test_adafactor_makes_its_own_rate():
     """The first step of a relative one is of 1 % of the root mean square, times 1e-2 at most."""
     node = OmegaConf.load(CONFIG_DIR / "optimizer/adafactor_hf.yaml")
