@@ -5,7 +5,8 @@ import inspect
 import json
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -118,6 +119,17 @@ def _encode(
                 check_words(text, index)
     encoded = shape.encode(rows, indices, processor, purpose)
     return {"too_long": [False] * len(encoded["length"]), "row": indices, **encoded}
+
+
+@contextmanager
+def rows_called(what: str) -> Iterator[None]:
+    """Let a sentence on a row say of what it is a row."""
+    try:
+        yield
+    except UserError as error:
+        if not str(error).startswith("row "):
+            raise
+        raise UserError(f"{what}, {error}.") from error
 
 
 def without_too_long(

@@ -4,7 +4,7 @@ It holds the parts that each do one thing, and knows no shape by name.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import datasets
@@ -20,18 +20,19 @@ from hydralight.data.corpus.corpus import Corpus
 from hydralight.data.corpus.rows import longest_of
 from hydralight.data.corpus.sample import sampled
 from hydralight.data.distinct import check_distinct
-from hydralight.data.encoding import Encoding, processor_id
+from hydralight.data.encoding import Encoding, processor_id, rows_called
 from hydralight.data.mix import Mix
 from hydralight.data.order import Batches, Place
 from hydralight.data.padding import rounded_up
+from hydralight.data.parts import concatenated
 from hydralight.data.place import place_of
 from hydralight.data.rows import Rows, check_split, read_rows, without_blanks
-from hydralight.data.same import check_number, check_order, check_same, rows_of
+from hydralight.data.same import check_order, check_same, rows_of
 from hydralight.data.shape import Batch, Purpose, Row, Shape
 from hydralight.data.source import SPLITS, Source
 from hydralight.data.splits import Splits
 from hydralight.data.spread import spread
-from hydralight.errors import UserError
+from hydralight.data.taken import Taken
 from hydralight.progress import waiting
 
 
@@ -77,12 +78,11 @@ class DataModule(LightningDataModule):
         self.only_columns = False  # are to be proposed: the rest is settled by a trained model
         self.later_splits: tuple[str, ...] = ()  # evaluated after training; a lack is told before
         self.too_long_counts: dict[str, int] = {}
-        self.consumed = 0  # training batches before this process began
-        self._batches_per_epoch = 0
+        self.taken = Taken()
         self._rows: Rows | None = None
         self._input: Dataset | None = None
         self._encoded: dict[str, Any] = {}
-        self._trained_on: dict[str, Any] | None = None
+        self._parts: dict[str, Any] = {}  # what train is joined of, where it is a mixture
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
     # ------------------------------------------------------------ rows
@@ -121,8 +121,7 @@ class DataModule(LightningDataModule):
     def load_processor(self) -> Any:
         """Load or train the tokenizer (or load the image processor) once, and return it."""
         if self.processor is None:
-            train = self._rows and self._rows.splits.get("train")
-            key = train._fingerprint if train else ""
+            key = self._rows.texts_key() if self._rows else ""
             made = self.make_processor(
                 lambda: self.rows().texts(), cache_key=key, cache_dir=cache_folder("tokenizers")
             )
@@ -145,14 +144,23 @@ class DataModule(LightningDataModule):
             trains = split == "train" and self.validation_split != "train"
             purpose: Purpose = "train" if trains else "evaluate"
             check_split(rows, split, self.source, trains)
-            try:
+            part = ", as cut out of the training data" if split in rows.cut else ""
+            with rows_called(f"the {split} split{part}"):
                 self._encode(split, rows.splits[split], purpose)
-            except UserError as error:
-                part = ", as cut out of the training data" if split in rows.cut else ""
-                if not str(error).startswith("row "):
-                    raise
-                raise UserError(f"the {split} split{part}, {error}.") from error
+            if split == "train" and rows.sets:
+                self._join(rows.sets)
         return self._encoded[split]
+
+    def _join(self, sets: Mapping[str, Dataset]) -> None:
+        """Put the sets of a mixture, each encoded by itself, behind the training rows."""
+        self._parts = {"train": self._encoded["train"]}
+        for name, rows in sets.items():
+            key = f"data.mix.{name}"
+            with rows_called(key):
+                self._encode(key, rows, "train")
+            self._parts[name] = self._encoded.pop(key)
+            self.too_long_counts["train"] += self.too_long_counts.pop(key)
+        self._encoded["train"] = concatenated([*self._parts.values()])
 
     def _encode(self, split: str, rows: Dataset, purpose: Purpose) -> None:
         self.load_processor()
@@ -177,8 +185,9 @@ class DataModule(LightningDataModule):
         self._encoded[split] = datasets.concatenate_datasets(parts, axis=1)
 
     def _prepare(self, again: bool = False) -> None:
-        how = self.shape, self.load_processor(), self.encoding.too_long
-        self._encoded |= self.corpus.encoded(self.source, *how, again=again)
+        how = self.shape, self.load_processor(), self.encoding.too_long, again
+        made, self._parts = self.corpus.mixed(self.mix, self.source, *how)
+        self._encoded |= made
 
     def prepare_corpus(self) -> None:
         """Do what is not done yet of a corpus in shards, also of files that have changed."""
@@ -219,13 +228,8 @@ class DataModule(LightningDataModule):
     def _train_batches(self) -> Batches:
         shuffle = self.trainer is None or not self.trainer.overfit_batches  # type: ignore[attr-defined]
         limit = 1.0 if self.trainer is None else self.trainer.limit_train_batches
-        batches = self.batching.of(self._encoded["train"], self.shape, self.place, shuffle)
-        number = len(batches)
-        taken = int(number * limit) if isinstance(limit, float) else min(limit, number)
-        if self.consumed:
-            check_number(self._batches_per_epoch, taken)
-        batches.epoch, batches.position = divmod(self.consumed, max(1, taken))
-        return batches
+        how = self.shape, self.place, shuffle, self.mix, self._parts
+        return self.taken.begin(self.batching.of(self._encoded["train"], *how), limit)
 
     def val_dataloader(self) -> list[DataLoader]:
         """Return the batches of each set to validate on."""
@@ -240,27 +244,23 @@ class DataModule(LightningDataModule):
         limit = 1.0 if self.trainer is None else self.trainer.limit_predict_batches
         return self._loader("predict", "predict", partial(self._eval_batches, "predict", limit))
 
-    @property
+    @cached_property
     def trained_on(self) -> dict[str, Any]:
         """What tells the encoded training rows from others."""
-        if self._trained_on is None:
-            self._trained_on = rows_of(self.encoded("train"), self.label_names)
-        return self._trained_on
+        return rows_of(self.encoded("train"), self.label_names)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the place in the data (the micro-batches taken from it), and what data it is."""
-        consumed, batches_per_epoch, place = self.consumed, self._batches_per_epoch, self.place
-        if self.trainer is not None:
-            consumed = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
-            batches_per_epoch = int(self.trainer.num_training_batches)
-        return {
-            "consumed": consumed * place.world_size,
-            "batches_per_epoch": batches_per_epoch * place.world_size,
-            "batches_per_step": place.batches_per_step,
-            "accumulate_grad_batches": place.accumulate_grad_batches,
-            "trained_on": self.trained_on,
-            **self.batching.order_settings(),
-        }
+        place = self.taken.state(self.trainer, self.place)
+        return {**place, "trained_on": self.trained_on, **self._order_settings}
+
+    @property
+    def _order_settings(self) -> dict[str, Any]:
+        return {**self.batching.order_settings(), **self.mix.order_settings()}
+
+    def mixed(self) -> dict[str, float]:
+        """Return the shares and passes of a mixture's sources so far; none where nothing is."""
+        return self.taken.figures(self.trainer)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the place that `state_dict` recorded, on any number of devices.
@@ -269,12 +269,12 @@ class DataModule(LightningDataModule):
             UserError: the data, its order or its steps would be others.
         """
         place = self.place
-        accumulated = check_order(state_dict, self.batching, place)
+        typed = self.batching.batches_per_step
+        accumulated = check_order(state_dict, self._order_settings, typed, place)
         check_same(state_dict.get("trained_on"), self.trained_on)
         if self.trainer is not None:
             self.trainer.accumulate_grad_batches = accumulated
-        self.consumed = state_dict["consumed"] // place.world_size
-        self._batches_per_epoch = state_dict["batches_per_epoch"] // place.world_size
+        self.taken.go_on(state_dict, place)
 
     # ------------------------------------------------------------ batches
 

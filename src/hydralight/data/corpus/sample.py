@@ -11,7 +11,7 @@ from datasets import Dataset
 from hydralight.data.corpus.inputs import Inputs, inputs_of
 from hydralight.data.corpus.permutation import Permutation
 from hydralight.data.corpus.reading import batches, beginning
-from hydralight.data.mix import Mix
+from hydralight.data.mix import Mix, folder_of
 from hydralight.data.shape import Shape
 from hydralight.data.source import Source
 from hydralight.data.splits import Splits
@@ -34,13 +34,11 @@ def sampled(
         prepared: The folder of the corpus.
 
     Raises:
-        UserError: train would be parted, or mixed with other data, or its labels are not known
-            before all rows have been read, or it is of images.
+        UserError: train would be parted, or its labels are not known before all rows have been
+            read, or it is of images.
     """
     if splits.fold is not None:
         raise UserError("data.fold parts data that is not prepared: leave out data.prepared.")
-    if mix.mix:
-        raise UserError("data.mix mixes data that is not prepared: leave out data.prepared.")
     if shape.file_roles:
         raise UserError("data.prepared is for texts, and not for images: leave it out.")
     regression = getattr(shape, "problem_type", "") == "regression"
@@ -52,7 +50,10 @@ def sampled(
     shown = named(train) if isinstance(train, str) else [named(one) for one in train or ()]
     own["path"] = {**paths, "train": f"a sample of {shown}"}  # as messages call it
     whole = replace(splits, validation_fraction=0.0, test_fraction=0.0)
-    return Sampled(**own, origin=source, prepared=prepared), whole, mix, shape
+    sets = {
+        name: {**one, "prepared": folder_of(name, one, prepared)} for name, one in mix.sets.items()
+    }
+    return Sampled(**own, origin=source, prepared=prepared), whole, replace(mix, mix=sets), shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +62,14 @@ class Sampled(Source):
 
     origin: Source
     prepared: str
+
+    def further(self, one: Mapping[str, Any]) -> Source:
+        """Return where the rows of a further set are: a sample of one that is prepared."""
+        origin = self.origin.further(one)
+        if "prepared" not in one:  # it is evaluated
+            return origin
+        own = {field.name: getattr(origin, field.name) for field in fields(origin)}
+        return Sampled(**{**own, "path": {}}, origin=origin, prepared=one["prepared"])
 
     def read(self, shape: Shape | None = None, known: Any = ()) -> dict[str, Dataset]:
         """Return the splits."""
