@@ -9,6 +9,7 @@ from itertools import chain
 import numpy as np
 import pandas as pd
 import pytest
+import test_streaming
 import torch
 from standins import article, write_jsonl
 from test_corpus import module, rows
@@ -18,6 +19,7 @@ from test_corpus_training import Crash, overrides  # noqa: F401
 import hydralight
 from hydralight.config.trust import Leaf, writes_elsewhere
 from hydralight.data.batches import Batching
+from hydralight.data.corpus import inputs
 from hydralight.data.corpus.corpus import Corpus
 from hydralight.data.corpus.windows import Windows
 from hydralight.data.draws import UNIT, Draws
@@ -27,6 +29,7 @@ from hydralight.data.module import DataModule
 from hydralight.data.order import Batches, Order, Place
 from hydralight.data.shapes.masked_lm import MaskedLM
 from hydralight.data.source import Source
+from hydralight.data.stream import windows
 from hydralight.errors import UserError
 from hydralight.tasks.task import Task
 
@@ -292,7 +295,7 @@ def test_what_does_not_go_together_is_told():
         ("s", "..", {}, "rename it"),
     ]:
         with pytest.raises(UserError, match=said):
-            Corpus(prepared=folder).check_sets(Mix(mix={name: {"path": "b", "weight": 0.1, **one}}))
+            Mix(mix={name: {"path": "b", "weight": 0.1, **one}}).check_prepared(folder)
 
 
 # ---------------------------------------------------------------- from files to batches
@@ -473,3 +476,68 @@ def test_a_config_that_was_read_does_not_prepare_sets_elsewhere(tmp_path):
     path, value = "data.mix.few.prepared", str(tmp_path / "few")
     leaf = Leaf(path, "prepared", value, value, "", "data")
     assert writes_elsewhere(leaf, tmp_path / "run")
+
+
+# ---------------------------------------------------------------- streams
+
+
+def streamed(folder):
+    """Two streams: 60 texts, and 8 that a quarter of the rows are drawn from."""
+    if not (folder / "few.jsonl").exists():
+        write_jsonl(folder / "own.jsonl", rows(0, 60))
+        write_jsonl(folder / "few.jsonl", rows(100, 108))
+    data = test_streaming.module(folder / "own.jsonl")
+    data.mix = Mix(mix={"few": {"path": str(folder / "few.jsonl"), "weight": {0: 0.25, 20: 0.5}}})
+    data.encoded("train")
+    return data
+
+
+def drawn(data, number, place=None, consumed=0):
+    """The first batches of a stream: of each row the pass, and its number in the text."""
+    train, found = data.encoded("train"), []
+    batches = data.taken.stream.batches(place or Place(), None, consumed)
+    for batch in itertools.islice(batches, number):
+        read = train.__getitems__([index for _, index in batch])
+        words = [test_streaming.texts_of([row])[0] for row in read]
+        numbers = [int(word.rpartition("Number ")[2].rstrip(".")) for word in words]
+        found.append([(epoch, one) for (epoch, _), one in zip(batch, numbers, strict=True)])
+    return found
+
+
+def test_streams_are_mixed_and_gone_on_with(tmp_path, monkeypatch):
+    monkeypatch.setattr(inputs, "PART_BYTES", 1000)
+    monkeypatch.setattr(windows, "FIRST_BYTES", 500)
+    monkeypatch.setattr(windows, "BYTES", 2000)
+    data = streamed(tmp_path)
+    seen = drawn(data, 40)
+    due = np.diff(walked([{0: 0.25, 20: 0.5}], 4, 40), axis=0)[:, 1].tolist()
+    assert [sum(number >= 100 for _, number in batch) for batch in seen] == due
+    pairs = Counter(chain(*seen))
+    assert max(pairs.values()) == 1
+    often = Counter(number for _, number in pairs if number >= 100)
+    assert len(often) == 8
+    assert max(often.values()) - min(often.values()) <= 1
+    figures = data.taken.stream.figures(40)
+    assert figures["mix/few"] == pytest.approx(sum(due) / 160)
+    assert figures["mix/few_epochs"] == sum(due) // 8
+    states = {}
+    fresh = streamed(tmp_path)
+    for number in (3, 21):
+        drawn(fresh, number)
+        states[number] = fresh.taken.stream.state(number)
+    for number, state in states.items():
+        other = streamed(tmp_path)
+        other.taken.stream.go_on(state)
+        assert drawn(other, 40 - number, consumed=number) == seen[number:]
+    alone = drawn(streamed(tmp_path), 16, Place(0, 1, 4))
+    ranks = [drawn(streamed(tmp_path), 8, Place(rank, 2, 2)) for rank in range(2)]
+    shared = [b for step in range(4) for r in ranks for b in r[2 * step : 2 * step + 2]]
+    assert shared == alone
+
+
+def test_a_temperature_of_streams_is_refused(tmp_path):
+    write_jsonl(tmp_path / "few.jsonl", rows(0, 3))
+    data = test_streaming.module(tmp_path / "few.jsonl")
+    data.mix = Mix(mix={"few": str(tmp_path / "few.jsonl")}, mix_temperature=2.0)
+    with pytest.raises(UserError, match="sizes of all sets, which are not known of streams"):
+        data.encoded("train")

@@ -48,9 +48,9 @@ def build_data(cfg: DictConfig) -> DataModule:
     mix = dealt(Mix, keys)
     if mix.sets:
         batching.check_mixture()
-    if corpus.prepared is not None:
+    if corpus.is_sampled:
         batching.check_windows()  # before it is prepared, which may take long
-    corpus.check_sets(mix)
+    mix.check_prepared(corpus.prepared)
     return DataModule(
         shape=dealt(get_class(cfg.data._target_), keys),
         source=dealt(Source, {**keys, "source": source}),

@@ -31,6 +31,6 @@ class StepLog(Callback):
         if step == before or not (logging_is_due(trainer) or step == 1):
             return
         metrics = {name: float(value) for name, value in pl_module.step_metrics.items()}  # type: ignore[union-attr, operator]
-        metrics |= datamodule_of(trainer).mixed()
+        metrics |= datamodule_of(trainer).taken.figures(trainer)
         for logger in trainer.loggers:
             logger.log_metrics({**metrics, "epoch": trainer.current_epoch}, step=step)

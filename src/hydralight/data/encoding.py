@@ -5,8 +5,7 @@ import inspect
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -119,17 +118,6 @@ def _encode(
                 check_words(text, index)
     encoded = shape.encode(rows, indices, processor, purpose)
     return {"too_long": [False] * len(encoded["length"]), "row": indices, **encoded}
-
-
-@contextmanager
-def rows_called(what: str) -> Iterator[None]:
-    """Let a sentence on a row say of what it is a row."""
-    try:
-        yield
-    except UserError as error:
-        if not str(error).startswith("row "):
-            raise
-        raise UserError(f"{what}, {error}.") from error
 
 
 def without_too_long(

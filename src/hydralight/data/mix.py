@@ -1,5 +1,6 @@
 """Further data sets: some to evaluate too, some to mix into the training rows."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -59,6 +60,30 @@ class Mix:
     def sets(self) -> dict[str, dict[str, Any]]:
         """The sets to train on too, by name."""
         return dict(self.mix or {})
+
+    def check_prepared(self, prepared: str | None) -> None:
+        """Look whether the sets can be prepared where the data itself is, or not.
+
+        Args:
+            prepared: The folder of the data itself; None where it is not prepared.
+
+        Raises:
+            UserError: a set is to be prepared and the data is not, or it has no files.
+        """
+        for name, one in self.sets.items():
+            if prepared is None and one.get("prepared") is not None:
+                raise UserError(
+                    f"data.mix.{name}.prepared: sets are prepared where the data is: give "
+                    "data.prepared=<folder> too."
+                )
+            for key in ("name", "revision", "split"):
+                if prepared is not None and one.get(key) is not None:
+                    raise UserError(
+                        f"data.mix.{name}.{key}={one[key]} is for data sets of the hub, and "
+                        "data.prepared for files: leave one out."
+                    )
+            if prepared is not None and not re.fullmatch(r"[\w-][\w.-]*", name):
+                raise UserError(f"data.mix.{name}: a set that is prepared is a folder; rename it.")
 
     def weights(self, sizes: Mapping[str, int]) -> list[dict[int, float]]:
         """Return the weights of each set by optimizer steps.

@@ -17,7 +17,7 @@ RUN = 50  # steps whose rows are drawn together, to be grouped by length
 class Endless(Protocol):
     """The rows of a source, pass after pass without an end."""
 
-    def at(self, positions: np.ndarray) -> np.ndarray:
+    def at(self, positions: np.ndarray) -> np.ndarray | list[tuple[int, int]]:
         """Return the pass and the row (positions, 2) at ascending positions, which begin at 0."""
 
 
@@ -120,7 +120,7 @@ class Mixture:
         after = self.draws.before((number + 1) * length)
         parts = []
         for source, start, *places in zip(self.sources, self.starts, before, after, strict=True):
-            found = source.at(np.arange(*places))
+            found = np.reshape(source.at(np.arange(*places)), (-1, 2)).astype(np.int64)
             parts.append(found + np.array([0, start]))
         pairs = np.concatenate(parts)
         if self.shuffle:

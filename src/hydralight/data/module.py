@@ -3,7 +3,7 @@
 It holds the parts that each do one thing, and knows no shape by name.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -18,20 +18,21 @@ from hydralight.data.batches import Batching
 from hydralight.data.collate import EpochRows, collate, loader
 from hydralight.data.corpus.corpus import Corpus
 from hydralight.data.corpus.rows import longest_of
-from hydralight.data.corpus.sample import sampled
-from hydralight.data.distinct import check_distinct
-from hydralight.data.encoding import Encoding, processor_id, rows_called
+from hydralight.data.corpus.sample import beginnings, sampled
+from hydralight.data.encoding import Encoding, processor_id
 from hydralight.data.mix import Mix
 from hydralight.data.order import Batches, Place
 from hydralight.data.padding import rounded_up
 from hydralight.data.parts import concatenated
 from hydralight.data.place import place_of
-from hydralight.data.rows import Rows, check_split, read_rows, without_blanks
+from hydralight.data.rows import Rows, check_split, prompts, read_rows, to_predict
 from hydralight.data.same import check_order, check_same, rows_of
 from hydralight.data.shape import Batch, Purpose, Row, Shape
 from hydralight.data.source import SPLITS, Source
 from hydralight.data.splits import Splits
-from hydralight.data.spread import spread
+from hydralight.data.spread import shown
+from hydralight.data.stream.mixed import streams_of
+from hydralight.data.stream.streamed import Stream
 from hydralight.data.taken import Taken
 from hydralight.progress import waiting
 
@@ -90,21 +91,27 @@ class DataModule(LightningDataModule):
     def rows(self) -> Rows:
         """Return the rows of all splits, prepared; read once."""
         if self._rows is None:
-            known = dict.fromkeys([*SPLITS, self.validation_split])
-            with waiting("reading the data"), told_if_full(datasets.config.HF_DATASETS_CACHE):
-                parts = self.source, self.splits, self.mix, self.shape, known, self.only_columns
-                needed = {"train", self.validation_split, *self.later_splits}
-                if self.corpus.prepared is not None:
-                    parts = (*sampled(*parts[:4], self.corpus.prepared), *parts[4:])
-                self._rows = read_rows(*parts, needed)
+            self._rows = self._read()
             self.shape = self._rows.shape
         return self._rows
 
+    def _read(self, *most: int) -> Rows:
+        known = dict.fromkeys([*SPLITS, self.validation_split])
+        needed = {"train", self.validation_split, *self.later_splits}
+        with waiting("reading the data"), told_if_full(datasets.config.HF_DATASETS_CACHE):
+            parts = self.source, self.splits, self.mix, self.shape
+            if self.corpus.is_sampled:
+                parts = sampled(*parts, self.corpus.prepared, *most)
+            return read_rows(*parts, known, self.only_columns, needed)
+
+    def _texts(self) -> Iterator[str]:
+        """Return the texts that a tokenizer is trained on: of a corpus, as many as it asks for."""
+        number: Any = self.corpus.is_sampled and getattr(self.make_processor, "sample_texts", 0)
+        return (self._read(number) if number else self.rows()).texts()
+
     def predict_from(self, text: str, format: Format | None = None) -> None:
         """Take what is to be predicted from a file, standard input ("-") or a text."""
-        rows, where = self.source.read_input(text, self.shape, format)
-        check_distinct(rows, self.shape, where, values=False)
-        self._input = self.shape.prepare(rows, where)
+        self._input = to_predict(self.source, text, self.shape, format)
 
     @property
     def label_names(self) -> Sequence[str] | None:
@@ -123,7 +130,7 @@ class DataModule(LightningDataModule):
         if self.processor is None:
             key = self._rows.texts_key() if self._rows else ""
             made = self.make_processor(
-                lambda: self.rows().texts(), cache_key=key, cache_dir=cache_folder("tokenizers")
+                self._texts, cache_key=key, cache_dir=cache_folder("tokenizers")
             )
             self.processor = self.shape.ready(made)
             # its state changes with use, so that it is identified now
@@ -137,27 +144,24 @@ class DataModule(LightningDataModule):
             UserError: there is no such split, or it is empty, or a row cannot be used.
         """
         if split not in self._encoded:
-            rows = self.rows()
-            if self.corpus.makes(split, self.validation_split, rows.splits):
+            if self.corpus.makes(split, self.validation_split, (rows := self.rows()).splits):
                 self._prepare()
                 return self._encoded[split]
             trains = split == "train" and self.validation_split != "train"
             purpose: Purpose = "train" if trains else "evaluate"
             check_split(rows, split, self.source, trains)
-            part = ", as cut out of the training data" if split in rows.cut else ""
-            with rows_called(f"the {split} split{part}"):
+            with rows.naming(split):
                 self._encode(split, rows.splits[split], purpose)
             if split == "train" and rows.sets:
-                self._join(rows.sets)
+                self._join(rows)
         return self._encoded[split]
 
-    def _join(self, sets: Mapping[str, Dataset]) -> None:
+    def _join(self, rows: Rows) -> None:
         """Put the sets of a mixture, each encoded by itself, behind the training rows."""
         self._parts = {"train": self._encoded["train"]}
-        for name, rows in sets.items():
-            key = f"data.mix.{name}"
-            with rows_called(key):
-                self._encode(key, rows, "train")
+        for name, own in rows.sets.items():
+            with rows.naming(key := f"data.mix.{name}"):
+                self._encode(key, own, "train")
             self._parts[name] = self._encoded.pop(key)
             self.too_long_counts["train"] += self.too_long_counts.pop(key)
         self._encoded["train"] = concatenated([*self._parts.values()])
@@ -185,9 +189,13 @@ class DataModule(LightningDataModule):
         self._encoded[split] = datasets.concatenate_datasets(parts, axis=1)
 
     def _prepare(self, again: bool = False) -> None:
-        how = self.shape, self.load_processor(), self.encoding.too_long, again
-        made, self._parts = self.corpus.mixed(self.mix, self.source, *how)
-        self._encoded |= made
+        how = self.source, self.shape, self.load_processor(), self.encoding.too_long
+        if self.corpus.streaming:
+            self.taken.stream = streams_of(Stream(self.corpus, *how, self.batching), self.mix)
+            self._encoded |= self.taken.stream.encoded(beginnings)
+        else:
+            made, self._parts = self.corpus.mixed(self.mix, *how, again)
+            self._encoded |= made
 
     def prepare_corpus(self) -> None:
         """Do what is not done yet of a corpus in shards, also of files that have changed."""
@@ -225,11 +233,12 @@ class DataModule(LightningDataModule):
         """Return the training batches, from the place where a resumed run stopped."""
         return self._loader("train", "train", self._train_batches)
 
-    def _train_batches(self) -> Batches:
+    def _train_batches(self) -> Any:
+        if self.taken.stream is not None:
+            return self.taken.stream.batches(self.place, self.trainer, self.taken.consumed)
         shuffle = self.trainer is None or not self.trainer.overfit_batches  # type: ignore[attr-defined]
-        limit = 1.0 if self.trainer is None else self.trainer.limit_train_batches
         how = self.shape, self.place, shuffle, self.mix, self._parts
-        return self.taken.begin(self.batching.of(self._encoded["train"], *how), limit)
+        return self.taken.begin(self.batching.of(self._encoded["train"], *how), self.trainer)
 
     def val_dataloader(self) -> list[DataLoader]:
         """Return the batches of each set to validate on."""
@@ -258,23 +267,18 @@ class DataModule(LightningDataModule):
     def _order_settings(self) -> dict[str, Any]:
         return {**self.batching.order_settings(), **self.mix.order_settings()}
 
-    def mixed(self) -> dict[str, float]:
-        """Return the shares and passes of a mixture's sources so far; none where nothing is."""
-        return self.taken.figures(self.trainer)
-
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the place that `state_dict` recorded, on any number of devices.
 
         Raises:
             UserError: the data, its order or its steps would be others.
         """
-        place = self.place
-        typed = self.batching.batches_per_step
+        place, now, typed = self.place, self.trained_on, self.batching.batches_per_step
         accumulated = check_order(state_dict, self._order_settings, typed, place)
-        check_same(state_dict.get("trained_on"), self.trained_on)
+        self.taken.go_on(state_dict, place)
+        check_same(state_dict.get("trained_on"), now)
         if self.trainer is not None:
             self.trainer.accumulate_grad_batches = accumulated
-        self.taken.go_on(state_dict, place)
 
     # ------------------------------------------------------------ batches
 
@@ -319,16 +323,12 @@ class DataModule(LightningDataModule):
 
         Where an example has a picture, `picture` is a list of them.
         """
-        encoded = self.encoded(split)
-        rows = EpochRows(encoded).__getitems__([(0, i) for i in spread(encoded, num_rows)])
-        pictures = [self.shape.picture(row) for row in rows]
-        return {**self.collate(rows), **({"picture": pictures} if any(pictures) else {})}
+        return shown(self.encoded(split), num_rows, self.shape, self.collate)
 
     def prompts_batch(self, source: str) -> Batch:
         """Return a file of prompts as one batch, for a model to write what follows."""
         if source not in self._encoded:
-            rows, where = self.source.read_input(source, self.shape)
-            self._encode(source, self.shape.prepare(without_blanks(rows), where), "predict")
+            self._encode(source, prompts(self.source, source, self.shape), "predict")
         rows = EpochRows(self._encoded[source])
         return self.collate(rows.__getitems__([(0, i) for i in range(len(rows))]), "predict")
 
@@ -345,6 +345,6 @@ class DataModule(LightningDataModule):
         sizes = self.shape.size(self._encoded[split].with_format("numpy"))
         return self.batching.evaluation(sizes, place or self.place, limit)
 
-    def _loader(self, split: str, purpose: Purpose, batches: Callable[[], Batches]) -> DataLoader:
+    def _loader(self, split: str, purpose: Purpose, batches: Callable[[], Any]) -> DataLoader:
         how = self._collate(purpose), self.batching.num_workers, self.batching.seed
         return loader(self._encoded[split], batches(), *how)

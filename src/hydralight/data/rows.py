@@ -2,12 +2,14 @@
 
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
 from datasets import Dataset
 
+from hydralight.config.ranges import Format
 from hydralight.data.columns import NoColumn, rename_roles
 from hydralight.data.distinct import check_distinct
 from hydralight.data.leaks import groups_apart, inputs_apart
@@ -52,6 +54,22 @@ class Rows:
         """Return what tells these texts from others; it is empty where there are none."""
         train = self.splits.get("train")
         return "-".join(one._fingerprint for one in (train, *self.sets.values()) if one is not None)
+
+    @contextmanager
+    def naming(self, split: str) -> Iterator[None]:
+        """Name the split, or the set that is mixed in, in what is said of one of its rows.
+
+        Raises:
+            UserError: what was raised in here, with that before it.
+        """
+        try:
+            yield
+        except UserError as error:
+            part = ", as cut out of the training data" if split in self.cut else ""
+            if not str(error).startswith("row "):
+                raise
+            what = split if split.startswith("data.mix.") else f"the {split} split{part}"
+            raise UserError(f"{what}, {error}.") from error
 
 
 def read_rows(
@@ -146,6 +164,19 @@ def read_rows(
         known_sets = {n: other for n, other in others.items() if other is not None}
         sets = mix.aligned(splits["train"], mixed_apart(known_sets, splits, shape, parting))
     return Rows(splits, shape, frozenset(cut), sets)
+
+
+def to_predict(source: Source, text: str, shape: Shape, format: Format | None) -> Dataset:
+    """Return the prepared rows of what is to be predicted: a file, standard input, or a text."""
+    rows, where = source.read_input(text, shape, format)
+    check_distinct(rows, shape, where, values=False)
+    return shape.prepare(rows, where)
+
+
+def prompts(source: Source, file: str, shape: Shape) -> Dataset:
+    """Return the prepared rows of a file of prompts."""
+    rows, where = source.read_input(file, shape)
+    return shape.prepare(without_blanks(rows), where)
 
 
 def without_blanks(rows: Dataset) -> Dataset:

@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from hydralight.cached import told_if_full
 from hydralight.config.ranges import NotNegative
 from hydralight.data.corpus.cache import Ahead, Cache, bytes_of
 from hydralight.data.corpus.duplicates import Hash
+from hydralight.data.corpus.filters import Filters
 from hydralight.data.corpus.inputs import Inputs, inputs_of
 from hydralight.data.corpus.joined import Joined
 from hydralight.data.corpus.kept import TOKENIZER, Kept
@@ -34,7 +34,7 @@ from hydralight.data.corpus.shards import (
 )
 from hydralight.data.corpus.stale import remove_stale
 from hydralight.data.corpus.told import CODE, MADE_WITH, changed, compare, told_counts
-from hydralight.data.corpus.work import Encode, Filters, Work, record_of
+from hydralight.data.corpus.work import Encode, Work, record_of
 from hydralight.data.encoding import cache_folder, processor_id, sources_of
 from hydralight.data.mix import Mix, folder_of
 from hydralight.data.shape import Shape
@@ -57,7 +57,8 @@ class Corpus:
     Args:
         prepared: The folder, or the URL that a folder was copied to. Training data is encoded as
             a whole in the cache unless it is said.
-        workers: Processes that prepare; as many as there are cores unless said.
+        streaming: Whether training data is read and encoded as it is trained on, with no end.
+        workers: Processes that prepare or stream; as many as there are cores unless said.
         deduplicate: Whether only the first of rows with equal texts is kept.
         min_chars: Of all texts of a row together; rows with fewer are left out.
         max_chars: The same; rows with more are left out.
@@ -69,6 +70,7 @@ class Corpus:
     """
 
     prepared: str | None = None
+    streaming: bool = False
     workers: Annotated[int, Interval(ge=0, le=1024)] | None = None
     deduplicate: bool = False
     min_chars: NotNegative | None = None
@@ -79,7 +81,11 @@ class Corpus:
     cache_size: str = "50GB"
 
     def __post_init__(self) -> None:
-        if self.prepared is not None:
+        if self.streaming and (self.prepared or self.deduplicate):
+            name = "prepared" if self.prepared else "deduplicate"
+            why = "reads what is not prepared" if self.prepared else "sees no row before it comes"
+            raise UserError(f"data.streaming {why}: leave out data.{name} or data.streaming.")
+        if self.is_sampled:
             return
         for name in ("deduplicate", "min_chars", "max_chars", "only", "keep", "validation_hash"):
             if getattr(self, name):
@@ -87,28 +93,15 @@ class Corpus:
                     f"data.{name} is for a corpus that is prepared: give data.prepared=<folder>."
                 )
 
-    def check_sets(self, mix: Mix) -> None:
-        """Look whether the sets of a mixture can be prepared where the corpus is, or not.
+    @property
+    def is_sampled(self) -> bool:
+        """Whether no more than a sample of train is read as a table."""
+        return self.streaming or self.prepared is not None
 
-        Raises:
-            UserError: a set is to be prepared and the corpus is not, or it has no files.
-        """
-        for name, one in mix.sets.items():
-            if self.prepared is None:
-                if one.get("prepared") is not None:
-                    raise UserError(
-                        f"data.mix.{name}.prepared: sets are prepared where the data is: give "
-                        "data.prepared=<folder> too."
-                    )
-                continue
-            for key in ("name", "revision", "split"):
-                if one.get(key) is not None:
-                    raise UserError(
-                        f"data.mix.{name}.{key}={one[key]} is for data sets of the hub, and "
-                        "data.prepared for files: leave one out."
-                    )
-            if not re.fullmatch(r"[\w-][\w.-]*", name):
-                raise UserError(f"data.mix.{name}: a set that is prepared is a folder; rename it.")
+    @property
+    def key(self) -> str:
+        """The key of the config that says so."""
+        return "data.streaming" if self.streaming else "data.prepared"
 
     @property
     def folder(self) -> Path:
@@ -130,12 +123,12 @@ class Corpus:
             UserError: it is train, which is there to be trained on alone; or no split to validate
                 on is named.
         """
-        if self.prepared is None:
+        if not self.is_sampled:
             return False
         if validated == "train":
             raise UserError(
-                "data.prepared trains on train and does not evaluate it: name files to evaluate, "
-                "as data.path={validation: …}."
+                f"{self.key} trains on train and does not evaluate it: name files to evaluate, as "
+                "data.path={validation: …}."
             )
         hashed = split == "validation" and self.validation_hash is not None
         if split == "validation" and not hashed and split not in there:
@@ -208,8 +201,8 @@ class Corpus:
             if again:
                 raise UserError("prepare.py writes to a folder, which you copy to the URL.")
             self._cache.small()
-        work = self._work(source, shape, processor, too_long)
-        made_with = self._made_with(work)
+        work = self.work(source, shape, processor, too_long)
+        made_with = self.made_with(work)
         index = read_index(self.folder)
         inputs = inputs_of(source, self.prepared)
         if index is not None:
@@ -242,7 +235,8 @@ class Corpus:
             found["validation"] = as_dataset(done.validation, path_of)
         return found
 
-    def _work(self, source: Source, shape: Shape, processor: Any, too_long: Any) -> Work:
+    def work(self, source: Source, shape: Shape, processor: Any, too_long: Any) -> Work:
+        """Return what becomes of rows."""
         inputs = inputs_of(source, self.prepared)
         sizes = self.min_chars is not None or self.max_chars is not None
         return Work(
@@ -262,7 +256,14 @@ class Corpus:
             hashes=sizes or self.deduplicate or self.validation_hash is not None,
         )
 
-    def _made_with(self, work: Work) -> dict[str, Any]:
+    def processes(self, size: int) -> int:
+        """Return how many processes encode so many bytes of input; 0 is this one alone."""
+        if self.workers is not None:
+            return self.workers
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        return 0 if size < ALONE else cores
+
+    def made_with(self, work: Work) -> dict[str, Any]:
         """Return what a corpus depends on, beside its files."""
         shape = work.shape.unjoined(work.processor) or work.shape
         left_out = {*shape.not_encoded, *({"block_size", "max_length"} - {work.shape.length_limit})}
@@ -272,7 +273,7 @@ class Corpus:
             if field.name not in left_out and (shape is work.shape or field.name != "block_size")
         }
         own = {f"data.{f.name}": getattr(self, f.name) for f in fields(self)}
-        for name in ("prepared", "workers", "cache_size"):
+        for name in ("prepared", "streaming", "workers", "cache_size"):
             del own[f"data.{name}"]
         if self.keep is not None:
             own["data.keep"] = Hasher.hash(self.keep)
@@ -296,10 +297,7 @@ class Corpus:
         else:
             compare(self.folder, begun, made_with)
         units, states = inputs.units(), inputs.states()
-        workers = self.workers
-        if workers is None:
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-            workers = 0 if inputs.size < ALONE else cores
+        workers = self.processes(inputs.size)
         claims = self.folder / "claims"
         encode = Encode(work, self.folder)
         if self.deduplicate:

@@ -16,14 +16,18 @@ class Joined:
 
     Args:
         parts: The rows of the data itself and of each set, by name.
+        numbers: How many row numbers each takes, as many as it has rows unless said; then the rows
+            of the whole are those of the first.
 
     Raises:
         UserError: they have other columns.
     """
 
-    def __init__(self, parts: Mapping[str, ShardedRows]) -> None:
-        self.parts = dict(parts)
-        self._ends = np.cumsum([len(part) for part in parts.values()])
+    def __init__(
+        self, parts: Mapping[str, ShardedRows], numbers: Sequence[int] | None = None
+    ) -> None:
+        self.parts, self.numbers = dict(parts), numbers
+        self._ends = np.cumsum(numbers or [len(part) for part in parts.values()])
         columns = {name: sorted(part.column_names) for name, part in parts.items()}
         first = next(iter(columns.values()))
         for name, own in columns.items():
@@ -35,7 +39,7 @@ class Joined:
 
     def __len__(self) -> int:
         """Rows of all parts."""
-        return int(self._ends[-1])
+        return int(self._ends[-1]) if self.numbers is None else len(self._first)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return one row."""
@@ -48,7 +52,7 @@ class Joined:
         found: dict[int, dict[str, Any]] = {}
         for number, part in enumerate(self.parts.values()):
             places = np.flatnonzero(numbers == number)
-            inside = asked[places] - (self._ends[number] - len(part))
+            inside = asked[places] - (self._ends[number - 1] if number else 0)
             found.update(zip(places.tolist(), part.__getitems__(inside.tolist()), strict=True))
         return [found[place] for place in range(len(indices))]
 
@@ -73,7 +77,8 @@ class Joined:
 
     def select_columns(self, names: Sequence[str]) -> "Joined":
         """Return the same rows with some of their columns."""
-        return Joined({name: part.select_columns(names) for name, part in self.parts.items()})
+        parts = {name: part.select_columns(names) for name, part in self.parts.items()}
+        return Joined(parts, self.numbers)
 
     def iter(self, batch_size: int) -> Iterator[dict[str, list]]:
         """Yield the columns of some rows at a time, part by part."""

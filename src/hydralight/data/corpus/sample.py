@@ -1,6 +1,6 @@
 """A sample of a corpus in the place of its training rows, before these are read."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -10,7 +10,8 @@ from datasets import Dataset
 
 from hydralight.data.corpus.inputs import Inputs, inputs_of
 from hydralight.data.corpus.permutation import Permutation
-from hydralight.data.corpus.reading import batches, beginning
+from hydralight.data.corpus.pieces import Piece, Unit
+from hydralight.data.corpus.reading import batches, beginning, groups_of
 from hydralight.data.mix import Mix, folder_of
 from hydralight.data.shape import Shape
 from hydralight.data.source import Source
@@ -22,7 +23,12 @@ ROWS, BYTES, UNITS = 10_000, 64_000_000, 64  # at most
 
 
 def sampled(
-    source: Source, splits: Splits, mix: Mix, shape: Shape, prepared: str
+    source: Source,
+    splits: Splits,
+    mix: Mix,
+    shape: Shape,
+    prepared: str | None,
+    most: int = ROWS,
 ) -> tuple[Source, Splits, Mix, Shape]:
     """Return a source that has a sample in the place of train, of which nothing is cut off.
 
@@ -31,19 +37,21 @@ def sampled(
         splits: How train would be parted.
         mix: What it would be mixed with.
         shape: What an example is.
-        prepared: The folder of the corpus.
+        prepared: The folder of the corpus; None where train is streamed.
+        most: Rows of the sample.
 
     Raises:
         UserError: train would be parted, or its labels are not known before all rows have been
             read, or it is of images.
     """
+    key = "data.streaming" if prepared is None else "data.prepared"
     if splits.fold is not None:
-        raise UserError("data.fold parts data that is not prepared: leave out data.prepared.")
+        raise UserError(f"data.fold parts data that is encoded as a whole: leave out {key}.")
     if shape.file_roles:
-        raise UserError("data.prepared is for texts, and not for images: leave it out.")
+        raise UserError(f"{key} is for texts, and not for images: leave it out.")
     regression = getattr(shape, "problem_type", "") == "regression"
     if getattr(shape, "labels", ()) is None and not regression:
-        raise UserError("data.prepared reads rows as they come: name all labels in data.labels.")
+        raise UserError(f"{key} reads rows as they come: name all labels in data.labels.")
     own = {field.name: getattr(source, field.name) for field in fields(source)}
     paths = source.path if isinstance(source.path, Mapping) else {"train": source.path}
     train = paths.get("train")
@@ -51,9 +59,11 @@ def sampled(
     own["path"] = {**paths, "train": f"a sample of {shown}"}  # as messages call it
     whole = replace(splits, validation_fraction=0.0, test_fraction=0.0)
     sets = {
-        name: {**one, "prepared": folder_of(name, one, prepared)} for name, one in mix.sets.items()
+        name: {**one, "prepared": prepared and folder_of(name, one, prepared)}
+        for name, one in mix.sets.items()
     }
-    return Sampled(**own, origin=source, prepared=prepared), whole, replace(mix, mix=sets), shape
+    sample = Sampled(**own, origin=source, prepared=prepared, most=most)
+    return sample, whole, replace(mix, mix=sets), shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +71,8 @@ class Sampled(Source):
     """The same source with a sample of train, from all over its files; none where they are gone."""
 
     origin: Source
-    prepared: str
+    prepared: str | None
+    most: int
 
     def further(self, one: Mapping[str, Any]) -> Source:
         """Return where the rows of a further set are: a sample of one that is prepared."""
@@ -69,14 +80,15 @@ class Sampled(Source):
         if "prepared" not in one:  # it is evaluated
             return origin
         own = {field.name: getattr(origin, field.name) for field in fields(origin)}
-        return Sampled(**{**own, "path": {}}, origin=origin, prepared=one["prepared"])
+        own["path"] = {}
+        return Sampled(**own, origin=origin, prepared=one["prepared"], most=self.most)
 
     def read(self, shape: Shape | None = None, known: Any = ()) -> dict[str, Dataset]:
         """Return the splits."""
         found: dict[str, Dataset] = {}
         inputs = inputs_of(self.origin, self.prepared)
         if inputs is not None:
-            rows = sample(inputs)
+            rows = sample(inputs, self.most, self.prepared is None)
             found["train"] = rows if shape is None or not shape.unfold else shape.unfold(rows)
         others = {split: one for split, one in self.path.items() if split != "train" and one}
         if others:
@@ -84,21 +96,34 @@ class Sampled(Source):
         return found
 
 
-def sample(inputs: Inputs) -> Dataset:
+def sample(inputs: Inputs, most: int = ROWS, streams: bool = False) -> Dataset:
     """Return some rows, from the beginnings of units all over the corpus."""
-    units = inputs.units()
-    chosen = np.sort(Permutation(len(units), 0)(np.arange(len(units)))[:UNITS]).tolist()
-    tables: list[pa.Table] = []
-    for number in chosen:
-        rows, size = -(-ROWS // len(chosen)), BYTES // len(chosen)
-        for table, _ in beginning(units[number].pieces[0], inputs.kind, inputs.options):
-            # a slice would keep all of the table in memory
-            tables.append(table.take(pa.array(range(min(rows, len(table))))))
-            rows, size = rows - len(tables[-1]), size - tables[-1].nbytes
-            if rows <= 0 or size <= 0:
-                break
+    units = inputs.parts() if streams else inputs.units()
+    # a slice would keep all of a table in memory
+    tables = [
+        table.take(pa.array(range(len(table)))) for _, _, table in beginnings(units, inputs, most)
+    ]
     if not tables:
         for _ in batches(units[0].pieces[0], inputs.kind, inputs.options):
             break  # what is wrong with the file is told
         raise UserError(f"{inputs.files[0]} has no rows.")
     return Dataset(pa.concat_tables(tables, promote_options="permissive"))
+
+
+def beginnings(
+    units: Sequence[Unit], inputs: Inputs, most: int = ROWS
+) -> Iterator[tuple[Piece, int, pa.Table]]:
+    """Yield pieces all over the corpus, with rows of theirs, and how many come before these."""
+    chosen = np.sort(Permutation(len(units), 0)(np.arange(len(units)))[:UNITS]).tolist()
+    for number in chosen:
+        piece, seen = units[number].pieces[0], 0
+        rows, size = -(-most // len(chosen)), BYTES * max(1, most // ROWS) // len(chosen)
+        if inputs.kind == "parquet" and piece.is_whole:  # else all of it may be fetched
+            piece = next(iter(groups_of(piece)), (piece, 0))[0]
+        for table, _ in beginning(piece, inputs.kind, inputs.options):
+            yield piece, seen, table.slice(0, rows)
+            seen += min(rows, len(table))
+            size -= table.nbytes * min(rows, len(table)) // len(table)
+            rows -= min(rows, len(table))
+            if rows <= 0 or size <= 0:
+                break

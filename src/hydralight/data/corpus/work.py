@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -15,6 +15,7 @@ from datasets import Dataset
 
 from hydralight.cached import told_if_full
 from hydralight.data.columns import rename_roles
+from hydralight.data.corpus.filters import NUMBER, Filters
 from hydralight.data.corpus.pieces import Piece, Unit
 from hydralight.data.corpus.reading import batches, rows_before
 from hydralight.data.corpus.shards import (
@@ -27,10 +28,9 @@ from hydralight.data.corpus.shards import (
 )
 from hydralight.data.roles import ColumnNames, NoRows, Where
 from hydralight.data.shape import Columns, Purpose, Shape
-from hydralight.errors import UserError, told
+from hydralight.errors import UserError
 from hydralight.tokenizers import check_words
 
-NUMBER = "number of the row"  # in its piece; a column beside those of the roles
 Step = Callable[[int], None]
 
 
@@ -46,55 +46,6 @@ class Rows(NamedTuple):
     prepared: Dataset
     hashes: np.ndarray
     done: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Filters:
-    """Which rows of a corpus are left out.
-
-    Args:
-        min_chars: Of all texts of a row together, at least.
-        max_chars: The same, at most.
-        only: Columns of the file to the values, or lists of them, that a row has to have.
-        keep: Called with a row of the file, says whether it is kept.
-    """
-
-    min_chars: int | None = None
-    max_chars: int | None = None
-    only: Mapping[str, Any] = field(default_factory=dict)
-    keep: Callable[[dict[str, Any]], Any] | None = None
-
-    def of_file(self, rows: Dataset, counts: Counter[str], piece: Piece) -> Dataset:
-        """Leave out what the file's own columns say, and count it."""
-        for column, values in self.only.items():
-            if column not in rows.column_names:
-                raise UserError(
-                    f"data.only.{column}: {piece.file} has no such column (there are: "
-                    f"{', '.join(name for name in rows.column_names if name != NUMBER)})."
-                )
-            wanted = set(values) if isinstance(values, list | tuple) else {values}
-            kept = [value in wanted for value in rows[column][:]]
-            rows = _those(rows, kept, f"another {column}", counts)
-        if self.keep is not None:
-            shown = rows.remove_columns(NUMBER)
-            with told("data.keep"):
-                kept = [bool(self.keep(row)) for row in shown]
-            rows = _those(rows, kept, "refused by data.keep", counts)
-        return rows
-
-    def of_texts(self, sizes: list[int], counts: Counter[str]) -> np.ndarray:
-        """Return which rows have texts of a size that is kept, and count the others."""
-        found = np.asarray(sizes)
-        short = found < (self.min_chars or 0)
-        long = found > (np.inf if self.max_chars is None else self.max_chars)
-        counts["too short"] += int(short.sum())
-        counts["too long"] += int(long.sum())
-        return ~(short | long)
-
-
-def _those(rows: Dataset, kept: Sequence[bool], why: str, counts: Counter[str]) -> Dataset:
-    counts[why] += len(kept) - sum(kept)
-    return rows if all(kept) else rows.select(np.flatnonzero(kept))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,37 +83,53 @@ class Work:
             UserError: a row cannot be read or used; its file and number are named.
         """
         seen = 0
+        for table, done in batches(piece, self.kind, self.options):
+            number, found = self.of_table(table, piece, seen, done, counts)
+            seen += number
+            if found is not None:
+                yield found
+
+    def of_table(
+        self, table: pa.Table, piece: Piece, seen: int, done: int, counts: Counter[str]
+    ) -> tuple[int, Rows | None]:
+        """Return how many rows a table of a file has, and those that are kept, if any.
+
+        Args:
+            table: As it was read.
+            piece: What it was read from.
+            seen: Rows of the piece before it.
+            done: Bytes of the piece that have been read.
+            counts: Where rows are counted.
+
+        Raises:
+            UserError: as `rows`.
+        """
         where = Where(piece.file, self.columns)
         roles = [*self.shape.roles, NUMBER]
-        for table, done in batches(piece, self.kind, self.options):
-            rows = Dataset(table, fingerprint=NUMBER)  # else all of it is hashed
-            if self.shape.unfold is not None:
-                rows = self.shape.unfold(rows)
-            numbers = pa.array(range(seen, seen + len(rows)))
-            seen += len(rows)
-            counts["read"] += len(rows)
-            rows = Dataset(rows.data.table.append_column(NUMBER, numbers), fingerprint=NUMBER)
-            rows = self.filters.of_file(rows, counts, piece)
-            if len(rows) == 0:
-                continue
-            with self._numbered(piece, rows[NUMBER][:]):
-                named = rename_roles(rows, roles, where, self.shape.optional_roles)
-                try:
-                    prepared = self.shape.prepare(named, where)
-                except NoRows:
-                    prepared = named.select([])
-            counts["empty"] += len(rows) - len(prepared)
-            if len(prepared) == 0:
-                continue
-            if not self.hashes:
-                yield Rows(prepared, np.zeros((len(prepared), 2), dtype=np.uint64), done)
-                continue
+        rows = Dataset(table, fingerprint=NUMBER)  # else all of it is hashed
+        if self.shape.unfold is not None:
+            rows = self.shape.unfold(rows)
+        number = len(rows)
+        counts["read"] += number
+        numbers = pa.array(range(seen, seen + number))
+        rows = Dataset(rows.data.table.append_column(NUMBER, numbers), fingerprint=NUMBER)
+        rows = self.filters.of_file(rows, counts, piece)
+        if len(rows) == 0:
+            return number, None
+        with self._numbered(piece, rows[NUMBER][:]):
+            named = rename_roles(rows, roles, where, self.shape.optional_roles)
+            try:
+                prepared = self.shape.prepare(named, where)
+            except NoRows:
+                prepared = named.select([])
+        counts["empty"] += len(rows) - len(prepared)
+        hashes = np.zeros((len(prepared), 2), dtype=np.uint64)
+        if self.hashes and len(prepared):
             texts = self._texts(prepared)
             kept = self.filters.of_texts([len(text) for text in texts], counts)
-            hashes = np.array([halves(text) for text in texts], dtype=np.uint64)
+            hashes = np.array([halves(text) for text in texts], dtype=np.uint64)[kept]
             prepared = prepared if kept.all() else prepared.select(np.flatnonzero(kept))
-            if len(prepared):
-                yield Rows(prepared, hashes[kept], done)
+        return number, Rows(prepared, hashes, done) if len(prepared) else None
 
     def _texts(self, rows: Dataset) -> list[str]:
         """Return what tells each row from others: its texts, except those to be predicted."""
@@ -172,6 +139,22 @@ class Work:
             "\0".join("" if value is None else self.shape.text_of(value) for value in values)
             for values in zip(*columns, strict=True)
         ]
+
+    def apart(self, hashes: np.ndarray) -> np.ndarray:
+        """Return which rows are validated on, by the hashes of their texts (rows, 2)."""
+        return hashes[:, 0] < np.uint64(self.validation * (2**64 - 1))
+
+    @property
+    def unjoined(self) -> "Work":
+        """What becomes of rows that are trained on: of texts that are joined, tokens alone."""
+        shape = self.shape.unjoined(self.processor)
+        return self if shape is None else replace(self, shape=shape)
+
+    def writer(self, folder: Path, name: str) -> Writer:
+        """Return what writes rows that are trained on: tokens alone, where texts are joined."""
+        if self.shape.unjoined(self.processor) is None:
+            return RowWriter(folder, name)
+        return TokenWriter(folder, name, len(self.processor))
 
     def _numbered(self, piece: Piece, numbers: Sequence[int]) -> "Numbered":
         return Numbered(piece, self.kind, numbers)
@@ -264,14 +247,9 @@ def do(unit: Unit, work: Work, folder: Path, left_out: np.ndarray | None, step: 
         UserError: a row cannot be read or used, or the disk is full.
     """
     counts: Counter[str] = Counter()
-    unjoined = work.shape.unjoined(work.processor)
-    trained: Writer = (
-        RowWriter(folder, f"train/{unit.name}")
-        if unjoined is None
-        else TokenWriter(folder, f"train/{unit.name}", len(work.processor))
-    )
+    training = work.unjoined
+    trained = work.writer(folder, f"train/{unit.name}")
     validated: Writer = RowWriter(folder, f"validation/{unit.name}")
-    training = work if unjoined is None else Work(**{**vars(work), "shape": unjoined})
     seen = 0
     try:
         with told_if_full(folder):
@@ -283,7 +261,7 @@ def do(unit: Unit, work: Work, folder: Path, left_out: np.ndarray | None, step: 
                         kept = ~left_out[seen : seen + len(rows)]
                         counts["duplicates"] += int((~kept).sum())
                     seen += len(rows)
-                    apart = hashes[:, 0] < np.uint64(work.validation * (2**64 - 1))
+                    apart = work.apart(hashes)
                     for part, used, purpose, writer in (
                         (kept & ~apart, training, "train", trained),
                         (kept & apart, work, "evaluate", validated),
