@@ -4,17 +4,24 @@ import gc
 import gzip
 import json
 from collections import Counter
-from itertools import chain, islice
+from functools import partial
+from itertools import chain, count, islice
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from compared import differences
+from serving import serving
 from standins import article, tokenizer, write_jsonl
+from test_corpus_urls import FORMATS, parts
+from test_kill import finished, killed_at
 
 import hydralight
 from hydralight import cached
+from hydralight.callbacks import loops
 from hydralight.data.batches import Batching
-from hydralight.data.corpus import inputs, reading, shards
+from hydralight.data.corpus import inputs, pieces, reading, shards
 from hydralight.data.corpus.corpus import Corpus
 from hydralight.data.module import DataModule
 from hydralight.data.order import Place
@@ -23,10 +30,12 @@ from hydralight.data.source import Source
 from hydralight.data.stream import chunks, windows
 from hydralight.data.stream.passes import BITS
 from hydralight.errors import UserError
+from hydralight.stores import retries
 from hydralight.tasks.task import Task
+from hydralight.tokenizers import Trained
 
 NUMBER = 60  # rows: 20 a file
-FORMATS = ["*.jsonl", "a.jsonl.gz", "a.csv", "a.parquet", "a.arrow", "a.txt"]
+NAMES = ["*.jsonl", "a.jsonl.gz", "a.csv", "a.parquet", "a.arrow", "a.txt"]
 
 
 def recipe(texts, cache_key, cache_dir):
@@ -98,7 +107,7 @@ def texts_of(rows):
     return [tokenizer().decode(row["input_ids"], True).strip() for row in rows]
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", NAMES)
 def test_each_row_comes_once_a_pass_whatever_the_format(files, name):
     first, second = map(texts_of, passes(module(files / name), 2))
     assert Counter(first) == Counter(second) == Counter(texts())
@@ -169,13 +178,13 @@ def test_a_resume_goes_on_anywhere_and_makes_no_window_before_its_own(files, nam
     rows_of = whole.encoded("train").__getitems__
     seen, states = [], []
     for number, batch in enumerate(islice(batches, 30)):
-        states.append(json.loads(json.dumps(batches.state(number))))
+        states.append(json.loads(json.dumps(whole.taken.stream.state(number))))
         seen.append(texts_of(rows_of([i for _, i in batch])))
     assert max(epoch for epoch, _ in batch) == 1
     for place in (1, 7, 13, 22, 29):
         data = module(files / name)
         data.encoded("train")
-        state = {**data.taken.stream.state(0), **states[place]}
+        state = states[place]
         made = []
         encode = chunks.Encode.__call__
 
@@ -190,17 +199,45 @@ def test_a_resume_goes_on_anywhere_and_makes_no_window_before_its_own(files, nam
         monkeypatch.setattr(chunks.Encode, "__call__", encode)
 
 
-def test_rows_of_a_window_are_mixed_and_a_buffer_would_lose_its_place(files):
-    """The negative control: an order that holds rows back cannot say where it stands."""
-    data = module(files / "a.jsonl.gz")
-    batches = stream(data)
-    indices = [index for batch in islice(batches, 12) for _, index in batch]
-    by_window = {}
-    for index in indices:
+def test_rows_of_a_window_are_mixed(files):
+    batches = stream(module(files / "a.jsonl.gz"))
+    by_window: dict = {}
+    for _, index in chain.from_iterable(islice(batches, 12)):
         by_window.setdefault(index >> BITS, []).append(index & ((1 << BITS) - 1))
-    inside = list(by_window.values())[1:-1]
-    assert all(sorted(one) == list(range(len(one))) for one in inside)
+    inside = [*by_window.values()][1:-1]
+    assert all(sorted(one) == [*range(len(one))] for one in inside)
     assert any(one != sorted(one) for one in inside)
+
+
+def goes_on_anywhere(begin):
+    """Whether an order that begins at a place goes on as the one from the start does."""
+    whole = [*islice(begin(0), 40)]
+    return all([*islice(begin(at), 40 - at)] == whole[at:] for at in (4, 12, 36))
+
+
+def test_an_order_with_a_buffer_does_not_go_on():
+    """The negative control of the tests of a resume: rows that are held back are lost there."""
+    first = own(partial(counted, 30))
+    states = [
+        first.taken.stream.state(number) for number, _ in enumerate(islice(stream(first), 11))
+    ]
+
+    def streamed(at):
+        data = own(partial(counted, 30))
+        data.encoded("train")
+        data.taken.stream.go_on(states[at // 4])
+        return chain.from_iterable(order(data, 10, consumed=at // 4))
+
+    def buffered(at):
+        rows, rng = iter(range(at, 100)), np.random.default_rng(0)
+        held = [*islice(rows, 8)]
+        for row in rows:
+            place = int(rng.integers(len(held)))
+            yield held[place]
+            held[place] = row
+
+    assert goes_on_anywhere(streamed)
+    assert not goes_on_anywhere(buffered)
 
 
 # ---------------------------------------------------------------- what is refused
@@ -243,12 +280,12 @@ def test_another_stream_is_refused_by_name(files):
     other = module(files / "*.jsonl", corpus={"min_chars": 5})
     other.encoded("train")
     with pytest.raises(UserError, match=r"another value of data\.min_chars \(None, and now 5\)"):
-        other._stream.go_on(state)
+        other.taken.stream.go_on(state)
     write_jsonl(files / "1.jsonl", rows(0, 30))
     other = module(files / "*.jsonl")
     other.encoded("train")
     with pytest.raises(UserError, match=r"1\.jsonl has changed, or is new; resume with the same"):
-        other._stream.go_on(state)
+        other.taken.stream.go_on(state)
 
 
 # ---------------------------------------------------------------- left out, or apart
@@ -271,6 +308,89 @@ def test_filters_and_a_validation_part_leave_rows_out(files):
 def test_nothing_left_is_a_sentence(files):
     with pytest.raises(UserError, match="no row of the stream is left to train on"):
         module(files / "*.jsonl", corpus={"min_chars": 10_000}).encoded("train")
+
+
+# ---------------------------------------------------------------- rows of one's own
+
+
+def counted(number=None):
+    """A source of rows, which may have no end."""
+    return {"train": ({"text": f"number {i}"} for i in (range(number) if number else count()))}
+
+
+def own(source, **batching):
+    return DataModule(
+        shape=CausalLM(max_length=20),
+        source=Source(source=source),
+        tokenizer=recipe,
+        corpus=Corpus(streaming=True, workers=0),
+        batching=Batching(batch_size=4, **batching),
+    )
+
+
+def characters(number):
+    return tokenizer().decode(tokenizer()(f"number {number}")["input_ids"], True).strip()
+
+
+def test_a_source_without_an_end_is_read_once_and_mixed():
+    found = list(chain.from_iterable(order(own(counted), 60)))
+    assert len({*found}) == 240
+    assert {*found} <= {characters(i) for i in range(400)}
+    assert found != [characters(i) for i in range(240)]
+
+
+def test_a_source_that_ends_is_called_again_and_goes_on_anywhere():
+    whole = own(partial(counted, 30))
+    (first, second) = map(texts_of, passes(whole, 2))
+    assert Counter(first) == Counter(second) == Counter(map(characters, range(30)))
+    batches = stream(whole)
+    list(islice(batches, 11))
+    state = json.loads(json.dumps(whole.taken.stream.state(9)))
+    other = own(partial(counted, 30))
+    other.encoded("train")
+    other.taken.stream.go_on(state)
+    assert order(other, 6, consumed=9) == order(own(partial(counted, 30)), 15)[9:]
+    another = own(partial(counted, 31))
+    another.encoded("train")
+    with pytest.raises(UserError, match=r"data\.source has changed"):
+        another.taken.stream.go_on(state)
+
+
+def test_a_source_says_what_is_wrong_with_it():
+    with pytest.raises(UserError, match="should return splits"):
+        own(lambda: [1]).encoded("train")
+    with pytest.raises(UserError, match="the split train has no rows"):
+        own(lambda: {"train": []}).encoded("train")
+
+
+# ---------------------------------------------------------------- at URLs
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "jsonl.zst", "parquet"])
+def test_files_at_urls_are_read_a_part_at_a_time_through_faults(suffix, monkeypatch):
+    monkeypatch.setattr(pieces, "AHEAD", 500)
+    monkeypatch.setattr(retries, "WAITS", (0.01,) * 4)
+    with serving(parts(suffix)) as server:
+        server.faults += [503, "cut", "short"]
+        data = module(f"{server.url}/d/*.{suffix}")
+        (first,) = passes(data, 1)
+        assert server.faults == []
+        assert Counter(texts_of(first)) == Counter(texts())
+        largest = max(map(len, server.files.values()))
+        sizes = [int(stop) - int(start) for start, stop in map(range_of, server.parts())]
+        if suffix != "parquet":  # whose footer is looked for in 64 KB
+            assert max(sizes) < largest - 1  # no file is fetched as a whole
+        path = next(iter(server.files))
+        batches = iter(stream(module(f"{server.url}/d/*.{suffix}")))
+        next(batches)
+        for path in server.files:
+            server.files[path] = FORMATS[suffix](rows(0, 25))
+        with pytest.raises(UserError, match=r"/d/\d\." + suffix + " has changed"):
+            list(islice(batches, 40))
+
+
+def range_of(asked):
+    return asked.removeprefix("bytes=").split("-")
 
 
 # ---------------------------------------------------------------- trainings
@@ -305,7 +425,7 @@ def overrides(recipe, files):
 def test_a_run_that_ended_within_a_step_goes_on_with_the_same_bits(
     overrides, tmp_path, monkeypatch
 ):
-    """Resumed with another number of loader workers, and extended."""
+    """Resumed with another number of loader workers."""
     seen: list = []
 
     def note(task, batch, *args):
@@ -337,3 +457,98 @@ def test_a_run_that_ended_within_a_step_goes_on_with_the_same_bits(
     assert evaluated["val/loss"] == pytest.approx(resumed.metrics["best"]["val/loss"], abs=1e-6)
     gc.collect()
     assert [*cached.cache_folder("streams").iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("trainer.max_steps=-1", r"has no end of its own: give trainer\.max_steps"),
+        ("trainer.val_check_interval=0.5", "give it as a number of optimizer steps"),
+        ("data.fold=1", r"leave out data\.streaming"),
+        ("data.max_tokens=4096", r"data\.max_tokens is not for a prepared corpus or a stream"),
+    ],
+)
+def test_what_a_stream_lacks_is_said_before_anything_is_trained(overrides, typed, said):
+    with pytest.raises(UserError, match=said):
+        hydralight.train([*overrides, typed])
+
+
+def test_it_is_checked_and_tried_as_any_other(overrides, capsys):
+    hydralight.train([*overrides, "check=true"])
+    shown = capsys.readouterr().out
+    assert "as they come" in shown
+    assert "it has no end" in shown
+    hydralight.train([*overrides, "debug=fdr"])
+
+
+def test_evaluations_come_every_so_many_steps(overrides, monkeypatch):
+    monkeypatch.setattr(loops, "EVERY", 3)
+    run = hydralight.train([*overrides, "trainer.max_steps=7"])
+    steps = pd.read_csv(run.path / "metrics.csv").dropna(subset=["val/loss"])["step"]
+    assert sorted({*steps}) == [3, 6, 7]
+    passes = pd.read_csv(run.path / "metrics.csv")["data_epoch"].dropna()
+    assert passes.iloc[-1] > passes.iloc[0] == 0
+
+
+def test_a_number_of_batches_is_an_epoch_where_it_is_asked_for(overrides, monkeypatch):
+    """Each goes on where the one before ended."""
+    seen: list = []
+
+    def note(task, batch, *args):
+        seen.append((task.trainer.current_epoch, batch["row"].tolist()))
+
+    monkeypatch.setattr(Task, "on_train_batch_start", note, raising=False)
+    epochs = ["trainer.max_steps=-1", "trainer.limit_train_batches=8", "trainer.max_epochs=2"]
+    hydralight.train([*overrides, *epochs, "data.num_workers=1"])
+    parted, seen = [*seen], []
+    assert [epoch for epoch, _ in parted] == [0] * 8 + [1] * 8
+    monkeypatch.setattr(
+        Task, "on_train_batch_start", lambda _, batch, *args: seen.append(batch["row"].tolist())
+    )
+    hydralight.train([*overrides, "trainer.max_steps=4"])
+    assert [rows for _, rows in parted] == seen
+
+
+@pytest.mark.thorough
+def test_processes_ahead_make_the_same_windows_and_remove_them(files):
+    """Started as for larger files; the first windows are tiny, so that all hurry."""
+    data = module(files / "*.jsonl", corpus={"workers": 2})
+    found = order(data, 60)
+    folder = data.taken.stream.rows.folder
+    assert len({path.name[:8] for path in folder.glob("*.json")}) < 12
+    assert found == order(module(files / "*.jsonl"), 60)
+    processes = data.taken.stream._makers._processes
+    assert all(process.is_alive() for process in processes)
+    processes[0].kill()
+    batches = iter(data.taken.stream._batches)
+    with pytest.raises(UserError, match="a process that encodes the stream was killed"):
+        list(islice(batches, 200))
+    data.taken.stream._makers.close()
+    assert not folder.exists()
+
+
+@pytest.mark.soak
+def test_killed_and_resumed_on_another_number_of_processes(overrides, tmp_path):
+    """With SIGKILL, from 1 process to 2 and back: the bits of one that was not interrupted."""
+    whole, other = tmp_path / "whole", tmp_path / "logs/train/runs/other"
+    typed = [*overrides, "data.workers=2", "trainer.same_bits=true", "trainer.deterministic=true"]
+    finished([*typed, "trainer=cpu", f"hydra.run.dir={whole}"])
+    killed_at(("batch", 13), [*typed, "trainer=cpu", f"hydra.run.dir={other}"])
+    go_on = [f"resume={other}"]
+    killed_at(("batch", 7), [*go_on, "trainer.devices=2", "trainer.strategy=ddp"])
+    finished([*go_on, "trainer.devices=1", "data.num_workers=2"])
+    assert [p for p in differences(whole, other) if ".yaml" not in p] == []
+
+
+def test_a_tokenizer_learns_from_as_many_texts_as_it_is_told(files):
+    def vocabulary(number):
+        data = module(files / "*.jsonl")
+        data.make_processor = Trained(vocab_size=400, min_frequency=1, sample_texts=number)
+        data.rows()
+        return data.load_processor().get_vocab(), data.rows().texts()
+
+    few, _ = vocabulary(3)
+    many, seen = vocabulary(60)
+    assert few != many == vocabulary(60)[0]
+    assert len([*seen]) == NUMBER  # a sample of its own, beside that which is looked at
+    assert few == Trained(vocab_size=400, min_frequency=1).train(texts()[:3]).get_vocab()

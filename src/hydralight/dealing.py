@@ -7,6 +7,7 @@ from typing import Any
 
 from hydra.utils import get_class, get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf._utils import split_key
 
 from hydralight.config.blame import key_of, refused
 from hydralight.config.check import parameters
@@ -27,9 +28,21 @@ def built(node: DictConfig, **arguments: Any) -> Any:
         UserError: a part is built with the wrong arguments, or needs a package.
     """
     try:
-        return instantiate(node, **arguments, _convert_="object")
+        return instantiate(_apart(node), **arguments, _convert_="object")
     except Exception as error:
         raise UserError(refused(key_of(error) or str(node._get_full_key(None)), error)) from error
+
+
+def _apart(node: DictConfig) -> DictConfig:
+    """Return a node resolved and at its place, without the config around it, which Hydra copies."""
+    content: Any = OmegaConf.to_container(node, resolve=True)
+    if "${" in str(content):  # a text that is not to be read as an interpolation
+        return node
+    place = str(node._get_full_key(None))
+    for key in reversed(split_key(place)):
+        content = {key: content}
+    root: Any = OmegaConf.create(content)
+    return OmegaConf.select(root, place)
 
 
 def build_data(cfg: DictConfig) -> DataModule:

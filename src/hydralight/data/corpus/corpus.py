@@ -213,7 +213,7 @@ class Corpus:
                 )
             compare(self.folder, index["made_with"], made_with)
         if index is None or (again and inputs is not None):
-            assert inputs is not None
+            assert isinstance(inputs, Inputs)
             self._prepare(inputs, work, made_with)
             index = read_index(self.folder)
             assert index is not None

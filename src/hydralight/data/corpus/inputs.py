@@ -15,6 +15,7 @@ from hydralight.data.corpus.pieces import Piece, Unit
 from hydralight.data.corpus.shards import INDEX
 from hydralight.data.read.files import cut, files_of
 from hydralight.data.read.formats import builder_of, suffix
+from hydralight.data.stream.own import OwnRows
 from hydralight.errors import UserError, told
 from hydralight.packed import MAGIC, packing
 from hydralight.stores.fetched import opened, parquet, takes_ranges
@@ -206,8 +207,10 @@ def runs(sizes: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
         yield start, len(sizes)
 
 
-def inputs_of(source: "Source", prepared: str | None) -> Inputs | None:
+def inputs_of(source: "Source", prepared: str | None) -> Inputs | OwnRows | None:
     """Return the files that train is made of; None where they are not needed any more.
+
+    A stream may be of rows that the user's own source makes.
 
     Args:
         source: Where the rows are.
@@ -223,6 +226,8 @@ def inputs_of(source: "Source", prepared: str | None) -> Inputs | None:
         or (Path(prepared.removeprefix("file://")).expanduser() / INDEX).is_file()
     )
     if path is None and source.source is not None:
+        if prepared is None:
+            return OwnRows(source.source)
         raise UserError("data.source makes rows on the spot: data.prepared is for files.")
     if isinstance(path, Mapping):
         raise UserError(

@@ -16,6 +16,7 @@ from hydralight.data.mix import Mix, folder_of
 from hydralight.data.shape import Shape
 from hydralight.data.source import Source
 from hydralight.data.splits import Splits
+from hydralight.data.stream.own import NAME, OwnRows, first, splits_of
 from hydralight.errors import UserError
 from hydralight.stores.listing import named
 
@@ -56,7 +57,7 @@ def sampled(
     paths = source.path if isinstance(source.path, Mapping) else {"train": source.path}
     train = paths.get("train")
     shown = named(train) if isinstance(train, str) else [named(one) for one in train or ()]
-    own["path"] = {**paths, "train": f"a sample of {shown}"}  # as messages call it
+    own["path"] = {**paths, "train": f"a sample of {shown or NAME}"}  # as messages call it
     whole = replace(splits, validation_fraction=0.0, test_fraction=0.0)
     sets = {
         name: {**one, "prepared": prepared and folder_of(name, one, prepared)}
@@ -87,6 +88,16 @@ class Sampled(Source):
         """Return the splits."""
         found: dict[str, Dataset] = {}
         inputs = inputs_of(self.origin, self.prepared)
+        if isinstance(inputs, OwnRows):
+            own = splits_of(inputs.source)
+            del own["train"]
+            rows = first(inputs.source)
+            if own:
+                found = replace(self.origin, source=lambda: own).read(shape, known)
+            return {
+                "train": rows if shape is None or not shape.unfold else shape.unfold(rows),
+                **found,
+            }
         if inputs is not None:
             rows = sample(inputs, self.most, self.prepared is None)
             found["train"] = rows if shape is None or not shape.unfold else shape.unfold(rows)
@@ -111,9 +122,12 @@ def sample(inputs: Inputs, most: int = ROWS, streams: bool = False) -> Dataset:
 
 
 def beginnings(
-    units: Sequence[Unit], inputs: Inputs, most: int = ROWS
+    units: Sequence[Unit], inputs: Inputs | OwnRows, most: int = ROWS
 ) -> Iterator[tuple[Piece, int, pa.Table]]:
     """Yield pieces all over the corpus, with rows of theirs, and how many come before these."""
+    if isinstance(inputs, OwnRows):
+        yield units[0].pieces[0], 0, first(inputs.source).data.table
+        return
     chosen = np.sort(Permutation(len(units), 0)(np.arange(len(units)))[:UNITS]).tolist()
     for number in chosen:
         piece, seen = units[number].pieces[0], 0

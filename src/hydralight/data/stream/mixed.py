@@ -11,6 +11,7 @@ from hydralight.data.mix import Mix
 from hydralight.data.mixture import Mixture
 from hydralight.data.order import Place
 from hydralight.data.stream.passes import Endless, Passes, Row, endless
+from hydralight.data.stream.windows import Cursor
 from hydralight.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,12 +43,10 @@ class MixedPasses:
         for one, drawn in zip(self.passes, draws, strict=True):
             one.release(drawn)
 
-    def state(self, position: int) -> dict[str, Any]:
+    def beginning(self, position: int) -> list[tuple[Cursor, int]]:
         """Return where each stream is to begin, to come to the step of a position."""
         draws = self.plan.draws.before(position // self.plan.rows_per_step)
-        names = self.plan.sizes
-        states = [one.state(drawn) for one, drawn in zip(self.passes, draws, strict=True)]
-        return dict(zip(names, states, strict=True))
+        return [one.beginning(drawn) for one, drawn in zip(self.passes, draws, strict=True)]
 
 
 class Streams:
@@ -99,8 +98,11 @@ class Streams:
 
     def state(self, consumed: int) -> dict[str, Any]:
         """Return what a checkpoint keeps of each stream."""
-        places = {} if self._batches is None else self._batches.state(consumed)
-        return {name: one.said(places.get(name)) for name, one in self.streams.items()}
+        if self._batches is None:
+            return {name: one.state(0) for name, one in self.streams.items()}
+        places = self._batches.beginning(consumed)
+        pairs = zip(self.streams.items(), places, strict=True)
+        return {name: one.said(place) for (name, one), place in pairs}
 
     def go_on(self, state: Mapping[str, Any] | None) -> None:
         """Begin where `state` says.
@@ -117,12 +119,12 @@ class Streams:
             return {}
         step = consumed // self._batches.place.accumulate_grad_batches
         draws = self._plan.draws.before(step)
-        states = self._batches.state(consumed)
-        shares = {
-            f"mix/{name}": drawn / max(1, sum(draws))
-            for name, drawn in zip(states, draws, strict=True)
-        }
-        return shares | {f"mix/{n}_epochs": one["cursor"]["epoch"] for n, one in states.items()}
+        places = self._batches.beginning(max(0, consumed - 1))
+        found: dict[str, float] = {"data_epoch": places[0][0].epoch}
+        for name, drawn, (cursor, _) in zip(self.streams, draws, places, strict=True):
+            found[f"mix/{name}"] = drawn / max(1, sum(draws))
+            found[f"mix/{name}_epochs"] = cursor.epoch
+        return found
 
     def close(self) -> None:
         """End the processes, and remove what they have made."""

@@ -126,12 +126,12 @@ class Passes:
         if self._known:
             self.windows.release(self._known[0].cursor.number)
 
-    def state(self, position: int) -> dict[str, Any]:
-        """Return where to begin to come to a position: the window that it lies in."""
+    def beginning(self, position: int) -> tuple[Cursor, int]:
+        """Return the beginning of the window that a position lies in, and its first position."""
         for window in self._known:
             if window.start <= position < window.stop:
-                return {"cursor": window.cursor.state(), "start": window.start}
-        return {"cursor": self.cursor.state(), "start": self.start}
+                return window.cursor, window.start
+        return self.cursor, self.start
 
 
 class Endless(Sampler[list[Row]]):
@@ -151,7 +151,7 @@ class Endless(Sampler[list[Row]]):
 
     def __init__(
         self,
-        passes: Passes,
+        passes: Any,
         batch_size: int,
         place: Place,
         per_epoch: int = ENDLESS,
@@ -161,6 +161,7 @@ class Endless(Sampler[list[Row]]):
         self.passes, self.batch_size, self.place = passes, batch_size, place
         self.per_epoch = per_epoch
         self.epoch, self.position = divmod(position, per_epoch)
+        self._begin = position
         self._asked: deque[int] = deque(maxlen=in_flight + 2 * place.accumulate_grad_batches + 2)
 
     def __len__(self) -> int:
@@ -180,8 +181,9 @@ class Endless(Sampler[list[Row]]):
     def of_epoch(self, epoch: int, start: int, stop: int) -> Iterator[list[Row]]:
         """Yield some of this rank's micro-batches of an epoch, from one position up to another."""
         first = epoch * self.per_epoch
+        behind = max(0, self._begin - first - start)  # what came before is not known here
         for number in range(first + start, min(first + stop, first + self.per_epoch)):
-            yield self._rows(number)
+            yield self._rows(number + behind)
 
     def _rows(self, number: int) -> list[Row]:
         start = self._first(number)
@@ -193,10 +195,10 @@ class Endless(Sampler[list[Row]]):
         run = self.place.rank * self.place.accumulate_grad_batches
         return (step * self.place.batches_per_step + run + inside) * self.batch_size
 
-    def state(self, consumed: int) -> dict[str, Any]:
+    def beginning(self, consumed: int) -> Any:
         """Return where to begin once this rank has had so many micro-batches."""
         step = consumed // self.place.accumulate_grad_batches
-        return self.passes.state(step * self.place.batches_per_step * self.batch_size)
+        return self.passes.beginning(step * self.place.batches_per_step * self.batch_size)
 
 
 def endless(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import shutil
 import weakref
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from hydralight.data.source import Source
 
 
+LIMIT = re.compile("max_.*length")  # the fields of a shape that bound the tokens of a row
 Some = tuple[Piece, int, pa.Table]  # rows of a piece, and how many come before them
 
 
@@ -75,11 +77,12 @@ class Stream:
         joined = work.shape.unjoined(work.processor) is not None
         self.block_size = getattr(work.shape, "block_size", None) if joined else None
         self.made_with["data.block_size"] = self.block_size
+        self.made_with["the number of parts of files"] = len(self.units)
         self.files = [
             xxhash.xxh3_64_hexdigest(repr(sorted(state.items())).encode())
             for state in inputs.states()
         ]
-        self._start: Mapping[str, Any] = {"cursor": Cursor().state(), "start": 0}
+        self._start = Cursor(), 0
         self._batches: Endless | None = None
         self._makers: Makers | None = None
         self._root = cache_folder("streams")
@@ -112,8 +115,8 @@ class Stream:
 
     def _rows(self) -> StreamedRows:
         said = json.dumps([self.made_with, self.files], sort_keys=True)
-        limit = self.work.shape.length_limit
-        most = self.block_size or (getattr(self.work.shape, limit) if limit else 0)
+        limits = (value for name, value in vars(self.work.shape).items() if LIMIT.fullmatch(name))
+        most = self.block_size or max(limits, default=0)
         return StreamedRows(
             self.first.shards,
             self.first.cursor.number,
@@ -175,12 +178,11 @@ class Stream:
             self._makers.close()
         if trainer is not None:
             check_end(trainer)
-        cursor = Cursor.of(self._start["cursor"])
+        cursor, start = self._start
         self._makers = makers = self._begin(trainer)
         makers.start(cursor)
         self.rows.read_from(makers.folder)
-        start, seed = self._start["start"], self.batching.seed
-        return Passes(makers, self._size_of, seed, cursor, start)
+        return Passes(makers, self._size_of, self.batching.seed, cursor, start)
 
     def _begin(self, trainer: Trainer | None) -> Makers:
         """Return what makes windows: of the processes of a machine, the first one starts others."""
@@ -197,11 +199,19 @@ class Stream:
 
     def state(self, consumed: int) -> dict[str, Any]:
         """Return what a checkpoint keeps: the window to begin with, and what the stream is of."""
-        return self.said(None if self._batches is None else self._batches.state(consumed))
+        return self.said(self._beginning(consumed))
 
-    def said(self, place: Mapping[str, Any] | None) -> dict[str, Any]:
-        """Return what a checkpoint keeps: a place, that of the start unless given, and the rest."""
-        return {**(place or self._start), "files": self.files, "made_with": self.made_with}
+    def said(self, beginning: tuple[Cursor, int]) -> dict[str, Any]:
+        """Return what a checkpoint keeps of a beginning."""
+        said = {"files": self.files, "made_with": self.made_with}
+        return {"cursor": beginning[0].state(), "start": beginning[1], **said}
+
+    def figures(self, consumed: int) -> dict[str, float]:
+        """Return what is logged when this process has had so many micro-batches: the pass."""
+        return {"data_epoch": self._beginning(max(0, consumed - 1))[0].epoch}
+
+    def _beginning(self, consumed: int) -> tuple[Cursor, int]:
+        return self._start if self._batches is None else self._batches.beginning(consumed)
 
     def go_on(self, state: Mapping[str, Any] | None) -> None:
         """Begin where `state` says.
@@ -223,7 +233,7 @@ class Stream:
                 f"the training data is not the run's: {self._changed(state['files'])}; resume "
                 "with the same files."
             )
-        self._start = {name: state[name] for name in ("cursor", "start")}
+        self._start = Cursor.of(state["cursor"]), state["start"]
 
     def _changed(self, before: Sequence[str]) -> str:
         known = set(before)
@@ -232,10 +242,6 @@ class Stream:
         if new:
             return f"{new[0]} has changed, or is new"
         return f"there were {len(before)} files, and now there are {len(self.files)}"
-
-    def figures(self, consumed: int) -> dict[str, float]:
-        """Return what is logged of a mixture: nothing, as there is one stream."""
-        return {}
 
     def close(self) -> None:
         """End the processes, and remove what they have made."""
