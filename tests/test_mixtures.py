@@ -1,5 +1,6 @@
 """Mixtures: how much of a step is of which source, which rows, and that both can be sought."""
 
+import gc
 import itertools
 from collections import Counter
 from fractions import Fraction
@@ -533,6 +534,8 @@ def test_streams_are_mixed_and_gone_on_with(tmp_path, monkeypatch):
     ranks = [drawn(streamed(tmp_path), 8, Place(rank, 2, 2)) for rank in range(2)]
     shared = [b for step in range(4) for r in ranks for b in r[2 * step : 2 * step + 2]]
     assert shared == alone
+    del data, fresh, other
+    gc.collect()  # a stream's folder goes with it
 
 
 def test_a_temperature_of_streams_is_refused(tmp_path):
