@@ -89,6 +89,10 @@ KEYS = {
     "data.num_folds": ("bert_mrpc", "3", "data.fold=0"),
     "data.extra_eval": ("bert_mrpc", "{more:{data}/test.jsonl}"),
     "data.mix": ("bert_mrpc", "{more:{path:{data}/test.jsonl,weight:0.5}}"),
+    "data.mix_temperature": (
+        *("bert_mrpc", "9.0"),
+        "data.mix={more:{path:{data}/test.jsonl}} data.mix_temperature=1.0",
+    ),
     "data.stopping_strategy": (
         *("bert_mrpc", "all_exhausted"),
         "data.mix={more:{path:{data}/test.jsonl,weight:0.5}}",

@@ -60,13 +60,17 @@ def build_data(cfg: DictConfig) -> DataModule:
     node = cfg.data.get("source")
     source = None if not node else own_source(node, keys)
     corpus, batching = dealt(Corpus, keys), dealt(Batching, keys)
+    mix = dealt(Mix, keys)
+    if mix.sets:
+        batching.check_mixture()
     if corpus.is_sampled:
         batching.check_windows()  # before it is prepared, which may take long
+    mix.check_prepared(corpus.prepared)
     return DataModule(
         shape=dealt(get_class(cfg.data._target_), keys),
         source=dealt(Source, {**keys, "source": source}),
         splits=dealt(Splits, keys),
-        mix=dealt(Mix, keys),
+        mix=mix,
         encoding=dealt(Encoding, keys),
         batching=batching,
         corpus=corpus,

@@ -18,7 +18,7 @@ from hydralight.adapters import attached_to
 from hydralight.building import build_all, build_data, build_task, build_trainer
 from hydralight.callbacks.best_model import BestModel
 from hydralight.callbacks.checkpoint import LastCheckpoint
-from hydralight.config.limits import MAX_EPOCHS, ends
+from hydralight.config.limits import MAX_EPOCHS, ends, last_step
 from hydralight.data.batches import Batching
 from hydralight.data.collate import EpochRows
 from hydralight.data.module import DataModule
@@ -184,11 +184,27 @@ def print_summary(
     table.add_row("the run ends at", " or ".join(ended) or "no step: it has no end")
     for row in trained:
         table.add_row(*map(Text, row))
+    for name, said in mixed(data, last_step(cfg.trainer, steps)).items():
+        table.add_row(name, said)
     table.add_row("devices", f"{trainer.world_size} by {type(trainer.accelerator).__name__}")
     table.add_row("precision", str(trainer.precision))
     table.add_row("a run on disk", str(footprint))
     table.add_row("metrics", ", ".join(sorted(trainer.callback_metrics)))
     Console().print(table)
+
+
+def mixed(data: DataModule, steps: int) -> dict[str, str]:
+    """Return what there is of each source of a mixture, and what so many steps take of it."""
+    mixture = data.taken.mixture()
+    if mixture is None:
+        return {}
+    drawn = mixture.drawn(0, steps * mixture.batches_per_step // data.num_iterations)
+    total = max(1, sum(drawn.values()))
+    return {
+        f"mix/{name}": f"{size:,} examples; {drawn[name] / total:.1%} of what {steps:,} steps "
+        f"train on, {drawn[name] / size:.2f} times each"
+        for name, size in mixture.sizes.items()
+    }
 
 
 def print_examples(data: DataModule, number: int = 3) -> None:
