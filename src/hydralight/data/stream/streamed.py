@@ -25,7 +25,7 @@ from hydralight.data.corpus.shards import RowWriter, Shard
 from hydralight.data.order import Place
 from hydralight.data.shape import Shape
 from hydralight.data.stream.chunks import Encode
-from hydralight.data.stream.making import Makers, make, mark, new_folder, window_in
+from hydralight.data.stream.making import Makers, get_ready, make, mark, new_folder, window_in
 from hydralight.data.stream.passes import Endless, Passes, endless
 from hydralight.data.stream.rows import StreamedRows
 from hydralight.data.stream.windows import Cursor, Window, Windows
@@ -73,6 +73,8 @@ class Stream:
         self.workers = min(
             corpus.processes(inputs.size), self.windows.side_by_side, len(self.units)
         )
+        if self.workers and os.environ.get("LOCAL_RANK", "0") == "0":
+            get_ready()
         self.made_with = corpus.made_with(work)
         joined = work.shape.unjoined(work.processor) is not None
         self.block_size = getattr(work.shape, "block_size", None) if joined else None
