@@ -18,7 +18,8 @@ from hydralight import publishing
 from hydralight.commands import start
 from hydralight.errors import UserError
 from hydralight.runs.checksums import verify, write_checksums
-from hydralight.runs.files import new_folder, replace_folder
+from hydralight.runs.files import new_folder, partial_of, replace_folder
+from hydralight.runs.lock import locked
 from hydralight.uploads.card import card_of
 from hydralight.uploads.commit import commit_folder, open_repo
 from hydralight.uploads.folder import snapshot, warn_of_base
@@ -240,6 +241,19 @@ def test_a_config_that_was_read_says_nothing_of_where_to(hub, run, tmp_path):
         "publish", f"run={copy}"
     )
     assert hub.asked == []
+
+
+def test_what_a_kill_has_left_goes_unless_a_training_is_at_work(hub, run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run.path, copy)
+    left = partial_of(copy / "push")
+    left.mkdir()
+    with locked(copy):
+        publish(copy)
+        assert left.is_dir()
+    publish(copy)
+    assert not list(copy.glob("*.partial"))
+    assert len(hub.commits()) == 2
 
 
 def test_faults_are_tried_again_until_all_has_arrived(hub, folder, calm):

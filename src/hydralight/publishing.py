@@ -1,13 +1,15 @@
 """Publish a run: its best model, with its card and its results, as one commit on the hub."""
 
 import logging
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from hydralight.config.check import check_root
 from hydralight.errors import UserError
-from hydralight.runs.files import remove
+from hydralight.runs.files import clear_partials, remove
+from hydralight.runs.lock import InUse, locked
 from hydralight.runs.run import Run
 from hydralight.shell import short
 from hydralight.uploads.commit import check_repo, check_token, commit_folder, open_repo
@@ -36,11 +38,13 @@ def publish(cfg: DictConfig, run_dir: Path) -> str:
     check_token()
     model = Run(run_dir).model_dir  # whose files have been checked
     warn_of_base(model)
-    folder = snapshot(run_dir, model, repo)
-    try:
+    with ExitStack() as stack:
+        with suppress(InUse):  # a training is at work, whose copies these may be
+            stack.enter_context(locked(run_dir))
+            clear_partials(run_dir / "push")  # what a kill has left
+        folder = snapshot(run_dir, model, repo)
+        stack.callback(remove, folder)
         open_repo(repo, cfg.get("private"), revision)
         address = commit_folder(folder, repo, revision, said_of(folder))
-    finally:
-        remove(folder)
     print(address)
     return address
