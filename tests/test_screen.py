@@ -68,6 +68,15 @@ def test_a_line_is_due_after_seconds_too(bart_cnn, caplog, seconds, lines):
     assert sum(message.startswith("step ") for message in caplog.messages) == lines
 
 
+def test_a_rate_that_the_optimizer_makes_itself_is_not_said(bart_cnn, caplog):
+    caplog.set_level("INFO", logger="hydralight")
+    own = ["optimizer=adafactor_hf", "optimizer.lr=null", "optimizer.relative_step=true"]
+    own += ["scheduler=null", "trainer.max_steps=1", "callbacks.samples=null"]
+    hydralight.train([*with_progress(bart_cnn), *own, "+trainer.limit_val_batches=0"])
+    (line,) = (m for m in caplog.messages if m.startswith("step "))
+    assert re.fullmatch(r"step 1/1  epoch 1/?\d*  loss \S+  [\d.,]+ examples/s", line)
+
+
 @pytest.fixture
 def terminal(monkeypatch):
     """A terminal of 80 columns; what it was sent is returned."""

@@ -95,9 +95,11 @@ class Progress(ProgressBar):
 
     def _say(self, trainer: Trainer, pl_module: LightningModule) -> None:
         total = "" if self._steps == float("inf") else f"/{self._steps:.0f}"
-        loss, lr = self._loss(pl_module), float(pl_module.shown_metrics["lr"])  # type: ignore[index]
+        shown: Any = pl_module.shown_metrics
+        loss = self._loss(pl_module)
+        lr = f"  lr {float(shown['lr']):.2e}" if "lr" in shown else ""  # an optimizer's own is not
         place = f"step {self._step}{total}  {self._epoch(trainer)}"
-        log.info("%s  loss %s  lr %.2e%s", place, loss, lr, self._speed(trainer))
+        log.info("%s  loss %s%s%s", place, loss, lr, self._speed(trainer))
         self._said, self._said_at = self._step, monotonic()
 
     def _loss(self, pl_module: Any) -> str:
