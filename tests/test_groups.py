@@ -143,7 +143,7 @@ def test_matrices_of_the_layers_have_values_of_their_own():
         ({"groups": [{"params": "bert.encodr.*", "lr": 1}]}, r"did you mean 'bert\.encoder\.\*'"),
         (
             {"groups": [{"params": ["*.bias", "bert.embeddings.*"], "lr": 1}]},
-            "only parameters th",
+            r"'bert\.embeddings\.\*' matches only parameters that are frozen\.$",
         ),
     ],
 )
@@ -165,13 +165,24 @@ def test_globs_that_match_nothing_are_told(grouping, sentence):
             r"groups\[0\]: AdamW has no value 'lrr'; did you",
         ),
         ({"groups": [{"lr": 1}]}, r"groups\[0\] should be \{params: a glob"),
+        ({"groups": [{"params": 3, "lr": 1}]}, r"groups\[0\] should be \{params: a glob"),
         ({"groups": [{"params": "*"}]}, r"groups\[0\] should be \{params: a glob"),
         ({"matrices": {"muon": True}}, "matrices: AdamW has no value 'muon'"),
+        ({"groups": [{"params": "*", "lr": -1}]}, r"groups\[0\]\.lr=-1 should be at least 0\."),
+        ({"groups": [{"params": "*", "lr": "fast"}]}, r"groups\[0\]\.lr=fast should be float\."),
+        ({"matrices": {"weight_decay": None}}, r"matrices\.weight_decay=None should be float\."),
     ],
 )
 def test_values_that_an_optimizer_does_not_take_are_told(grouping, sentence):
     with pytest.raises(UserError, match=sentence):
         check_values(Grouping(**grouping), partial(torch.optim.AdamW, lr=1))
+
+
+def test_a_rate_that_is_none_is_told_unless_the_optimizer_makes_its_own():
+    for value in (None, [1e-3], -1e-3):
+        with pytest.raises(UserError, match=r"^optimizer\.lr=.* should be "):
+            check_values(Grouping(), partial(torch.optim.AdamW, lr=value))
+    check_values(Grouping(), partial(transformers.Adafactor, lr=None))
 
 
 def test_a_norm_of_two_dimensions_is_known_by_its_class():

@@ -1,6 +1,7 @@
 """Runs with optimizers and schedules that need more of a training than a call after backward."""
 
 import sys
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +12,8 @@ from safetensors.torch import load_file
 
 import hydralight
 from hydralight.errors import UserError
-from hydralight.tasks.optimization import check_averages, check_monitored
+from hydralight.optim import schedule
+from hydralight.tasks.optimization import check_averages, check_monitored, warn_of_schedule
 
 FREE = ["optimizer=schedule_free_adamw", "scheduler=null", "optimizer.lr=1e-2"]
 FREE += [
@@ -69,6 +71,15 @@ def test_a_schedule_free_optimizer_goes_with_no_other_average():
         check_averages(optimizer, [EMAWeightAveraging()])
     check_averages(optimizer, [])
     check_averages(torch.optim.SGD([torch.zeros(1)]), [EMAWeightAveraging()])
+
+
+def test_a_schedule_of_a_schedule_free_optimizer_is_told(caplog):
+    free, sgd = SimpleNamespace(train=print, eval=print), torch.optim.SGD([torch.zeros(1)])
+    warn_of_schedule(free, partial(schedule, name="constant_with_warmup"))
+    warn_of_schedule(sgd, partial(schedule, name="linear"))
+    assert caplog.messages == []
+    warn_of_schedule(free, partial(schedule, name="linear"))
+    assert caplog.messages[0].endswith("and linear changes its rate: set scheduler=null")
 
 
 def test_a_schedule_follows_evaluations_and_is_resumed_in_their_midst(train):

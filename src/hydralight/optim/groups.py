@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
-from annotated_types import Interval
+from annotated_types import Ge, Interval
 from torch import nn
 
-from hydralight.errors import UserError, did_you_mean
+from hydralight.config.ranges import check as check_range
+from hydralight.errors import UserError, did_you_mean, ended
 from hydralight.optim.kinds import Kind, kinds_of
 
 SCALE = "layer_scale"  # of a group, until its rate has been multiplied by it
+AMOUNTS = ("lr", "weight_decay")  # which optimizers do not look at in groups
+Amount = Annotated[float, Ge(0)]
 
 
 @dataclass(frozen=True)
@@ -104,9 +107,8 @@ def check(grouping: Grouping, names: Mapping[str, Any], kinds: Mapping[str, Kind
             if not any(fnmatchcase(name, glob) for name in names):
                 frozen = any(fnmatchcase(name, glob) for name in kinds)
                 what = "only parameters that are frozen" if frozen else "no parameter of the model"
-                raise UserError(
-                    f"optimizer.groups[{number}]: '{glob}' matches {what}{nearest(glob, kinds)}"
-                )
+                near = "" if frozen else nearest(glob, names)
+                raise UserError(ended(f"optimizer.groups[{number}]: '{glob}' matches {what}{near}"))
     without = not any(kind.above is not None for kind in kinds.values())
     if without and (grouping.layer_decay is not None or grouping.matrices):
         key = "layer_decay" if grouping.layer_decay is not None else "matrices"
@@ -123,21 +125,24 @@ def nearest(glob: str, names: Iterable[str]) -> str:
     known = {".".join(own[:end]) for own in parts for end in range(1, len(own) + 1)}
     known |= {part for own in parts for part in own}
     close = difflib.get_close_matches(text, sorted(known), n=1, cutoff=0.5)
-    return f"; did you mean '{glob.replace(text, close[0])}'?" if close and text else ""
+    found = glob.replace(text, close[0]) if close and text else glob
+    return f"; did you mean '{found}'?" if found != glob else ""
 
 
 def check_values(grouping: Grouping, make: Callable[..., Any]) -> None:
     """Check that what groups are given are values of their optimizer.
 
     Raises:
-        UserError: a group without globs or values, or a value that the optimizer does not take.
+        UserError: a group without globs or values, a value that the optimizer does not take, or a
+            rate or decay that is no number, or below 0.
     """
     arguments = inspect.signature(getattr(make, "func", make)).parameters
     takes_any = any(one.kind is one.VAR_KEYWORD for one in arguments.values())
     known = [name for name in arguments if name not in ("params", "kwargs")]
     given = {f"groups[{n}]": group for n, group in enumerate(grouping.groups or ())}
     for where, group in given.items():
-        if not globs(group) or not group.keys() - {"params"}:
+        named = all(isinstance(one, str) for one in globs(group))
+        if not (globs(group) and named and group.keys() - {"params"}):
             raise UserError(
                 f"optimizer.{where} should be {{params: a glob or a list of them, and values, such "
                 "as lr: 1e-5}."
@@ -149,12 +154,27 @@ def check_values(grouping: Grouping, make: Callable[..., Any]) -> None:
                 raise UserError(
                     f"optimizer.{where}: {name} has no value '{key}'{did_you_mean(key, known)}"
                 )
+        check_amounts(f"optimizer.{where}", group)
+    own = dict(getattr(make, "keywords", {}))
+    nullable = {name for name, one in arguments.items() if one.default is None}
+    check_amounts("optimizer", {k: v for k, v in own.items() if v is not None or k not in nullable})
+
+
+def check_amounts(where: str, values: Mapping[str, Any]) -> None:
+    """Check that rates and decays are numbers from 0 up.
+
+    Raises:
+        UserError: one is not.
+    """
+    for key in AMOUNTS:
+        if key in values:
+            check_range(f"{where}.{key}", values[key], Amount)
 
 
 def globs(group: Mapping[str, Any]) -> list[str]:
     """Return the globs of a group."""
     said = group.get("params") or []
-    return [said] if isinstance(said, str) else list(said)
+    return list(said) if isinstance(said, Sequence) and not isinstance(said, str) else [said]
 
 
 def matches(name: str, group: Mapping[str, Any]) -> bool:

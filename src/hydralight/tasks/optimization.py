@@ -1,5 +1,6 @@
 """What trains a task: its optimizer, its schedule, and the weights that are evaluated."""
 
+import logging
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +18,8 @@ from hydralight.optim.schedules import counted
 from hydralight.tasks.data import TaskData
 from hydralight.tasks.fits import check_training
 
+log = logging.getLogger(__name__)
+
 
 def configured(task: Any, steps: int | None) -> OptimizerLRScheduler:
     """Build the optimizer of a task and its schedule, as Lightning takes them.
@@ -33,6 +36,7 @@ def configured(task: Any, steps: int | None) -> OptimizerLRScheduler:
     check_averages(optimizer, trainer.callbacks)
     adalora.follow(optimizer, task.model, trainer, steps)
     if recipe is not None:
+        warn_of_schedule(optimizer, recipe)
         total = steps or trainer.estimated_stepping_batches
         if total == float("inf"):
             raise UserError("the schedule needs an end: set trainer.max_epochs or max_steps.")
@@ -61,6 +65,17 @@ def check_averages(optimizer: Any, callbacks: Sequence[Callback]) -> None:
     if averages(optimizer) and any(isinstance(one, WeightAveraging) for one in callbacks):
         raise UserError(
             f"{type(optimizer).__name__} averages weights itself: leave callbacks=ema out."
+        )
+
+
+def warn_of_schedule(optimizer: Any, recipe: Any) -> None:
+    """Tell where a schedule changes the rate of an optimizer that is to go without."""
+    name = str(getattr(recipe, "keywords", {}).get("name", "a schedule"))
+    if averages(optimizer) and not name.startswith("constant"):
+        log.warning(
+            "%s is made to go without a schedule, and %s changes its rate: set scheduler=null",
+            type(optimizer).__name__,
+            name,
         )
 
 
