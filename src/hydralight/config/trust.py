@@ -34,6 +34,7 @@ UNPICKLES = "optuna.samplers._cmaes."
 LOGS = ("lightning.pytorch.loggers.", "wandb.")  # what sends, in whichever group it stands
 # Names of arguments that say where something is written.
 PLACE = re.compile(r"(\w*_)?(dir|dirs|dirpath|path|root|folder)")
+PREPARED = re.compile(r"data\.(mix\.[^.]+\.)?prepared")
 NAME = re.compile(r"(\w*_)?(file|files|filename|filepath|name|version|prefix)")
 ADDRESS = re.compile(r"(file|sqlite):|[a-z][\w+.-]*://", re.IGNORECASE)
 # Names of arguments that say where something is sent, or what is sent beside the metrics.
@@ -41,6 +42,8 @@ SENDS = re.compile(
     r"(\w*_)?(url|uri|host|hostname|server|endpoint|address|webhook|dsn|proxy|proxies|entity"
     r"|workspace|token|api_key|credentials|executable|save_code|code_dir|cert|certs|headers)"
 )
+PUSHES = "hydralight.callbacks.push."  # what sends to the hub while a run trains, and where to
+PUSHED = ("repo", "private", "revision")
 # Settings of W&B that change nothing of where and what it sends; the others have to be typed.
 WANDB_SETTINGS: tuple[str, ...] = (
     "_target_",
@@ -233,7 +236,7 @@ def writes_elsewhere(leaf: Leaf, run_dir: Path) -> bool:
     if not isinstance(leaf.value, str):
         return False
     text = leaf.value
-    if leaf.path == "data.prepared":  # what is there is read; what is not would be written
+    if PREPARED.fullmatch(leaf.path):  # what is there is read; what is not would be written
         folder = text.removeprefix("file://")
         there = (Path(folder).expanduser() / "index.json").is_file()
         elsewhere = ADDRESS.match(text) and not text.lower().startswith("file:")
@@ -262,7 +265,9 @@ def writes_elsewhere(leaf: Leaf, run_dir: Path) -> bool:
 
 
 def sends(leaf: Leaf) -> bool:
-    """Whether a value of a logger, in whichever group, says where, or what, to send."""
+    """Whether a value of a logger, in whichever group, or a push says where, or what, to send."""
+    if leaf.key in PUSHED and defined_in(leaf.target, PUSHES):
+        return True
     logs = any(defined_in(leaf.target, package) for package in LOGS)
     within = logs or leaf.path.startswith("logger.")
     if within and (leaf.target == "wandb.Settings" or ".settings." in leaf.path):

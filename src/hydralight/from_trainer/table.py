@@ -39,7 +39,7 @@ def told(row: Row) -> str:
     if "so" in row:
         said = f"always: {lowered(row['so']).rstrip('.')}"
     elif "python" in row:
-        said = f"`{row['python'].removeprefix('hydralight.')}`"
+        said = f"`{row['python']}`"
     else:
         said = " ".join(f"`{one}`" for one in lines_of(row))
     return f"{said}; {row['note']}" if "note" in row else said

@@ -39,7 +39,7 @@ LOGGERS = ("wandb", "tensorboard")
 
 
 def length(a: Values, changed: Values, said: Said) -> None:
-    """Say how long a training is: steps decide, if there are any."""
+    """Say how long a training is, where steps decide if there are any, and the clipping."""
     if a["max_steps"] and a["max_steps"] > 0:
         said.values |= {"trainer.max_steps": a["max_steps"], "trainer.max_epochs": -1}
     else:
@@ -64,6 +64,9 @@ def optimizer(a: Values, changed: Values, said: Said) -> None:
     if "adam_epsilon" in changed:
         said.values["optimizer.eps"] = a["adam_epsilon"]
     given = arguments_of(a["optim_args"])
+    if given and name in ADAMW:
+        said.unsaid.append(f"optim_args={a['optim_args']}: Trainer does not give them to {name}.")
+        given = {}
     if name in LOW_RANK:
         targets = a["optim_target_modules"]
         if isinstance(targets, str) and targets == "all-linear":
@@ -254,8 +257,8 @@ def data(a: Values, changed: Values, said: Said) -> None:
     said.values["data.group_by_length"] = sampling == "group_by_length" or bool(
         a["sortish_sampler"]
     )
-    if sampling == "sequential":
-        said.unsaid.append("train_sampling_strategy=sequential: training rows are shuffled.")
+    if sampling not in ("random", "group_by_length"):
+        said.unsaid.append(f"train_sampling_strategy={sampling}: training rows are shuffled.")
     named = {"train": "train_file", "validation": "validation_file", "test": "test_file"}
     files = {split: a[name] for split, name in named.items() if a.get(name)}
     if files:
