@@ -18,7 +18,6 @@ from transformers import AutoTokenizer, Trainer
 
 import hydralight
 from hydralight.data.order import Order
-from hydralight.from_trainer.__main__ import answer
 from hydralight.from_trainer.convert import convert
 from hydralight.from_trainer.reading import read
 from hydralight.from_trainer.table import rows
@@ -36,11 +35,11 @@ SCRIPTS = {
     ),
 }
 OURS = {  # what the script itself says
-    "classification": ["data.splits=null", "data.name=null"],
-    "summarization": ["data.splits=null", "data.name=null", "data.max_source_length=128"]
-    + ["data.max_target_length=32"],
-    "language_modelling": ["data.clean=[]", "data.append=null", "data.packing=false"]
-    + ["generation.max_new_tokens=8"],
+    "classification": "data.splits=null data.name=null",
+    "summarization": "data.splits=null data.name=null data.max_source_length=128 "
+    "data.max_target_length=32",
+    "language_modelling": "data.clean=[] data.append=null data.packing=false "
+    "generation.max_new_tokens=8",
 }
 ROWS, BATCH, SEED = 16, 4, 42
 COMMON = {
@@ -129,7 +128,7 @@ def losses_of(made, tmp_path, monkeypatch):
         return np.array(losses).reshape(-1, more).sum(axis=1)
 
     def ours(script, file):
-        said = convert(read(file), [f"experiment={SCRIPTS[script][0]}", *OURS[script]])
+        said = convert(read(file), [f"experiment={SCRIPTS[script][0]}", *OURS[script].split()])
         own = ["callbacks.samples=null", "data.validation_fraction=0"]
         run = hydralight.train([*said.overrides(), *own])
         return run.history["train/loss"].dropna().to_numpy()
@@ -150,7 +149,7 @@ def test_the_losses_are_the_scripts(script, losses_of):
 BESIDE = {
     "gradient_accumulation_steps": {"script": "language_modelling"},
     "bf16": {"apart": 2e-2},
-    "max_steps": {"num_train_epochs": 3.0},
+    "lr_scheduler_type": {"lr_scheduler_type": "linear"},
 }
 
 
@@ -160,7 +159,7 @@ def test_an_argument_that_changes_the_training_changes_it_here(name, losses_of):
     row, beside = rows("arguments")[name], dict(BESIDE.get(name, {}))
     script, apart = beside.pop("script", "classification"), beside.pop("apart", 1e-5)
     before = dict(row.get("with", {}), **beside)
-    theirs, ours = losses_of(script, **before, **{name: row["example"]})
+    theirs, ours = losses_of(script, **(before | {name: row["example"]}))
     assert len(theirs) == len(ours)
     assert np.abs(theirs - ours).max() < apart
     _, without = losses_of(script, **before)

@@ -1,4 +1,4 @@
-"""An ordinary script with Trainer: a model that goes on with texts, each with an end token."""
+"""An ordinary script with Trainer: a model that goes on with texts."""
 
 import sys
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ def main():
     model = AutoModelForCausalLM.from_pretrained(script.model_name_or_path)
 
     def encode(batch):
-        return tokenizer([text + tokenizer.eos_token for text in batch["text"]])
+        return tokenizer(batch["text"])  # which puts an end token behind each
 
     def collate(examples):
         batch = dict(tokenizer.pad(examples, return_tensors="pt"))

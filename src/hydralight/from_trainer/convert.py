@@ -102,6 +102,8 @@ def differs(name: str, value: Any, common: Mapping[str, Any], values: Mapping[st
         return bool(value) and of_accelerate(value)
     if name == "dataloader_pin_memory" and values["use_cpu"]:
         return False
+    if name == "hub_token" and value == "<HUB_TOKEN>":  # what the library writes of any token
+        return False
     if value in (None, False, "", "no", "none") or value == [] or value == {}:
         return common[name] not in (None, False, "", "no", "none", [], {})
     return value != common[name]

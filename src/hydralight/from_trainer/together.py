@@ -171,7 +171,7 @@ def evaluation(a: Values, changed: Values, said: Said) -> None:
     metric = a["metric_for_best_model"]
     if metric and strategy != "no":
         said.values["optimized_metric"] = f"val/{metric.removeprefix('eval_')}"
-        if a["greater_is_better"] is not None:
+        if a["greater_is_better"] not in (None, not metric.endswith("loss")):
             mode = "max" if a["greater_is_better"] else "min"
             said.values["callbacks.best_model.mode"] = mode
     elif strategy == "no":
