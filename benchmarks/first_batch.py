@@ -9,6 +9,7 @@ of an epoch, by a data module of its own.
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -34,16 +35,20 @@ def main(overrides: Sequence[str]) -> None:
     with TemporaryDirectory() as folder:
         for place in ("beginning", "middle"):
             one = [*overrides, "data.num_workers=0"]
-            _, data, _ = noted("the objects", lambda one=one: ours.built(one, Path(folder)))
-            noted("rows, tokenizer and shards", lambda data=data: data.encoded("train"))
+            _, data, _ = noted("the objects", partial(ours.built, one, Path(folder)))
+            noted("rows, tokenizer and shards", partial(data.encoded, "train"))
             if place == "middle":
                 if data.corpus.prepared is None:
                     break
                 number = len(data.train_dataloader())
                 data.consumed, data._batches_per_epoch = number // 2, number
             loader = noted("the loader", data.train_dataloader)
-            noted(f"a batch at the {place}", lambda loader=loader: next(iter(loader)))
+            noted(f"a batch at the {place}", partial(_first, loader))
     print(f"{'together':40} {time.process_time() - begun:8.2f} s of CPU time")
+
+
+def _first(loader: Any) -> Any:
+    return next(iter(loader))
 
 
 if __name__ == "__main__":
