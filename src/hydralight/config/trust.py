@@ -34,6 +34,7 @@ UNPICKLES = "optuna.samplers._cmaes."
 LOGS = ("lightning.pytorch.loggers.", "wandb.")  # what sends, in whichever group it stands
 # Names of arguments that say where something is written.
 PLACE = re.compile(r"(\w*_)?(dir|dirs|dirpath|path|root|folder)")
+PREPARED = re.compile(r"data\.(mix\.[^.]+\.)?prepared")
 NAME = re.compile(r"(\w*_)?(file|files|filename|filepath|name|version|prefix)")
 ADDRESS = re.compile(r"(file|sqlite):|[a-z][\w+.-]*://", re.IGNORECASE)
 # Names of arguments that say where something is sent, or what is sent beside the metrics.
@@ -235,7 +236,7 @@ def writes_elsewhere(leaf: Leaf, run_dir: Path) -> bool:
     if not isinstance(leaf.value, str):
         return False
     text = leaf.value
-    if leaf.path == "data.prepared":  # what is there is read; what is not would be written
+    if PREPARED.fullmatch(leaf.path):  # what is there is read; what is not would be written
         folder = text.removeprefix("file://")
         there = (Path(folder).expanduser() / "index.json").is_file()
         elsewhere = ADDRESS.match(text) and not text.lower().startswith("file:")

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +19,7 @@ from hydralight.data.corpus.cache import Ahead, Cache, bytes_of
 from hydralight.data.corpus.duplicates import Hash
 from hydralight.data.corpus.filters import Filters
 from hydralight.data.corpus.inputs import Inputs, inputs_of
+from hydralight.data.corpus.joined import Joined
 from hydralight.data.corpus.kept import TOKENIZER, Kept
 from hydralight.data.corpus.pieces import Unit
 from hydralight.data.corpus.pool import do_all
@@ -35,6 +36,7 @@ from hydralight.data.corpus.stale import remove_stale
 from hydralight.data.corpus.told import CODE, MADE_WITH, changed, compare, told_counts
 from hydralight.data.corpus.work import Encode, Work, record_of
 from hydralight.data.encoding import cache_folder, processor_id, sources_of
+from hydralight.data.mix import Mix, folder_of
 from hydralight.data.shape import Shape
 from hydralight.data.source import Source
 from hydralight.errors import UserError
@@ -152,6 +154,34 @@ class Corpus:
 
     # ------------------------------------------------------------ from files to shards
 
+    def mixed(self, mix: Mix, source: Source, *how: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the encoded splits that the corpus makes, and what train is joined of.
+
+        Each set of a mixture is prepared as the corpus is, in a folder of its own; except that
+        `only` and `keep` are about files of the corpus alone. Texts of a set that are for
+        validation, by their hashes, are left out.
+
+        Args:
+            mix: The sets that are mixed in.
+            source: As in `encoded`.
+            how: The further arguments of `encoded`.
+
+        Raises:
+            UserError: as `encoded`; or no row is left to validate on.
+        """
+        found = self.encoded(source, *how)
+        if self.validation_hash is not None and "validation" not in found:
+            raise UserError(f"data.validation_hash={self.validation_hash} takes no row: raise it.")
+        if not mix.sets:
+            return found, {}
+        assert self.prepared is not None
+        parts = {"train": found["train"]}
+        for name, one in mix.sets.items():
+            folder = folder_of(name, one, self.prepared)
+            part = replace(self, prepared=folder, only=None, keep=None)
+            parts[name] = part.encoded(source.further(one), *how)["train"]
+        return {**found, "train": Joined(parts)}, parts
+
     def encoded(
         self, source: Source, shape: Shape, processor: Any, too_long: Any, again: bool = False
     ) -> dict[str, Any]:
@@ -201,11 +231,7 @@ class Corpus:
         found: dict[str, Any] = {
             "train": ShardedRows(done.train, path_of, block, vocabulary, ahead)
         }
-        if self.validation_hash is not None:
-            if not done.validation:
-                raise UserError(
-                    f"data.validation_hash={self.validation_hash} takes no row: raise it."
-                )
+        if done.validation:
             found["validation"] = as_dataset(done.validation, path_of)
         return found
 

@@ -12,7 +12,7 @@ from hydralight.data.corpus.inputs import Inputs, inputs_of
 from hydralight.data.corpus.permutation import Permutation
 from hydralight.data.corpus.pieces import Piece, Unit
 from hydralight.data.corpus.reading import batches, beginning, groups_of
-from hydralight.data.mix import Mix
+from hydralight.data.mix import Mix, folder_of
 from hydralight.data.shape import Shape
 from hydralight.data.source import Source
 from hydralight.data.splits import Splits
@@ -42,14 +42,12 @@ def sampled(
         most: Rows of the sample.
 
     Raises:
-        UserError: train would be parted, or mixed with other data, or its labels are not known
-            before all rows have been read, or it is of images.
+        UserError: train would be parted, or its labels are not known before all rows have been
+            read, or it is of images.
     """
     key = "data.streaming" if prepared is None else "data.prepared"
     if splits.fold is not None:
         raise UserError(f"data.fold parts data that is encoded as a whole: leave out {key}.")
-    if mix.mix:
-        raise UserError(f"data.mix mixes data that is encoded as a whole: leave out {key}.")
     if shape.file_roles:
         raise UserError(f"{key} is for texts, and not for images: leave it out.")
     regression = getattr(shape, "problem_type", "") == "regression"
@@ -61,7 +59,12 @@ def sampled(
     shown = named(train) if isinstance(train, str) else [named(one) for one in train or ()]
     own["path"] = {**paths, "train": f"a sample of {shown or NAME}"}  # as messages call it
     whole = replace(splits, validation_fraction=0.0, test_fraction=0.0)
-    return Sampled(**own, origin=source, prepared=prepared, most=most), whole, mix, shape
+    sets = {
+        name: {**one, "prepared": prepared and folder_of(name, one, prepared)}
+        for name, one in mix.sets.items()
+    }
+    sample = Sampled(**own, origin=source, prepared=prepared, most=most)
+    return sample, whole, replace(mix, mix=sets), shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +74,15 @@ class Sampled(Source):
     origin: Source
     prepared: str | None
     most: int
+
+    def further(self, one: Mapping[str, Any]) -> Source:
+        """Return where the rows of a further set are: a sample of one that is prepared."""
+        origin = self.origin.further(one)
+        if "prepared" not in one:  # it is evaluated
+            return origin
+        own = {field.name: getattr(origin, field.name) for field in fields(origin)}
+        own["path"] = {}
+        return Sampled(**own, origin=origin, prepared=one["prepared"], most=self.most)
 
     def read(self, shape: Shape | None = None, known: Any = ()) -> dict[str, Dataset]:
         """Return the splits."""
