@@ -94,7 +94,7 @@ def test_what_is_awaited():
 def test_the_document_has_the_table():
     text = (ROOT / "docs" / "from-trainer.md").read_text()
     for part in PARTS:
-        assert in_markdown(part) + "\n\n" in text + "\n", part
+        assert in_markdown(part) + "\n\n" in text + "\n", f"{part}: python docs/trainer_tables.py"
 
 
 def test_names_of_python_are_there():
@@ -198,6 +198,8 @@ RICH = {
     "logging_steps": 5,
     "generation_num_beams": 4,
     "label_smoothing_factor": 0.1,
+    "push_to_hub": True,
+    "hub_model_id": "me/mine",
 }
 
 

@@ -112,7 +112,10 @@ def read(path: Path) -> dict[str, Any]:
             found = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
         found = plain(found, itertools.count())
     except UserError as error:
-        raise UserError(f"{path} is not read: it {error}.") from None
+        raise UserError(
+            f"{path} is not read, as it {error}: where it is your own, write "
+            "args.to_json_string() to a file."
+        ) from None
     except UnicodeDecodeError:
         raise UserError(
             f"{path} is neither JSON, YAML nor a file of torch.save's newer kind: in the script, "

@@ -7,7 +7,8 @@ import yaml
 
 from hydralight.runs.overrides import quoted
 
-ONLY_TYPED = ("paths.log_dir", "hydra", "resume", "debug")
+ONLY_TYPED = ("paths.log_dir", "resume", "debug", "callbacks.push.repo", "callbacks.push.private")
+ONLY_TYPED += ("callbacks.push.revision",)
 
 
 @dataclass
