@@ -29,7 +29,7 @@ def sampled(
     mix: Mix,
     shape: Shape,
     prepared: str | None,
-    most: int = ROWS,
+    most: int | None = None,
 ) -> tuple[Source, Splits, Mix, Shape]:
     """Return a source that has a sample in the place of train, of which nothing is cut off.
 
@@ -39,7 +39,7 @@ def sampled(
         mix: What it would be mixed with.
         shape: What an example is.
         prepared: The folder of the corpus; None where train is streamed.
-        most: Rows of the sample.
+        most: Rows of the sample; 10,000 unless said.
 
     Raises:
         UserError: train would be parted, or its labels are not known before all rows have been
@@ -63,7 +63,7 @@ def sampled(
         name: {**one, "prepared": prepared and folder_of(name, one, prepared)}
         for name, one in mix.sets.items()
     }
-    sample = Sampled(**own, origin=source, prepared=prepared, most=most)
+    sample = Sampled(**own, origin=source, prepared=prepared, most=most or ROWS)
     return sample, whole, replace(mix, mix=sets), shape
 
 
@@ -107,7 +107,7 @@ class Sampled(Source):
         return found
 
 
-def sample(inputs: Inputs, most: int = ROWS, streams: bool = False) -> Dataset:
+def sample(inputs: Inputs, most: int, streams: bool) -> Dataset:
     """Return some rows, from the beginnings of units all over the corpus."""
     units = inputs.parts() if streams else inputs.units()
     # a slice would keep all of a table in memory
@@ -122,12 +122,13 @@ def sample(inputs: Inputs, most: int = ROWS, streams: bool = False) -> Dataset:
 
 
 def beginnings(
-    units: Sequence[Unit], inputs: Inputs | OwnRows, most: int = ROWS
+    units: Sequence[Unit], inputs: Inputs | OwnRows, most: int | None = None
 ) -> Iterator[tuple[Piece, int, pa.Table]]:
     """Yield pieces all over the corpus, with rows of theirs, and how many come before these."""
     if isinstance(inputs, OwnRows):
         yield units[0].pieces[0], 0, first(inputs.source).data.table
         return
+    most = most or ROWS
     chosen = np.sort(Permutation(len(units), 0)(np.arange(len(units)))[:UNITS]).tolist()
     for number in chosen:
         rows, size = -(-most // len(chosen)), BYTES * max(1, most // ROWS) // len(chosen)
