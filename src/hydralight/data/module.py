@@ -95,7 +95,7 @@ class DataModule(LightningDataModule):
                 parts = self.source, self.splits, self.mix, self.shape, known, self.only_columns
                 needed = {"train", self.validation_split, *self.later_splits}
                 if self.corpus.prepared is not None:
-                    parts = (*sampled(*parts[:4], self.corpus.prepared), *parts[4:])
+                    parts = (*sampled(*parts[:4], self.corpus), *parts[4:])
                 self._rows = read_rows(*parts, needed)
             self.shape = self._rows.shape
         return self._rows

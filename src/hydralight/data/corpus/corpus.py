@@ -4,40 +4,43 @@ import json
 import logging
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
 import xxhash
 from annotated_types import Interval
+from datasets import Dataset
 from datasets.fingerprint import Hasher
 from transformers import PreTrainedTokenizerBase
 
-from hydralight.cached import told_if_full
 from hydralight.config.ranges import NotNegative
 from hydralight.data.corpus.cache import Ahead, Cache, bytes_of
 from hydralight.data.corpus.duplicates import Hash
+from hydralight.data.corpus.home import Here, There
 from hydralight.data.corpus.inputs import Inputs, inputs_of
-from hydralight.data.corpus.kept import TOKENIZER, Kept
+from hydralight.data.corpus.kept import Kept
 from hydralight.data.corpus.pieces import Unit
 from hydralight.data.corpus.pool import do_all
-from hydralight.data.corpus.rows import Local, ShardedRows, as_dataset
+from hydralight.data.corpus.rows import Local, ShardedRows, as_dataset, verify
+from hydralight.data.corpus.sample import keep_sample, kept_sample, sample
 from hydralight.data.corpus.shards import (
     FORMAT,
     INDEX,
     Done,
+    Shard,
     read_index,
-    read_record,
+    record_in,
     write_record,
 )
-from hydralight.data.corpus.stale import remove_stale
+from hydralight.data.corpus.stale import previous_of, remove_stale
 from hydralight.data.corpus.told import CODE, MADE_WITH, changed, compare, told_counts
 from hydralight.data.corpus.work import Encode, Filters, Work, record_of
 from hydralight.data.encoding import cache_folder, processor_id, sources_of
 from hydralight.data.shape import Shape
 from hydralight.data.source import Source
 from hydralight.errors import UserError
-from hydralight.runs.files import write_text
 from hydralight.runs.sealed import sealed_json
 from hydralight.stores.listing import scheme_of
 from hydralight.tokenizers import Trained
@@ -52,8 +55,8 @@ class Corpus:
     """Training data that is prepared to shards in a folder, and read from there.
 
     Args:
-        prepared: The folder, or the URL that a folder was copied to. Training data is encoded as
-            a whole in the cache unless it is said.
+        prepared: The folder, or the URL. Training data is encoded as a whole in the cache unless
+            it is said.
         workers: Processes that prepare; as many as there are cores unless said.
         deduplicate: Whether only the first of rows with equal texts is kept.
         min_chars: Of all texts of a row together; rows with fewer are left out.
@@ -84,13 +87,13 @@ class Corpus:
                     f"data.{name} is for a corpus that is prepared: give data.prepared=<folder>."
                 )
 
-    @property
-    def folder(self) -> Path:
-        """Where the corpus is, or is kept of what is at a URL."""
+    @cached_property
+    def home(self) -> Here | There:
+        """Where the corpus is."""
         assert self.prepared is not None
-        if self._cache is not None:
-            return self._cache.folder
-        return Path(self.prepared.removeprefix("file://")).expanduser()
+        if scheme_of(self.prepared) is not None:
+            return There(self.prepared, cache_folder("preparing"))
+        return Here(Path(self.prepared.removeprefix("file://")).expanduser())
 
     def makes(self, split: str, validated: str, there: Collection[str]) -> bool:
         """Whether a split's encoded rows are those of the corpus.
@@ -130,8 +133,39 @@ class Corpus:
         """Return a recipe of a tokenizer; one that is trained for the corpus is kept with it."""
         if self.prepared is None or not isinstance(tokenizer, Trained):
             return tokenizer
-        cache = self._cache
-        return Kept(tokenizer, self.folder, None if cache is None else cache.small)
+        return Kept(tokenizer, self.home)
+
+    def sample(self, source: Source) -> Dataset | None:
+        """Return some rows that are trained on: those kept with the corpus, or read anew.
+
+        Args:
+            source: Where the rows are.
+
+        Raises:
+            UserError: there are none.
+        """
+        index = read_index(self.home)
+        if index is not None and index.get("sample"):
+            shard = Shard(**index["sample"])
+            try:
+                verify(path := self._path_of(shard), shard)
+                return kept_sample(path)
+            except UserError as error:
+                log.warning("%s: rows are read to take a sample", error)
+        inputs = inputs_of(source, self.home, index is not None)
+        self._sampled[:] = [] if inputs is None else [sample(inputs)]
+        return self._sampled[0] if self._sampled else None
+
+    @cached_property
+    def _sampled(self) -> list[Dataset]:
+        """The sample, if it was read anew."""
+        return []
+
+    @property
+    def _path_of(self) -> Cache | Local:
+        """What returns the path of a shard on this machine."""
+        assert self.prepared is not None
+        return self._cache or Local(Path(self.prepared.removeprefix("file://")).expanduser())
 
     # ------------------------------------------------------------ from files to shards
 
@@ -150,25 +184,24 @@ class Corpus:
         Raises:
             UserError: a row cannot be used, or the folder holds another corpus.
         """
-        if self._cache is not None:
-            if again:
-                raise UserError("prepare.py writes to a folder, which you copy to the URL.")
-            self._cache.small()
-        work = self._work(source, shape, processor, too_long)
+        index = read_index(self.home)
+        if index is None or again:
+            self.home.check_writable()
+        inputs = inputs_of(source, self.home, index is not None)
+        work = self._work(source, shape, processor, too_long, inputs)
         made_with = self._made_with(work)
-        index = read_index(self.folder)
-        inputs = inputs_of(source, self.prepared)
         if index is not None:
             if inputs is not None and index["inputs"] != inputs.states() and not again:
                 raise UserError(
-                    f"{changed(index['inputs'], inputs.states())} since {self.folder} was "
+                    f"{changed(index['inputs'], inputs.states())} since {self.home} was "
                     "prepared: run prepare.py with the same arguments, which does what is new."
                 )
-            compare(self.folder, index["made_with"], made_with)
+            compare(self.home, index["made_with"], made_with)
         if index is None or (again and inputs is not None):
             assert inputs is not None
-            self._prepare(inputs, work, made_with)
-            index = read_index(self.folder)
+            with self.home.preparing():
+                self._prepare(inputs, work, made_with)
+            index = read_index(self.home)
             assert index is not None
         return self._splits(Done.of(index), work)
 
@@ -177,10 +210,10 @@ class Corpus:
         block = getattr(work.shape, "block_size", None) if joined else None
         vocabulary = len(work.processor) if joined else 0
         cache = self._cache
-        path_of = cache or Local(self.folder)
+        path_of = self._path_of
         ahead = None if cache is None else Ahead(cache, done.train)
         if not done.train:
-            raise UserError(f"{self.folder}: no row is left to train on ({told_counts(done)}).")
+            raise UserError(f"{self.home}: no row is left to train on ({told_counts(done)}).")
         found: dict[str, Any] = {
             "train": ShardedRows(done.train, path_of, block, vocabulary, ahead)
         }
@@ -192,8 +225,9 @@ class Corpus:
             found["validation"] = as_dataset(done.validation, path_of)
         return found
 
-    def _work(self, source: Source, shape: Shape, processor: Any, too_long: Any) -> Work:
-        inputs = inputs_of(source, self.prepared)
+    def _work(
+        self, source: Source, shape: Shape, processor: Any, too_long: Any, inputs: Inputs | None
+    ) -> Work:
         sizes = self.min_chars is not None or self.max_chars is not None
         return Work(
             shape=shape,
@@ -201,6 +235,7 @@ class Corpus:
             columns=source.columns_of("train"),
             kind="" if inputs is None else inputs.kind,
             options={} if inputs is None else inputs.options,
+            folder=source.folder("train") if shape.file_roles else "",
             filters=Filters(
                 min_chars=self.min_chars,
                 max_chars=self.max_chars,
@@ -239,26 +274,23 @@ class Corpus:
         return json.loads(json.dumps(said, default=str))
 
     def _prepare(self, inputs: Inputs, work: Work, made_with: Mapping[str, Any]) -> None:
-        begun = read_record(self.folder / MADE_WITH)  # perhaps never finished
+        self.home.create(MADE_WITH, sealed_json(made_with))
+        begun = record_in(self.home.read(MADE_WITH))  # also of one that was never finished
         if begun is None:
-            with told_if_full(self.folder):
-                write_text(self.folder / MADE_WITH, sealed_json(made_with))
+            self.home.write(MADE_WITH, sealed_json(made_with))
         else:
-            compare(self.folder, begun, made_with)
+            compare(self.home, begun, made_with)
         units, states = inputs.units(), inputs.states()
         workers = self.workers
         if workers is None:
             cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
             workers = 0 if inputs.size < ALONE else cores
-        claims = self.folder / "claims"
-        encode = Encode(work, self.folder)
         if self.deduplicate:
-            hashes = Hash(work, self.folder / "duplicates")
-            do_all(
-                units, hashes, hashes.is_done, claims / "hash", workers, "looking for duplicates"
-            )
+            hashes = Hash(work, self.home)
+            do_all(units, hashes, self.home.claims("hash"), workers, "looking for duplicates")
             units = hashes.find(units)
-        do_all(units, encode, encode.is_done, claims / "encode", workers, "preparing train")
+        encode = Encode(work, self.home)
+        do_all(units, encode, self.home.claims("encode"), workers, "preparing train")
         if inputs.states() != states:
             raise UserError(
                 f"{changed(states, inputs.states())} while it was read: run the command again."
@@ -268,8 +300,7 @@ class Corpus:
     def _index(self, units: list[Unit], inputs: Inputs, made_with: Mapping[str, Any]) -> None:
         """Write the index, from the records of all units."""
         train, validation, counts = [], [], dict[str, int]()
-        for unit in units:
-            record = read_record(record_of(self.folder, unit))
+        for record in map(record_in, self.home.read_all(map(record_of, units))):
             assert record is not None
             done = Done.of(record)
             train += done.train
@@ -277,16 +308,24 @@ class Corpus:
             for what, number in done.counts.items():
                 counts[what] = counts.get(what, 0) + number
         done = Done(train, validation, counts)
+        before = read_index(self.home)
+        kept = None if before is None else before.get("sample")
+        if self._sampled:
+            kept = asdict(keep_sample(self.home, self._sampled[0]))
+        files = {*done.files, *([kept["file"]] if kept else [])}
+        previous = previous_of(before, files)
         write_record(
-            self.folder / INDEX,
+            self.home,
+            INDEX,
             done,
             format=FORMAT,
             inputs=inputs.states(),
             made_with=made_with,
-            tokenizer=(self.folder / TOKENIZER).is_file(),
+            sample=kept,
+            previous=previous,
         )
-        log.info("%s: %s", self.folder, told_counts(done))
-        remove_stale(self.folder, units, done)
+        log.info("%s: %s", self.home, told_counts(done))
+        remove_stale(self.home, units, files.union(previous))
 
 
 def content_of_processor(processor: Any) -> str:

@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import xxhash
 
 from hydralight.data.corpus.pieces import Piece, Unit
-from hydralight.data.corpus.shards import INDEX
 from hydralight.data.read.files import cut, files_of
 from hydralight.data.read.formats import builder_of, suffix
 from hydralight.errors import UserError, told
@@ -20,11 +19,12 @@ from hydralight.stores.fetched import opened, parquet, takes_ranges
 from hydralight.stores.listing import File, listed, named, scheme_of
 
 if TYPE_CHECKING:
+    from hydralight.data.corpus.shards import Home
     from hydralight.data.source import Source
 
 UNIT_BYTES = 32_000_000  # of a unit that can be parted: some seconds of work, and a shard
 ASKED = 8  # files that a store is asked about at once
-STREAMED = ("json", "text", "csv", "parquet", "arrow")
+STREAMED = ("json", "text", "csv", "parquet", "arrow", "webdataset")
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Inputs:
         if kind not in STREAMED or options.get("sample_by", "line") != "line":
             what = f"sample_by: {options['sample_by']}" if kind in STREAMED else f"{kind} files"
             raise UserError(
-                f"data.prepared reads JSON lines, Parquet, csv, Arrow and text by the line, and "
+                "data.prepared reads JSON lines, Parquet, csv, Arrow, tars and text by line, and "
                 f"not {what}: leave data.prepared out."
             )
         return cls(tuple(files), kind, options, remote)
@@ -179,28 +179,24 @@ def runs(sizes: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
         yield start, len(sizes)
 
 
-def inputs_of(source: "Source", prepared: str | None) -> Inputs | None:
+def inputs_of(source: "Source", home: "Home", done: bool) -> Inputs | None:
     """Return the files that train is made of; None where they are not needed any more.
 
     Args:
         source: Where the rows are.
-        prepared: Where they are prepared, which may be done; at a URL it is.
+        home: Where they are prepared.
+        done: Whether that is done.
 
     Raises:
         UserError: there are none, or they are no files.
     """
     path = source.path.get("train") if isinstance(source.path, Mapping) else source.path
-    assert prepared is not None
-    done = (
-        scheme_of(prepared) is not None
-        or (Path(prepared.removeprefix("file://")).expanduser() / INDEX).is_file()
-    )
     if path is None and source.source is not None:
         raise UserError("data.source makes rows on the spot: data.prepared is for files.")
     if isinstance(path, Mapping):
         raise UserError("data.prepared reads no files that are aligned line by line: leave it out.")
     if path is None and not done:
-        raise UserError(f"{prepared} is not prepared, and data.path has no files for train.")
+        raise UserError(f"{home} is not prepared, and data.path has no files for train.")
     try:
         return None if path is None else Inputs.of(path, source.reader or {})
     except UserError:

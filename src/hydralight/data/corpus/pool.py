@@ -10,54 +10,61 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import connection
-from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tqdm import tqdm
 
-from hydralight.data.corpus.claims import Claims
 from hydralight.data.corpus.pieces import Unit
 from hydralight.errors import UserError
 from hydralight.progress import clock, interactive
+
+if TYPE_CHECKING:
+    from hydralight.data.corpus.claims import Claims
+    from hydralight.data.corpus.leases import Leases
 
 log = logging.getLogger(__name__)
 
 INTERVAL = 30.0  # seconds between two lines where there is no terminal
 PRELOAD = "hydralight.data.corpus.work"
-Task = Callable[[Unit, Callable[[int], None]], None]
+
+
+class Task(Protocol):
+    """What is done with each unit."""
+
+    def __call__(self, unit: Unit, step: Callable[[int], None]) -> None:
+        """Do a unit, and report bytes that are done."""
+
+    def is_done(self, unit: Unit) -> bool:
+        """Whether a unit is done."""
+
+    def done_among(self, units: Sequence[Unit]) -> set[str]:
+        """Return the names of the units that are done."""
+
 
 _task: Task
 _progress: Any
 
 
 def do_all(
-    units: Sequence[Unit],
-    task: Task,
-    is_done: Callable[[Unit], bool],
-    folder: Path,
-    workers: int,
-    what: str,
+    units: Sequence[Unit], task: Task, claims: "Claims | Leases", workers: int, what: str
 ) -> None:
     """Do all units that are not done yet; return when they are, whoever did them.
 
     Args:
         units: In the order in which they are begun.
         task: Does one; it goes to other processes. It reports bytes that are done.
-        is_done: Whether a unit is done, as the disk says.
-        folder: Where claims are written.
+        claims: Of this process, which are given back at the end.
         workers: Processes; 0 does all of it in this one.
         what: What it is called, such as "preparing".
 
     Raises:
         UserError: a unit cannot be done, or a process was killed.
     """
-    left = {unit.name: unit for unit in units}
-    total = sum(unit.size for unit in left.values())
-    left = {name: unit for name, unit in left.items() if not is_done(unit)}
-    if not left:
-        return
-    claims = Claims(folder)
+    total = sum(unit.size for unit in units)
+    done_before = task.done_among(units)
+    left = {unit.name: unit for unit in units if unit.name not in done_before}
+    looked = time.monotonic()
     try:
         with (
             _Executor(task, min(workers, len(left))) as executor,
@@ -66,19 +73,23 @@ def do_all(
             executor.before = total - sum(unit.size for unit in left.values())
             running: dict[Future[None], Unit] = {}
             while left or running:
+                others = False
                 for name, unit in list(left.items()):
                     if len(running) >= max(1, workers):
                         break
                     if claims.take(name):
                         del left[name]
-                        if is_done(unit):  # by another, just before
+                        if task.is_done(unit):  # by another, just before
                             claims.release(name)
                             executor.before += unit.size
                         else:
                             running[executor.submit(unit)] = unit
-                    elif is_done(unit):
-                        del left[name]
-                        executor.before += unit.size
+                    else:
+                        others = True
+                if others and time.monotonic() - looked > claims.pause:
+                    for name in task.done_among([*left.values()]):
+                        executor.before += left.pop(name).size
+                    looked = time.monotonic()
                 done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
                 if not running and left:
                     time.sleep(0.5)  # others have the rest
@@ -120,7 +131,8 @@ class _Executor:
             return self._pool.submit(_do, unit)
         future: Future[None] = Future()
         try:
-            future.set_result(self._task(unit, self._step))
+            self._task(unit, self._step)
+            future.set_result(None)
         except Exception as error:
             future.set_exception(error)
         return future

@@ -2,11 +2,13 @@
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydralight.data.corpus.shards import Done
 from hydralight.errors import UserError, count
+
+if TYPE_CHECKING:
+    from hydralight.data.corpus.shards import Home
 
 log = logging.getLogger(__name__)
 
@@ -14,7 +16,7 @@ MADE_WITH = "made_with.json"
 CODE = "code"  # of what encodes; another is told, and not refused
 
 
-def compare(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def compare(home: "Home", before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Compare what a corpus was made with to what is asked for.
 
     Raises:
@@ -24,11 +26,11 @@ def compare(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> 
         if before.get(name) == now.get(name):
             continue
         if name == CODE:
-            log.warning("%s was prepared by another version, which may encode otherwise", folder)
+            log.warning("%s was prepared by another version, which may encode otherwise", home)
             continue
         values = f" ({before.get(name)}, and now {now.get(name)})" if "." in name else ""
         raise UserError(
-            f"{folder} was prepared with another value of {name}{values}: name another folder in "
+            f"{home} was prepared with another value of {name}{values}: name another folder in "
             "data.prepared, or remove this one."
         )
 

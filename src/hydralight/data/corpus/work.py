@@ -3,10 +3,10 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,8 @@ from datasets import Dataset
 
 from hydralight.cached import told_if_full
 from hydralight.data.columns import rename_roles
+from hydralight.data.corpus.filters import NUMBER, Filters
+from hydralight.data.corpus.pictures import column_of, contained, with_files
 from hydralight.data.corpus.pieces import Piece, Unit
 from hydralight.data.corpus.reading import batches, rows_before
 from hydralight.data.corpus.shards import (
@@ -22,15 +24,18 @@ from hydralight.data.corpus.shards import (
     RowWriter,
     TokenWriter,
     Writer,
-    read_record,
+    record_in,
     write_record,
 )
+from hydralight.data.read.images import located
 from hydralight.data.roles import ColumnNames, NoRows, Where
 from hydralight.data.shape import Columns, Purpose, Shape
-from hydralight.errors import UserError, told
+from hydralight.errors import UserError
 from hydralight.tokenizers import check_words
 
-NUMBER = "number of the row"  # in its piece; a column beside those of the roles
+if TYPE_CHECKING:
+    from hydralight.data.corpus.shards import Home
+
 Step = Callable[[int], None]
 
 
@@ -49,55 +54,6 @@ class Rows(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Filters:
-    """Which rows of a corpus are left out.
-
-    Args:
-        min_chars: Of all texts of a row together, at least.
-        max_chars: The same, at most.
-        only: Columns of the file to the values, or lists of them, that a row has to have.
-        keep: Called with a row of the file, says whether it is kept.
-    """
-
-    min_chars: int | None = None
-    max_chars: int | None = None
-    only: Mapping[str, Any] = field(default_factory=dict)
-    keep: Callable[[dict[str, Any]], Any] | None = None
-
-    def of_file(self, rows: Dataset, counts: Counter[str], piece: Piece) -> Dataset:
-        """Leave out what the file's own columns say, and count it."""
-        for column, values in self.only.items():
-            if column not in rows.column_names:
-                raise UserError(
-                    f"data.only.{column}: {piece.file} has no such column (there are: "
-                    f"{', '.join(name for name in rows.column_names if name != NUMBER)})."
-                )
-            wanted = set(values) if isinstance(values, list | tuple) else {values}
-            kept = [value in wanted for value in rows[column][:]]
-            rows = _those(rows, kept, f"another {column}", counts)
-        if self.keep is not None:
-            shown = rows.remove_columns(NUMBER)
-            with told("data.keep"):
-                kept = [bool(self.keep(row)) for row in shown]
-            rows = _those(rows, kept, "refused by data.keep", counts)
-        return rows
-
-    def of_texts(self, sizes: list[int], counts: Counter[str]) -> np.ndarray:
-        """Return which rows have texts of a size that is kept, and count the others."""
-        found = np.asarray(sizes)
-        short = found < (self.min_chars or 0)
-        long = found > (np.inf if self.max_chars is None else self.max_chars)
-        counts["too short"] += int(short.sum())
-        counts["too long"] += int(long.sum())
-        return ~(short | long)
-
-
-def _those(rows: Dataset, kept: Sequence[bool], why: str, counts: Counter[str]) -> Dataset:
-    counts[why] += len(kept) - sum(kept)
-    return rows if all(kept) else rows.select(np.flatnonzero(kept))
-
-
-@dataclass(frozen=True, kw_only=True)
 class Work:
     """What becomes of each unit; it goes to the processes that do them.
 
@@ -107,6 +63,7 @@ class Work:
         columns: By role.
         kind: The `datasets` builder that reads the files.
         options: Its options.
+        folder: Where files are that tables name.
         filters: What is left out.
         too_long: What becomes of examples that are too long.
         validation: Part of the rows that are validated on, by the hashes of their texts.
@@ -118,6 +75,7 @@ class Work:
     columns: ColumnNames
     kind: str
     options: Mapping[str, Any]
+    folder: str
     filters: Filters
     too_long: Literal["truncate", "drop", "refuse"]
     validation: float = 0.0
@@ -145,6 +103,8 @@ class Work:
             rows = self.filters.of_file(rows, counts, piece)
             if len(rows) == 0:
                 continue
+            for role in self.shape.file_roles:
+                rows = located(rows, column_of(role, self.columns, rows), self.folder)
             with self._numbered(piece, rows[NUMBER][:]):
                 named = rename_roles(rows, roles, where, self.shape.optional_roles)
                 try:
@@ -154,15 +114,28 @@ class Work:
             counts["empty"] += len(rows) - len(prepared)
             if len(prepared) == 0:
                 continue
-            if not self.hashes:
-                yield Rows(prepared, np.zeros((len(prepared), 2), dtype=np.uint64), done)
-                continue
-            texts = self._texts(prepared)
-            kept = self.filters.of_texts([len(text) for text in texts], counts)
-            hashes = np.array([halves(text) for text in texts], dtype=np.uint64)
-            prepared = prepared if kept.all() else prepared.select(np.flatnonzero(kept))
-            if len(prepared):
-                yield Rows(prepared, hashes[kept], done)
+            parts = [prepared]
+            for role in self.shape.file_roles:
+                parts = with_files(prepared, role)  # type: ignore[assignment]
+            for part in parts:
+                yield from self._hashed(part, done, counts)
+
+    def _hashed(self, prepared: Dataset, done: int, counts: Counter[str]) -> Iterator[Rows]:
+        """Yield some rows with their hashes, without those that are too short or too long."""
+        if not self.hashes:
+            yield Rows(prepared, np.zeros((len(prepared), 2), dtype=np.uint64), done)
+            return
+        if self.shape.file_roles:
+            images = prepared[self.shape.file_roles[0]][:]
+            found = [halves(image["bytes"]) for image in images]
+            yield Rows(prepared, np.array(found, dtype=np.uint64), done)
+            return
+        texts = self._texts(prepared)
+        kept = self.filters.of_texts([len(text) for text in texts], counts)
+        hashes = np.array([halves(text) for text in texts], dtype=np.uint64)
+        prepared = prepared if kept.all() else prepared.select(np.flatnonzero(kept))
+        if len(prepared):
+            yield Rows(prepared, hashes[kept], done)
 
     def _texts(self, rows: Dataset) -> list[str]:
         """Return what tells each row from others: its texts, except those to be predicted."""
@@ -203,6 +176,9 @@ class Work:
                 )
         roles = () if purpose == "train" else self.shape.roles
         kept = set(roles if self.shape.kept is None else self.shape.kept) & columns.keys()
+        for role in self.shape.file_roles:
+            columns[role] = [contained(image) for image in columns[role]]
+            kept.add(role)
         found.pop("row", None)
         found |= {role: columns[role] for role in sorted(kept)}
         if any(too_long):
@@ -245,18 +221,20 @@ class Numbered:
         ) from error
 
 
-def halves(text: str) -> tuple[int, int]:
+def halves(content: str | bytes) -> tuple[int, int]:
     """Return 128 bits of hash as two integers."""
-    return divmod(xxhash.xxh3_128_intdigest(text.encode("utf-8", "surrogatepass")), 2**64)
+    if isinstance(content, str):
+        content = content.encode("utf-8", "surrogatepass")
+    return divmod(xxhash.xxh3_128_intdigest(content), 2**64)
 
 
 def do(unit: Unit, work: Work, folder: Path, left_out: np.ndarray | None, step: Step) -> Done:
-    """Do a unit: write its shards to a folder, and then the record that says that it is done.
+    """Do a unit: write its shards to a folder, and return which there are.
 
     Args:
         unit: What is read.
         work: What becomes of it.
-        folder: Of the corpus.
+        folder: Of the corpus, or for a while.
         left_out: Which of its rows are duplicates of others, in the order of `Work.rows`.
         step: Called with a number of bytes that have been done, now and then.
 
@@ -297,9 +275,7 @@ def do(unit: Unit, work: Work, folder: Path, left_out: np.ndarray | None, step: 
                     step(done - before)
                     before = done
                 step(piece.size - before)
-            result = Done(trained.finish(), validated.finish(), dict(counts))
-            write_record(record_of(folder, unit), result)
-            return result
+            return Done(trained.finish(), validated.finish(), dict(counts))
     except BaseException:
         trained.drop()
         validated.drop()
@@ -312,26 +288,37 @@ class Encode:
 
     Args:
         work: What becomes of its rows.
-        folder: Of the corpus.
+        home: Of the corpus.
     """
 
     work: Work
-    folder: Path
+    home: "Home"
 
     def __call__(self, unit: Unit, step: Callable[[int], None]) -> None:
-        """Do a unit."""
+        """Do a unit: its shards come first, and then the record that says that it is done."""
         left_out = None if unit.left_out is None else np.load(unit.left_out)
-        do(unit, self.work, self.folder, left_out, step)
+        with self.home.writing(unit.name) as folder:
+            done = do(unit, self.work, folder, left_out, step)
+            self.home.keep(folder, done.files)
+            write_record(self.home, record_of(unit), done)
 
     def is_done(self, unit: Unit) -> bool:
         """Whether its record and its shards are there."""
-        record = read_record(record_of(self.folder, unit))
-        if record is None:
-            return False
-        done = Done.of(record)
-        return all((self.folder / s.file).is_file() for s in (*done.train, *done.validation))
+        record = record_in(self.home.read(record_of(unit)))
+        return record is not None and all(map(self.home.has, Done.of(record).files))
+
+    def done_among(self, units: Sequence[Unit]) -> set[str]:
+        """Return the names of the units that are done."""
+        files = self.home.names("units", "train", "validation")
+        there = [unit for unit in units if record_of(unit) in files]
+        records = map(record_in, self.home.read_all(map(record_of, there)))
+        return {
+            unit.name
+            for unit, record in zip(there, records, strict=True)
+            if record is not None and files.issuperset(Done.of(record).files)
+        }
 
 
-def record_of(folder: Path, unit: Unit) -> Path:
-    """Return where it is written that a unit is done."""
-    return folder / "units" / f"{unit.name}.json"
+def record_of(unit: Unit) -> str:
+    """Return the name of the file that says that a unit is done."""
+    return f"units/{unit.name}.json"
