@@ -1,5 +1,6 @@
 """The project's commands, run and timed as a user runs them."""
 
+import resource
 import subprocess
 import sys
 import time
@@ -42,12 +43,28 @@ def run(
     return elapsed
 
 
+def run_and_cpu(arguments: Sequence[str]) -> tuple[float, float]:
+    """Return the seconds that `run` does, and those of CPU time."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    elapsed = run(arguments)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return elapsed, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 def first_step(overrides: Sequence[str], folder: Path, **environment: str) -> float:
     """Return the seconds from `python train.py <overrides>` to its first optimizer step."""
+    return first_step_and_cpu(overrides, folder, **environment)[0]
+
+
+def first_step_and_cpu(
+    overrides: Sequence[str], folder: Path, **environment: str
+) -> tuple[float, float]:
+    """Return the same, and the seconds of CPU time that the process took till then."""
     file = folder / "first-step"
     file.unlink(missing_ok=True)
     start = time.time()
     run(["-m", "benchmarks.first_step", str(file), *overrides], environment)
     if not file.is_file():
         raise UserError("the run has ended without an optimizer step.")
-    return float(file.read_text()) - start
+    end, cpu = map(float, file.read_text().split())
+    return end - start, cpu

@@ -1,4 +1,4 @@
-"""Run `train.py` until its first optimizer step, and write the time of that into a file.
+"""Run `train.py` to its first optimizer step; write when that was, and its CPU time till then.
 
 python -m benchmarks.first_step <file> <overrides of train.py>
 """
@@ -16,7 +16,7 @@ if __name__ == "__main__":
 
     def stop(*_: object) -> None:
         """Leave at once: what a run writes at its end is not what is measured."""
-        file.write_text(str(time.time()))
+        file.write_text(f"{time.time()} {time.process_time()}")
         os._exit(0)
 
     register_optimizer_step_post_hook(stop)

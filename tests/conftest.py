@@ -1,5 +1,6 @@
 """Tiny checkpoints and files; everything is offline, and the caches are the test session's own."""
 
+import gc
 import os
 import sys
 import tempfile
@@ -14,7 +15,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import standins
-from forked import Commands
+from forked import Commands, served
+from kept_configs import keep_configs
 from standins import article, write_jsonl
 
 from hydralight.config import project
@@ -22,6 +24,7 @@ from hydralight.config.project import CONFIG_DIR
 from hydralight.config.resolvers import register_resolvers
 
 register_resolvers()
+keep_configs()
 ROOT = CONFIG_DIR.parent
 # How many cases of a test each run has, spread evenly; `make thorough` has the others.
 SOME = {
@@ -39,7 +42,8 @@ SOME = {
     "test_features.py::test_training_is_compiled_for_few_shapes": 0,
     "test_invariance.py::test_micro_batches": 2,
     "test_learning.py": 2,
-    "test_mistakes.py::test_mistake": 160,
+    "test_experiments.py::test_recipes_compose_in_every_script": 28,
+    "test_mistakes.py::test_mistake": 70,
     "test_preference_parity.py": 6,
     "test_own_project.py::test_the_example_trains_evaluates_and_predicts": 0,
     "test_nodes.py::test_a_process_that_differs_stops_all": 3,
@@ -78,6 +82,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.thorough)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def little_garbage() -> None:
+    """What is there by now, as all of the libraries are, is not looked through for garbage."""
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def no_trace_of_ddp() -> Iterator[None]:
     """Lightning leaves a process group and its variables behind, which later runs would join."""
@@ -113,11 +123,9 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
 
 
 @pytest.fixture(scope="session")
-def commands() -> Iterator[Commands]:
+def commands() -> Commands:
     """Command lines in forks of a process that has imported everything, once."""
-    served = Commands()
-    yield served
-    served.close()
+    return served()
 
 
 @pytest.fixture(scope="session")

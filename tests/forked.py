@@ -1,26 +1,31 @@
 """Command lines in processes that share their imports: each is a fork of one that has them all.
 
 Run as a program, it reads command lines from standard input, one JSON object a line, and writes
-what came of each.
+what came of each. Functions are called in such processes too.
 """
 
+import atexit
+import base64
 import io
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-TIMEOUT = 60  # seconds of a command
+TIMEOUT = 180  # seconds of a command
 DIES = "DIES_IN_A_STEP"
+KILLED = "KILLED_AT"  # a moment of `killed.py`, and at which of its times
 
 
 @dataclass(frozen=True)
@@ -42,24 +47,31 @@ class Commands:
 
     def run(self, arguments: Sequence[str], cwd: Path, **environment: str) -> Outcome:
         """Run one and wait for its end."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        request = {"arguments": list(arguments), "cwd": str(cwd), "environment": environment}
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        return Outcome(**json.loads(self._process.stdout.readline()))
+        return self.together([arguments], cwd, [environment])[0]
 
     def together(
         self, arguments: Sequence[Sequence[str]], cwd: Path, environments: Sequence[dict[str, str]]
     ) -> list[Outcome]:
         """Run several at the same time, as processes of one run, and wait for their ends."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        requests = [
+        return self._ask(
             {"arguments": list(own), "cwd": str(cwd), "environment": environment}
             for own, environment in zip(arguments, environments, strict=True)
-        ]
-        self._process.stdin.write(json.dumps(requests) + "\n")
+        )
+
+    def call(self, function: Callable[..., object], arguments: tuple[Any, ...], world: int) -> None:
+        """Call a function of a module in several processes, each with its rank before the others.
+
+        It is imported there. What it raises in one of them is raised here as a text.
+        """
+        packed = base64.b64encode(pickle.dumps((function, arguments))).decode()
+        asked = {"arguments": [], "cwd": str(Path.cwd()), "environment": {}, "function": packed}
+        outcomes = self._ask({**asked, "rank": rank} for rank in range(world))
+        assert [one.code for one in outcomes] == [0] * world, "".join(o.err for o in outcomes)
+
+    def _ask(self, requests: Iterable[dict[str, Any]]) -> list[Outcome]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(list(requests)) + "\n")
         self._process.stdin.flush()
         return [Outcome(**one) for one in json.loads(self._process.stdout.readline())]
 
@@ -70,6 +82,14 @@ class Commands:
         self._process.wait()
 
 
+@cache
+def served() -> Commands:
+    """Return those of this process, which end with it."""
+    made = Commands()
+    atexit.register(made.close)
+    return made
+
+
 def serve() -> None:
     """Answer each line of standard input."""
     import hydralight.preloaded  # noqa: I001
@@ -77,11 +97,12 @@ def serve() -> None:
     import hydralight.cli
     import hydralight.evaluation
     import hydralight.prediction  # noqa: F401
+    import kept_configs
 
+    kept_configs.keep_configs()
+    kept_configs.read_ours()
     for line in sys.stdin:
-        asked = json.loads(line)
-        answers = answer(asked if isinstance(asked, list) else [asked])
-        print(json.dumps(answers if isinstance(asked, list) else answers[0]), flush=True)
+        print(json.dumps(answer(json.loads(line))), flush=True)
 
 
 def answer(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -133,8 +154,17 @@ def begin(request: dict[str, Any], out: int, err: int) -> int:
     sys.argv = ["hydralight", *request["arguments"]]
     if DIES in os.environ:
         die_in_a_step()
+    if KILLED in os.environ:
+        from killed import kill_at
+
+        moment, _, number = os.environ[KILLED].rpartition(" ")
+        kill_at(moment, int(number))
     try:
-        command_line()
+        if "function" in request:
+            function, arguments = pickle.loads(base64.b64decode(request["function"]))
+            function(request["rank"], *arguments)
+        else:
+            command_line()
     except SystemExit as left:
         return left.code if isinstance(left.code, int) else int(left.code is not None)
     except BaseException:

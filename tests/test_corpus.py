@@ -407,7 +407,7 @@ def counted(owner, name):
     setattr(owner, name, call)
 if moment:
     moments = {{"batch": (work.Work, "encoded"), "name": (Path, "replace")}}
-    counted(*(moments | {{"record": (work, "write_record")}})[moment])
+    counted(*(moments | {{"record": (work, "keep_record")}})[moment])
 test_corpus.module(sys.argv[1], sys.argv[2], corpus={{"deduplicate": True}}).encoded("train")
 """
 

@@ -1,10 +1,6 @@
 """The same command gives the same bits, in one process and in another; another seed does not."""
 
-import subprocess
-import sys
-
 import torch
-from conftest import ROOT
 from safetensors.torch import load_file
 
 import hydralight
@@ -12,7 +8,7 @@ from hydralight.runs.run import Run
 from hydralight.tasks.task import Task
 
 
-def test_same_seed_same_bits(recipe, tmp_path, monkeypatch):
+def test_same_seed_same_bits(recipe, tmp_path, monkeypatch, commands):
     rows, heads = [], []
 
     def record(task, batch, batch_idx):
@@ -30,8 +26,8 @@ def test_same_seed_same_bits(recipe, tmp_path, monkeypatch):
             seeded[name] = hydralight.train([*overrides, f"seed={seed}", folder])
             orders[name] = [*rows]
     folder = f"paths.log_dir={tmp_path / 'process'}"
-    command = [sys.executable, "train.py", *overrides, "seed=0", folder]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    outcome = commands.run(["train", *overrides, "seed=0", folder], tmp_path)
+    assert outcome.code == 0, outcome.err
     (path,) = (tmp_path / "process/train/runs").iterdir()
     seeded["process"] = Run(path)
 

@@ -221,6 +221,7 @@ ELSEWHERE = {  # where a change is seen that a tiny run on stand-ins does not sh
     "test_invariance": "data.batches_per_step",
     "test_corpus": "data.prepared data.workers data.deduplicate data.min_chars data.max_chars "
     "data.only data.keep data.validation_hash data.cache_size",
+    "test_streaming": "data.streaming tokenizer.sample_texts",
     "test_windows": "data.window_shards",
     "test_same_bits": "trainer.same_bits",
     "test_sharded": "trainer.strategy.data_parallel_size trainer.strategy.tensor_parallel_size "

@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import torch
+from forked import served
 
 import hydralight
 from hydralight.runs.sharded import assembled
@@ -134,7 +135,7 @@ def free_port():
 def together(jobs, folder, world=2, **arguments):
     """Train in several processes, each of which may do something `before` that."""
     started = partial(train_a_share, **arguments)
-    torch.multiprocessing.spawn(started, (world, free_port(), jobs, folder), nprocs=world)
+    served().call(started, (world, free_port(), jobs, folder), world)
     written = {name: folder / f"{name}.pt" for name in jobs}
     return {n: torch.load(path, weights_only=False) for n, path in written.items() if path.exists()}
 

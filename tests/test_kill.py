@@ -8,6 +8,7 @@ import sys
 import pytest
 from compared import differences
 from conftest import ROOT
+from forked import KILLED, Outcome, served
 
 import hydralight
 
@@ -44,16 +45,18 @@ def started(script, overrides):
     )
 
 
-def finished(overrides) -> None:
-    process = started(["train.py"], overrides)
+def ended(overrides, *moment) -> Outcome:
+    """Train to the end, or to the moment at which the run is killed, by the script."""
+    script = ["tests/killed.py", *map(str, moment)] if moment else ["train.py"]
+    process = started(script, overrides)
     _, said = process.communicate(timeout=180)
-    assert process.returncode == 0, said
+    return Outcome(process.returncode, "", said)
 
 
-def killed_at(moment, overrides) -> None:
-    process = started(["tests/killed.py", *map(str, moment)], overrides)
-    _, said = process.communicate(timeout=180)
-    assert process.returncode == -signal.SIGKILL, said
+def forked(overrides, *moment) -> Outcome:
+    """The same of a run of one process, which is a fork of one that has imported all."""
+    environment = {KILLED: "{} {}".format(*moment)} if moment else {}
+    return served().run(["train", *overrides], ROOT, **environment)
 
 
 @pytest.mark.parametrize(
@@ -110,12 +113,16 @@ def killed_at(moment, overrides) -> None:
 def test_killed_again_and_again(experiment, workers, trainer, grouped, moments, recipe, tmp_path):
     overrides = overrides_of(recipe, experiment, workers, trainer, grouped)
     whole, other = tmp_path / "whole", tmp_path / "logs/train/runs/other"
-    finished([*overrides, f"hydra.run.dir={whole}"])
+    train = forked if trainer == "cpu" else ended  # ranks are started by the script
+    outcome = train([*overrides, f"hydra.run.dir={whole}"])
+    assert outcome.code == 0, outcome.err
     typed = [*overrides, f"hydra.run.dir={other}"]
     for moment in moments:
-        killed_at(moment, typed)
+        outcome = train(typed, *moment)
+        assert outcome.code == -signal.SIGKILL, outcome.err
         typed = ["resume=latest", f"paths.log_dir={tmp_path / 'logs'}"]
-    finished(typed)
+    outcome = train(typed)
+    assert outcome.code == 0, outcome.err
     assert list(differences(whole, other)) == []
 
 

@@ -10,7 +10,7 @@ import scipy.stats
 import seqeval.metrics
 import sklearn.metrics
 import torch
-import torch.multiprocessing
+from forked import served
 from standins import WORDS
 from torch import nn
 
@@ -371,7 +371,7 @@ def score_a_share(rank, script, folder):
 
 
 def test_two_processes_score_as_one(script, tmp_path):
-    torch.multiprocessing.spawn(score_a_share, (script, tmp_path), nprocs=2)
+    served().call(score_a_share, (script, tmp_path), 2)
     alone = scores_of(script, slice(0, 7))
     assert alone[3] == pytest.approx({"same": 5 / 7, "kinds": 4})
     for rank in range(2):

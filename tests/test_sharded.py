@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 from compared import differences, unequal
+from forked import served
 from safetensors.torch import load_file
 from standins import row_for, write_jsonl
 from test_invariance import (
@@ -94,7 +95,7 @@ def test_it_goes_on(recipe, tmp_path):
     typed += ["callbacks.last_checkpoint.every_n_train_steps=1"]
     hydralight.train([*typed, "trainer.accelerator=cpu", f"hydra.run.dir={tmp_path / 'alone'}"])
     cut(tmp_path / "alone", tmp_path / "from plain", 4)
-    torch.multiprocessing.spawn(train_in_two, (free_port(), tmp_path, typed), nprocs=2)
+    served().call(train_in_two, (free_port(), tmp_path, typed), 2)
     whole = tmp_path / "whole"
     found = differences(whole, tmp_path / "same")
     # the copied configs name the directory that they were copied from
@@ -160,7 +161,7 @@ def test_an_adapter_is_sharded_with_its_base(recipe, tmp_path):
         alone = tmp_path / name / "alone"
         hydralight.train([*jobs[name], "trainer.accelerator=cpu", f"hydra.run.dir={alone}"])
         cut(alone, tmp_path / name / "from plain", 4)
-    torch.multiprocessing.spawn(adapters_in_two, (free_port(), tmp_path, jobs), nprocs=2)
+    served().call(adapters_in_two, (free_port(), tmp_path, jobs), 2)
     for name in jobs:
         own = tmp_path / name
         whole = Run(own / "whole")

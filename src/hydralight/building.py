@@ -23,6 +23,7 @@ from hydralight.config.functions import settle_functions
 from hydralight.config.trust import SENDS
 from hydralight.data.module import DataModule
 from hydralight.data.naming import labels_to_use
+from hydralight.data.stream.streamed import check_end
 from hydralight.dealing import build_data, built
 from hydralight.devices import share_steps
 from hydralight.errors import UserError, count
@@ -84,10 +85,17 @@ def build(cfg: DictConfig) -> tuple[Task, DataModule, Trainer]:
         trainer = build_trainer(cfg, callbacks, logger=build_all(without_secrets(cfg.logger)))
     share_steps(trainer, data.batching.batches_per_step)
     task = build_task(cfg)
-    if data.corpus.prepared is not None and getattr(task, "has_reference", False):
+    if data.corpus.is_sampled and getattr(task, "has_reference", False):
         raise UserError(
-            "data.prepared keeps no values of a reference, which this loss compares the model "
+            f"{data.corpus.key} keeps no values of a reference, which this loss compares the model "
             "with: leave it out."
+        )
+    if data.corpus.streaming:
+        check_end(trainer)
+    if data.corpus.streaming and getattr(task, "class_weights", None) == "balanced":
+        raise UserError(
+            "task.class_weights=balanced counts the classes of all rows, and data.streaming sees "
+            "none before it comes: give the weights as numbers."
         )
     return task, data, trainer
 

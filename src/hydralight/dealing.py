@@ -7,6 +7,7 @@ from typing import Any
 
 from hydra.utils import get_class, get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf._utils import split_key
 
 from hydralight.config.blame import key_of, refused
 from hydralight.config.check import parameters
@@ -27,9 +28,19 @@ def built(node: DictConfig, **arguments: Any) -> Any:
         UserError: a part is built with the wrong arguments, or needs a package.
     """
     try:
-        return instantiate(node, **arguments, _convert_="object")
+        return instantiate(_apart(node), **arguments, _convert_="object")
     except Exception as error:
         raise UserError(refused(key_of(error) or str(node._get_full_key(None)), error)) from error
+
+
+def _apart(node: DictConfig) -> DictConfig:
+    """Return a node resolved and at its place, without the config around it, which Hydra copies."""
+    content = OmegaConf.to_container(node, resolve=True)
+    if "${" in str(content):  # a text that is not to be read as an interpolation
+        return node
+    for key in reversed(split_key(str(node._get_full_key(None)))):
+        content = {key: content}
+    return OmegaConf.select(OmegaConf.create(content), str(node._get_full_key(None)))
 
 
 def build_data(cfg: DictConfig) -> DataModule:
@@ -45,7 +56,7 @@ def build_data(cfg: DictConfig) -> DataModule:
     node = cfg.data.get("source")
     source = None if not node else own_source(node, keys)
     corpus, batching = dealt(Corpus, keys), dealt(Batching, keys)
-    if corpus.prepared is not None:
+    if corpus.is_sampled:
         batching.check_windows()  # before it is prepared, which may take long
     return DataModule(
         shape=dealt(get_class(cfg.data._target_), keys),

@@ -26,6 +26,7 @@ from hydralight.disk import Footprint, states_of, tokenizer_of, weights_of
 from hydralight.errors import count
 from hydralight.optim import parameter_groups
 from hydralight.quantization import number_of
+from hydralight.runs.checkpoints import ENDLESS
 from hydralight.shards import class_name
 from hydralight.tasks.evaluation import check_monitors
 from hydralight.tasks.task import Task
@@ -128,11 +129,12 @@ def print_summary(
         table.add_row("labels", ", ".join(data.label_names))
     for split, looked in looked_at.items():
         too_long = data.too_long_counts.get(split, 0)
-        table.add_row(
-            f"{split} examples",
-            f"{len(data.encoded(split)):,} ({too_long:,} were too long; {looked:,} looked at)",
-        )
-    table.add_row("optimizer steps an epoch", f"{steps:,}")
+        streamed = split == "train" and data.corpus.streaming
+        number = "as they come" if streamed else f"{len(data.encoded(split)):,}"
+        said = f"{number} ({too_long:,} were too long; {looked:,} looked at)"
+        table.add_row(f"{split} examples", said)
+    endless = batches >= ENDLESS
+    table.add_row("optimizer steps an epoch", "it has no end" if endless else f"{steps:,}")
     table.add_row("an optimizer step", step_of(data.batching, trainer))
     ended = [said for said, _, _ in ends(cfg.trainer, 0, 0, steps)]
     table.add_row("the run ends at", " or ".join(ended) or "no step: it has no end")

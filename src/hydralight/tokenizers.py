@@ -115,6 +115,8 @@ class Trained:
         append: A marker that ends texts, as one more special token, which is never split.
         model_max_length: Recorded in the tokenizer.
         files: A glob of text files, packed or not, read by lines, instead of the data's own texts.
+        sample_texts: How many rows of a corpus that is prepared or streamed it learns from, 10,000
+            unless said.
     """
 
     model: Literal["bpe", "unigram", "wordpiece"] = "bpe"
@@ -130,6 +132,7 @@ class Trained:
     append: str | None = None
     model_max_length: Positive | None = None
     files: str | None = None
+    sample_texts: Positive | None = None
 
     def __call__(
         self, texts: Callable[[], Iterable[str]], cache_key: str, cache_dir: Path

@@ -21,6 +21,9 @@ from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 
 from hydralight.callbacks.lightning_seams import evaluate_now
 from hydralight.devices import replica_of
+from hydralight.runs.checkpoints import ENDLESS
+
+EVERY = 1000  # steps between evaluations where an epoch has no end, unless said
 
 
 def take_our_loops(trainer: Trainer, max_epochs: float) -> None:
@@ -102,7 +105,8 @@ class EpochLoop(_TrainingEpochLoop):
     def interval_ends(self) -> bool:
         """Return whether the batch that has just been ends an interval between evaluations.
 
-        An int counts the optimizer steps of the run, a float is a part of an epoch's.
+        An int counts the optimizer steps of the run, a float is a part of an epoch's. An epoch that
+        has no end is evaluated every `EVERY` steps.
         """
         trainer: Any = self.trainer
         if self._should_accumulate() or not self._should_check_val_epoch():
@@ -111,6 +115,8 @@ class EpochLoop(_TrainingEpochLoop):
             return time.monotonic() - trainer._last_val_time >= trainer._val_check_time_interval
         interval, step = trainer.val_check_interval, self.global_step
         if isinstance(interval, float):
+            if trainer.num_training_batches >= ENDLESS:
+                return step % EVERY == 0
             window = trainer.accumulate_grad_batches
             interval = max(1, int(math.ceil(trainer.num_training_batches / window) * interval))
             step = math.ceil(self.batch_progress.current.ready / window)

@@ -34,7 +34,8 @@ class Record(Callback):
         parameters = sum(p.numel() for p in pl_module.parameters())
         model = class_name(pl_module.model)
         log.info("%s of %s parameters, precision %s", model, f"{parameters:,}", trainer.precision)
-        examples = f"{len(datamodule_of(trainer).encoded('train')):,}"
+        data = datamodule_of(trainer)
+        examples = "streamed" if data.corpus.streaming else f"{len(data.encoded('train')):,}"
         steps = f"{trainer.estimated_stepping_batches:,}"
         log.info("%s training examples, %s optimizer steps", examples, steps)
 

@@ -4,14 +4,15 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from hydralight.callbacks.lightning_seams import logging_is_due
+from hydralight.callbacks.lightning_seams import datamodule_of, logging_is_due
 
 
 class StepLog(Callback):
     """Logs the task's `step_metrics` (loss, learning rate, gradient norm) by optimizer steps.
 
     The loss is the mean over all the targets of the step, on all devices. Rows are written
-    before the step's checkpoint, so that a resumed run's log has no gap.
+    before the step's checkpoint, so that a resumed run's log has no gap. Of a stream, the pass
+    that it is in is logged as `data_epoch`.
     """
 
     def __init__(self) -> None:
@@ -30,5 +31,9 @@ class StepLog(Callback):
         if step == before or not (logging_is_due(trainer) or step == 1):
             return
         metrics = {name: float(value) for name, value in pl_module.step_metrics.items()}  # type: ignore[union-attr, operator]
+        if (stream := getattr(datamodule_of(trainer), "stream", None)) is not None:
+            metrics["data_epoch"] = stream.epoch(
+                trainer.fit_loop.epoch_loop.batch_progress.total.ready - 1
+            )
         for logger in trainer.loggers:
             logger.log_metrics({**metrics, "epoch": trainer.current_epoch}, step=step)

@@ -137,7 +137,9 @@ class Batching:
         """
         for name in ("max_tokens", "group_by_length", "num_iterations"):
             if getattr(self, name) not in (None, False, 1):
-                raise UserError(f"data.{name} is not for a prepared corpus: leave it out.")
+                raise UserError(
+                    f"data.{name} is not for a prepared corpus or a stream: leave it out."
+                )
 
     def evaluation(
         self, sizes: np.ndarray, place: Place, limit: int | float | None = 1.0

@@ -3,7 +3,7 @@
 It holds the parts that each do one thing, and knows no shape by name.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,19 +19,19 @@ from hydralight.data.collate import EpochRows, collate, loader
 from hydralight.data.corpus.corpus import Corpus
 from hydralight.data.corpus.rows import longest_of
 from hydralight.data.corpus.sample import sampled
-from hydralight.data.distinct import check_distinct
+from hydralight.data.corpus.sampling import beginnings
 from hydralight.data.encoding import Encoding, processor_id
 from hydralight.data.mix import Mix
 from hydralight.data.order import Batches, Place
 from hydralight.data.padding import rounded_up
 from hydralight.data.place import place_of
-from hydralight.data.rows import Rows, check_split, read_rows, without_blanks
-from hydralight.data.same import check_number, check_order, check_same, rows_of
+from hydralight.data.rows import Rows, check_split, prompts, read_rows, to_predict
+from hydralight.data.same import check_order, check_same, rows_of
 from hydralight.data.shape import Batch, Purpose, Row, Shape
 from hydralight.data.source import SPLITS, Source
 from hydralight.data.splits import Splits
-from hydralight.data.spread import spread
-from hydralight.errors import UserError
+from hydralight.data.spread import shown
+from hydralight.data.stream.streamed import Stream
 from hydralight.progress import waiting
 
 
@@ -83,6 +83,7 @@ class DataModule(LightningDataModule):
         self._input: Dataset | None = None
         self._encoded: dict[str, Any] = {}
         self._trained_on: dict[str, Any] | None = None
+        self.stream: Stream | None = None
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
     # ------------------------------------------------------------ rows
@@ -90,21 +91,27 @@ class DataModule(LightningDataModule):
     def rows(self) -> Rows:
         """Return the rows of all splits, prepared; read once."""
         if self._rows is None:
-            known = dict.fromkeys([*SPLITS, self.validation_split])
-            with waiting("reading the data"), told_if_full(datasets.config.HF_DATASETS_CACHE):
-                parts = self.source, self.splits, self.mix, self.shape, known, self.only_columns
-                needed = {"train", self.validation_split, *self.later_splits}
-                if self.corpus.prepared is not None:
-                    parts = (*sampled(*parts[:4], self.corpus), *parts[4:])
-                self._rows = read_rows(*parts, needed)
+            self._rows = self._read()
             self.shape = self._rows.shape
         return self._rows
 
+    def _read(self, *most: int) -> Rows:
+        known = dict.fromkeys([*SPLITS, self.validation_split])
+        needed = {"train", self.validation_split, *self.later_splits}
+        with waiting("reading the data"), told_if_full(datasets.config.HF_DATASETS_CACHE):
+            parts = self.source, self.splits, self.mix, self.shape
+            if self.corpus.is_sampled:
+                parts = sampled(*parts, self.corpus, *most)
+            return read_rows(*parts, known, self.only_columns, needed)
+
+    def _texts(self) -> Iterator[str]:
+        """Return the texts that a tokenizer is trained on: of a corpus, as many as it asks for."""
+        number: Any = self.corpus.is_sampled and getattr(self.make_processor, "sample_texts", 0)
+        return (self._read(number) if number else self.rows()).texts()
+
     def predict_from(self, text: str, format: Format | None = None) -> None:
         """Take what is to be predicted from a file, standard input ("-") or a text."""
-        rows, where = self.source.read_input(text, self.shape, format)
-        check_distinct(rows, self.shape, where, values=False)
-        self._input = self.shape.prepare(rows, where)
+        self._input = to_predict(self.source, text, self.shape, format)
 
     @property
     def label_names(self) -> Sequence[str] | None:
@@ -124,7 +131,7 @@ class DataModule(LightningDataModule):
             train = self._rows and self._rows.splits.get("train")
             key = train._fingerprint if train else ""
             made = self.make_processor(
-                lambda: self.rows().texts(), cache_key=key, cache_dir=cache_folder("tokenizers")
+                self._texts, cache_key=key, cache_dir=cache_folder("tokenizers")
             )
             self.processor = self.shape.ready(made)
             # its state changes with use, so that it is identified now
@@ -138,20 +145,13 @@ class DataModule(LightningDataModule):
             UserError: there is no such split, or it is empty, or a row cannot be used.
         """
         if split not in self._encoded:
-            rows = self.rows()
-            if self.corpus.makes(split, self.validation_split, rows.splits):
+            if self.corpus.makes(split, self.validation_split, (rows := self.rows()).splits):
                 self._prepare()
                 return self._encoded[split]
             trains = split == "train" and self.validation_split != "train"
-            purpose: Purpose = "train" if trains else "evaluate"
             check_split(rows, split, self.source, trains)
-            try:
-                self._encode(split, rows.splits[split], purpose)
-            except UserError as error:
-                part = ", as cut out of the training data" if split in rows.cut else ""
-                if not str(error).startswith("row "):
-                    raise
-                raise UserError(f"the {split} split{part}, {error}.") from error
+            with rows.naming(split):
+                self._encode(split, rows.splits[split], "train" if trains else "evaluate")
         return self._encoded[split]
 
     def _encode(self, split: str, rows: Dataset, purpose: Purpose) -> None:
@@ -177,8 +177,12 @@ class DataModule(LightningDataModule):
         self._encoded[split] = datasets.concatenate_datasets(parts, axis=1)
 
     def _prepare(self, again: bool = False) -> None:
-        how = self.shape, self.load_processor(), self.encoding.too_long
-        self._encoded |= self.corpus.encoded(self.source, *how, again=again)
+        how = self.source, self.shape, self.load_processor(), self.encoding.too_long
+        if self.corpus.streaming:
+            self.stream = Stream(self.corpus, *how, self.batching)
+            self._encoded |= self.stream.encoded(beginnings)
+        else:
+            self._encoded |= self.corpus.encoded(*how, again=again)
 
     def prepare_corpus(self) -> None:
         """Do what is not done yet of a corpus in shards, also of files that have changed."""
@@ -216,16 +220,13 @@ class DataModule(LightningDataModule):
         """Return the training batches, from the place where a resumed run stopped."""
         return self._loader("train", "train", self._train_batches)
 
-    def _train_batches(self) -> Batches:
+    def _train_batches(self) -> Any:
+        if self.stream is not None:
+            return self.stream.batches(self.place, self.trainer, self.consumed)
         shuffle = self.trainer is None or not self.trainer.overfit_batches  # type: ignore[attr-defined]
         limit = 1.0 if self.trainer is None else self.trainer.limit_train_batches
         batches = self.batching.of(self._encoded["train"], self.shape, self.place, shuffle)
-        number = len(batches)
-        taken = int(number * limit) if isinstance(limit, float) else min(limit, number)
-        if self.consumed:
-            check_number(self._batches_per_epoch, taken)
-        batches.epoch, batches.position = divmod(self.consumed, max(1, taken))
-        return batches
+        return batches.behind(self.consumed, limit, self._batches_per_epoch)
 
     def val_dataloader(self) -> list[DataLoader]:
         """Return the batches of each set to validate on."""
@@ -259,6 +260,7 @@ class DataModule(LightningDataModule):
             "batches_per_step": place.batches_per_step,
             "accumulate_grad_batches": place.accumulate_grad_batches,
             "trained_on": self.trained_on,
+            "stream": None if self.stream is None else self.stream.state(consumed),
             **self.batching.order_settings(),
         }
 
@@ -268,9 +270,11 @@ class DataModule(LightningDataModule):
         Raises:
             UserError: the data, its order or its steps would be others.
         """
-        place = self.place
+        place, now = self.place, self.trained_on
         accumulated = check_order(state_dict, self.batching, place)
-        check_same(state_dict.get("trained_on"), self.trained_on)
+        if self.stream is not None:
+            self.stream.go_on(state_dict.get("stream"))
+        check_same(state_dict.get("trained_on"), now)
         if self.trainer is not None:
             self.trainer.accumulate_grad_batches = accumulated
         self.consumed = state_dict["consumed"] // place.world_size
@@ -319,16 +323,12 @@ class DataModule(LightningDataModule):
 
         Where an example has a picture, `picture` is a list of them.
         """
-        encoded = self.encoded(split)
-        rows = EpochRows(encoded).__getitems__([(0, i) for i in spread(encoded, num_rows)])
-        pictures = [self.shape.picture(row) for row in rows]
-        return {**self.collate(rows), **({"picture": pictures} if any(pictures) else {})}
+        return shown(self.encoded(split), num_rows, self.shape, self.collate)
 
     def prompts_batch(self, source: str) -> Batch:
         """Return a file of prompts as one batch, for a model to write what follows."""
         if source not in self._encoded:
-            rows, where = self.source.read_input(source, self.shape)
-            self._encode(source, self.shape.prepare(without_blanks(rows), where), "predict")
+            self._encode(source, prompts(self.source, source, self.shape), "predict")
         rows = EpochRows(self._encoded[source])
         return self.collate(rows.__getitems__([(0, i) for i in range(len(rows))]), "predict")
 
@@ -345,6 +345,6 @@ class DataModule(LightningDataModule):
         sizes = self.shape.size(self._encoded[split].with_format("numpy"))
         return self.batching.evaluation(sizes, place or self.place, limit)
 
-    def _loader(self, split: str, purpose: Purpose, batches: Callable[[], Batches]) -> DataLoader:
+    def _loader(self, split: str, purpose: Purpose, batches: Callable[[], Any]) -> DataLoader:
         how = self._collate(purpose), self.batching.num_workers, self.batching.seed
         return loader(self._encoded[split], batches(), *how)

@@ -3,10 +3,12 @@
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 from torch.utils.data import Sampler
+
+from hydralight.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,6 +227,24 @@ class Batches(Sampler[list[tuple[int, int]]]):
         for number in range(len(self))[start:stop]:
             yield [(epoch, index) for index in self._kept[1][self._own(number)].tolist()]
 
+    def behind(self, consumed: int, limit: int | float, before: int) -> Self:
+        """Begin behind what training has had.
+
+        Args:
+            consumed: Micro-batches of this rank, in all epochs.
+            limit: So many of an epoch are taken, as an int; or a part of it.
+            before: How many of an epoch were taken by those.
+
+        Raises:
+            UserError: they are more or fewer now.
+        """
+        number = len(self)
+        taken = int(number * limit) if isinstance(limit, float) else min(limit, number)
+        if consumed:
+            check_number(before, taken)
+        self.epoch, self.position = divmod(consumed, max(1, taken))
+        return self
+
     @property
     def _run(self) -> int:
         """Micro-batches of this rank in a whole step."""
@@ -252,3 +272,16 @@ class Batches(Sampler[list[tuple[int, int]]]):
     def is_repeated(self, number: int) -> bool:
         """Whether the batch of this number, in an evaluation, is another rank's."""
         return number * self.place.world_size + self.place.rank >= len(self.plan)
+
+
+def check_number(before: int, now: int) -> None:
+    """Compare the batches of an epoch with what they were.
+
+    Raises:
+        UserError: they are more or fewer.
+    """
+    if now != before:
+        raise UserError(
+            f"the run had {before} batches an epoch, and now there are {now}: resume with the same "
+            "training data."
+        )

@@ -2,12 +2,14 @@
 
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
 from datasets import Dataset
 
+from hydralight.config.ranges import Format
 from hydralight.data.columns import NoColumn, rename_roles
 from hydralight.data.distinct import check_distinct
 from hydralight.data.leaks import groups_apart, inputs_apart
@@ -45,6 +47,21 @@ class Rows:
             if role in train.column_names:
                 for batch in train.select_columns([role]).iter(1000):
                     yield from map(self.shape.text_of, batch[role])
+
+    @contextmanager
+    def naming(self, split: str) -> Iterator[None]:
+        """Name the split in what is said of one of its rows.
+
+        Raises:
+            UserError: what was raised in here, with that before it.
+        """
+        try:
+            yield
+        except UserError as error:
+            part = ", as cut out of the training data" if split in self.cut else ""
+            if not str(error).startswith("row "):
+                raise
+            raise UserError(f"the {split} split{part}, {error}.") from error
 
 
 def read_rows(
@@ -137,6 +154,19 @@ def read_rows(
         others = mixed_apart(others, splits, shape, parting)
         splits["train"] = mix.interleave(splits["train"], others)
     return Rows(splits, shape, frozenset(cut))
+
+
+def to_predict(source: Source, text: str, shape: Shape, format: Format | None) -> Dataset:
+    """Return the prepared rows of what is to be predicted: a file, standard input, or a text."""
+    rows, where = source.read_input(text, shape, format)
+    check_distinct(rows, shape, where, values=False)
+    return shape.prepare(rows, where)
+
+
+def prompts(source: Source, file: str, shape: Shape) -> Dataset:
+    """Return the prepared rows of a file of prompts."""
+    rows, where = source.read_input(file, shape)
+    return shape.prepare(without_blanks(rows), where)
 
 
 def without_blanks(rows: Dataset) -> Dataset:

@@ -98,19 +98,6 @@ def check_order(state: Mapping[str, Any], batching: Batching, place: Place) -> i
     return number // place.world_size
 
 
-def check_number(before: int, now: int) -> None:
-    """Compare the batches of an epoch with what they were.
-
-    Raises:
-        UserError: they are more or fewer.
-    """
-    if now != before:
-        raise UserError(
-            f"the run had {before} batches an epoch, and now there are {now}: resume with the same "
-            "training data."
-        )
-
-
 def _refuse_other(name: str, before: Any, value: Any) -> None:
     if value != before:
         raise UserError(

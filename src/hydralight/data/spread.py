@@ -1,6 +1,24 @@
 """Which rows of a split are shown, where only a few are."""
 
+from collections.abc import Callable
+from typing import Any
+
 from datasets import Dataset
+
+from hydralight.data.collate import EpochRows
+from hydralight.data.shape import Batch, Row, Shape
+
+
+def shown(
+    encoded: Any,
+    number: int,
+    shape: Shape,
+    collate: Callable[[list[Row]], Batch],
+) -> Batch:
+    """Return a few encoded rows as one batch, and their pictures, where examples have some."""
+    rows = EpochRows(encoded).__getitems__([(0, i) for i in spread(encoded, number)])
+    pictures = [shape.picture(row) for row in rows]
+    return {**collate(rows), **({"picture": pictures} if any(pictures) else {})}
 
 
 def spread(rows: Dataset, number: int) -> list[int]:

@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 PARTIAL = "checkpoint.partial"  # one that is being written
 
 
+ENDLESS = 2**48  # batches of an epoch that has no end; more than any training takes
+
+
 @dataclass(frozen=True)
 class Record:
     """What is known of a checkpoint without opening it.

@@ -91,6 +91,7 @@ LONG = re.compile(r"[\w.+/=:-]{16}|BEGIN ")  # no form of a key is shorter
 # What is looked at as one: the time for some patterns grows with the square of a text's length.
 PIECE = re.compile(r".{1,4000}(?:\n|\Z)|.{1,4000}(?:\s|\Z)|.{1,4000}", re.DOTALL)
 DEEPEST = 20  # lists within lists in a text
+SHORTEST = 8  # characters of a variable's value that is taken for a secret
 
 _known: set[str] = set()  # values that were typed or set as secrets
 
@@ -126,7 +127,8 @@ def redact(value: Any, key: str = "") -> Any:
 
 def redact_message(text: str) -> str:
     """Hide secrets in a sentence, a log line or a traceback."""
-    for secret in sorted({*_known, *_environment()}, key=len, reverse=True):
+    of_others = _environment() if len(text) >= SHORTEST else set()
+    for secret in sorted(_known | of_others, key=len, reverse=True):
         text = text.replace(secret, REDACTED)
     if LONG.search(text):
         text = SECRET_VALUE.sub(REDACTED, text)  # of which some go over many lines
@@ -222,7 +224,9 @@ def _environment() -> set[str]:
     return {
         value
         for name, value in os.environ.items()
-        if len(value) >= 8 and not value.startswith(("/", "~", ".")) and is_secret_variable(name)
+        if len(value) >= SHORTEST
+        and not value.startswith(("/", "~", "."))
+        and is_secret_variable(name)
     }
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 import socket
+import time
 from contextlib import suppress
 from pathlib import Path
 from threading import Event, Thread
@@ -30,6 +31,7 @@ class Claims:
         folder.mkdir(parents=True, exist_ok=True)
         self._own: set[Path] = set()
         self._ended = Event()
+        self._ahead: float | None = None  # the clock of the disk, of this machine's
         Thread(target=self._beat, daemon=True).start()
 
     def take(self, name: str) -> bool:
@@ -74,6 +76,11 @@ class Claims:
 
     def _now(self) -> float:
         """Return the time by the clock of the disk, which may be another machine's."""
+        if self._ahead is None:
+            self._ahead = self._disk_time() - time.monotonic()
+        return self._ahead + time.monotonic()
+
+    def _disk_time(self) -> float:
         probe = self.folder / f".{secrets.token_hex(4)}"
         probe.touch()
         try:

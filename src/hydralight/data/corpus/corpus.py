@@ -13,31 +13,31 @@ import xxhash
 from annotated_types import Interval
 from datasets import Dataset
 from datasets.fingerprint import Hasher
-from transformers import PreTrainedTokenizerBase
 
 from hydralight.config.ranges import NotNegative
 from hydralight.data.corpus.cache import Ahead, Cache, bytes_of
 from hydralight.data.corpus.duplicates import Hash
+from hydralight.data.corpus.filters import Filters
 from hydralight.data.corpus.home import Here, There
 from hydralight.data.corpus.inputs import Inputs, inputs_of
 from hydralight.data.corpus.kept import Kept
 from hydralight.data.corpus.pieces import Unit
 from hydralight.data.corpus.pool import do_all
 from hydralight.data.corpus.rows import Local, ShardedRows, as_dataset, verify
-from hydralight.data.corpus.sample import keep_sample, kept_sample, sample
+from hydralight.data.corpus.sampling import ROWS, keep_sample, kept_sample, sample
 from hydralight.data.corpus.shards import (
     FORMAT,
     INDEX,
     Done,
     Shard,
+    keep_record,
     read_index,
     record_in,
-    write_record,
 )
 from hydralight.data.corpus.stale import previous_of, remove_stale
 from hydralight.data.corpus.told import CODE, MADE_WITH, changed, compare, told_counts
-from hydralight.data.corpus.work import Encode, Filters, Work, record_of
-from hydralight.data.encoding import cache_folder, processor_id, sources_of
+from hydralight.data.corpus.work import Encode, Work, record_of
+from hydralight.data.encoding import cache_folder, content_of_processor, sources_of
 from hydralight.data.shape import Shape
 from hydralight.data.source import Source
 from hydralight.errors import UserError
@@ -57,7 +57,8 @@ class Corpus:
     Args:
         prepared: The folder, or the URL. Training data is encoded as a whole in the cache unless
             it is said.
-        workers: Processes that prepare; as many as there are cores unless said.
+        streaming: Whether training data is read and encoded as it is trained on, with no end.
+        workers: Processes that prepare or stream; as many as there are cores unless said.
         deduplicate: Whether only the first of rows with equal texts is kept.
         min_chars: Of all texts of a row together; rows with fewer are left out.
         max_chars: The same; rows with more are left out.
@@ -69,6 +70,7 @@ class Corpus:
     """
 
     prepared: str | None = None
+    streaming: bool = False
     workers: Annotated[int, Interval(ge=0, le=1024)] | None = None
     deduplicate: bool = False
     min_chars: NotNegative | None = None
@@ -79,13 +81,27 @@ class Corpus:
     cache_size: str = "50GB"
 
     def __post_init__(self) -> None:
-        if self.prepared is not None:
+        if self.streaming and (self.prepared or self.deduplicate):
+            name = "prepared" if self.prepared else "deduplicate"
+            why = "reads what is not prepared" if self.prepared else "sees no row before it comes"
+            raise UserError(f"data.streaming {why}: leave out data.{name} or data.streaming.")
+        if self.is_sampled:
             return
         for name in ("deduplicate", "min_chars", "max_chars", "only", "keep", "validation_hash"):
             if getattr(self, name):
                 raise UserError(
                     f"data.{name} is for a corpus that is prepared: give data.prepared=<folder>."
                 )
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether no more than a sample of train is read as a table."""
+        return self.streaming or self.prepared is not None
+
+    @property
+    def key(self) -> str:
+        """The key of the config that says so."""
+        return "data.streaming" if self.streaming else "data.prepared"
 
     @cached_property
     def home(self) -> Here | There:
@@ -107,12 +123,12 @@ class Corpus:
             UserError: it is train, which is there to be trained on alone; or no split to validate
                 on is named.
         """
-        if self.prepared is None:
+        if not self.is_sampled:
             return False
         if validated == "train":
             raise UserError(
-                "data.prepared trains on train and does not evaluate it: name files to evaluate, "
-                "as data.path={validation: …}."
+                f"{self.key} trains on train and does not evaluate it: name files to evaluate, as "
+                "data.path={validation: …}."
             )
         hashed = split == "validation" and self.validation_hash is not None
         if split == "validation" and not hashed and split not in there:
@@ -135,11 +151,12 @@ class Corpus:
             return tokenizer
         return Kept(tokenizer, self.home)
 
-    def sample(self, source: Source) -> Dataset | None:
+    def sample(self, source: Source, most: int) -> Dataset | None:
         """Return some rows that are trained on: those kept with the corpus, or read anew.
 
         Args:
             source: Where the rows are.
+            most: How many, where they are read.
 
         Raises:
             UserError: there are none.
@@ -153,8 +170,10 @@ class Corpus:
             except UserError as error:
                 log.warning("%s: rows are read to take a sample", error)
         inputs = inputs_of(source, self.home, index is not None)
-        self._sampled[:] = [] if inputs is None else [sample(inputs)]
-        return self._sampled[0] if self._sampled else None
+        rows = sample(inputs, most) if isinstance(inputs, Inputs) else None
+        if rows is not None and most == ROWS:
+            self._sampled[:] = [rows]
+        return rows
 
     @cached_property
     def _sampled(self) -> list[Dataset]:
@@ -164,8 +183,7 @@ class Corpus:
     @property
     def _path_of(self) -> Cache | Local:
         """What returns the path of a shard on this machine."""
-        assert self.prepared is not None
-        return self._cache or Local(Path(self.prepared.removeprefix("file://")).expanduser())
+        return self._cache or Local(self.home.copy(""))
 
     # ------------------------------------------------------------ from files to shards
 
@@ -188,8 +206,8 @@ class Corpus:
         if index is None or again:
             self.home.check_writable()
         inputs = inputs_of(source, self.home, index is not None)
-        work = self._work(source, shape, processor, too_long, inputs)
-        made_with = self._made_with(work)
+        work = self.work(source, shape, processor, too_long, inputs)
+        made_with = self.made_with(work)
         if index is not None:
             if inputs is not None and index["inputs"] != inputs.states() and not again:
                 raise UserError(
@@ -198,7 +216,7 @@ class Corpus:
                 )
             compare(self.home, index["made_with"], made_with)
         if index is None or (again and inputs is not None):
-            assert inputs is not None
+            assert isinstance(inputs, Inputs)
             with self.home.preparing():
                 self._prepare(inputs, work, made_with)
             index = read_index(self.home)
@@ -209,9 +227,8 @@ class Corpus:
         joined = work.shape.unjoined(work.processor) is not None
         block = getattr(work.shape, "block_size", None) if joined else None
         vocabulary = len(work.processor) if joined else 0
-        cache = self._cache
         path_of = self._path_of
-        ahead = None if cache is None else Ahead(cache, done.train)
+        ahead = Ahead(path_of, done.train) if isinstance(path_of, Cache) else None
         if not done.train:
             raise UserError(f"{self.home}: no row is left to train on ({told_counts(done)}).")
         found: dict[str, Any] = {
@@ -225,9 +242,10 @@ class Corpus:
             found["validation"] = as_dataset(done.validation, path_of)
         return found
 
-    def _work(
-        self, source: Source, shape: Shape, processor: Any, too_long: Any, inputs: Inputs | None
+    def work(
+        self, source: Source, shape: Shape, processor: Any, too_long: Any, inputs: Any
     ) -> Work:
+        """Return what becomes of rows."""
         sizes = self.min_chars is not None or self.max_chars is not None
         return Work(
             shape=shape,
@@ -247,7 +265,14 @@ class Corpus:
             hashes=sizes or self.deduplicate or self.validation_hash is not None,
         )
 
-    def _made_with(self, work: Work) -> dict[str, Any]:
+    def processes(self, size: int) -> int:
+        """Return how many processes encode so many bytes of input; 0 is this one alone."""
+        if self.workers is not None:
+            return self.workers
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        return 0 if size < ALONE else cores
+
+    def made_with(self, work: Work) -> dict[str, Any]:
         """Return what a corpus depends on, beside its files."""
         shape = work.shape.unjoined(work.processor) or work.shape
         left_out = {*shape.not_encoded, *({"block_size", "max_length"} - {work.shape.length_limit})}
@@ -257,7 +282,7 @@ class Corpus:
             if field.name not in left_out and (shape is work.shape or field.name != "block_size")
         }
         own = {f"data.{f.name}": getattr(self, f.name) for f in fields(self)}
-        for name in ("prepared", "workers", "cache_size"):
+        for name in ("prepared", "streaming", "workers", "cache_size"):
             del own[f"data.{name}"]
         if self.keep is not None:
             own["data.keep"] = Hasher.hash(self.keep)
@@ -281,10 +306,7 @@ class Corpus:
         else:
             compare(self.home, begun, made_with)
         units, states = inputs.units(), inputs.states()
-        workers = self.workers
-        if workers is None:
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-            workers = 0 if inputs.size < ALONE else cores
+        workers = self.processes(inputs.size)
         if self.deduplicate:
             hashes = Hash(work, self.home)
             do_all(units, hashes, self.home.claims("hash"), workers, "looking for duplicates")
@@ -314,7 +336,7 @@ class Corpus:
             kept = asdict(keep_sample(self.home, self._sampled[0]))
         files = {*done.files, *([kept["file"]] if kept else [])}
         previous = previous_of(before, files)
-        write_record(
+        keep_record(
             self.home,
             INDEX,
             done,
@@ -326,14 +348,3 @@ class Corpus:
         )
         log.info("%s: %s", self.home, told_counts(done))
         remove_stale(self.home, units, files.union(previous))
-
-
-def content_of_processor(processor: Any) -> str:
-    """Return what tells what a tokenizer or image processor does, wherever it was loaded from."""
-    if not isinstance(processor, PreTrainedTokenizerBase) or not processor.is_fast:
-        return processor_id(processor)
-    backend = processor.backend_tokenizer
-    backend.no_truncation()
-    backend.no_padding()
-    said = [backend.to_str(), str(processor.special_tokens_map), str(processor.chat_template)]
-    return xxhash.xxh3_128_hexdigest(json.dumps(said).encode())

@@ -1,11 +1,12 @@
 """The files of a corpus, and the units that they are done in."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pyarrow.parquet as pq
 import xxhash
@@ -13,8 +14,9 @@ import xxhash
 from hydralight.data.corpus.pieces import Piece, Unit
 from hydralight.data.read.files import cut, files_of
 from hydralight.data.read.formats import builder_of, suffix
+from hydralight.data.stream.own import OwnRows
 from hydralight.errors import UserError, told
-from hydralight.packed import packing
+from hydralight.packed import MAGIC, packing
 from hydralight.stores.fetched import opened, parquet, takes_ranges
 from hydralight.stores.listing import File, listed, named, scheme_of
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from hydralight.data.source import Source
 
 UNIT_BYTES = 32_000_000  # of a unit that can be parted: some seconds of work, and a shard
+PART_BYTES = 4_000_000  # the same of a stream, which reads several units side by side
 ASKED = 8  # files that a store is asked about at once
 STREAMED = ("json", "text", "csv", "parquet", "arrow", "webdataset")
 
@@ -73,8 +76,8 @@ class Inputs:
         if kind not in STREAMED or options.get("sample_by", "line") != "line":
             what = f"sample_by: {options['sample_by']}" if kind in STREAMED else f"{kind} files"
             raise UserError(
-                "data.prepared reads JSON lines, Parquet, csv, Arrow, tars and text by line, and "
-                f"not {what}: leave data.prepared out."
+                "data.prepared and data.streaming read JSON lines, Parquet, csv, Arrow, tars and "
+                f"text by the line, and not {what}: leave them out."
             )
         return cls(tuple(files), kind, options, remote)
 
@@ -109,13 +112,23 @@ class Inputs:
         They depend on nothing but the files. Small files come together in one; a file that is
         larger than `UNIT_BYTES` is parted where that can be told without reading it.
         """
+        return self._grouped(self._pieces, UNIT_BYTES)
+
+    def parts(self) -> list[Unit]:
+        """Return the units of a stream, which are smaller; a file of Parquet is not opened yet.
+
+        What is read of a file here is then seen to be what it is now.
+        """
+        return self._grouped(self._parts, PART_BYTES)
+
+    def _grouped(self, pieces_of: Callable[[str], list[Piece]], most: int) -> list[Unit]:
         groups: list[list[tuple[Piece, Any]]] = [[]]
         sizes = [0]
         with ThreadPoolExecutor(ASKED if self.remote else 1) as pool:
-            pieces = [*pool.map(self._pieces, self.files)]
+            pieces = [*pool.map(pieces_of, self.files)]
         for parts, state in zip(pieces, self.states(), strict=True):
             for piece in parts:
-                if groups[-1] and sizes[-1] + piece.size > UNIT_BYTES:
+                if groups[-1] and sizes[-1] + piece.size > most:
                     groups.append([])
                     sizes.append(0)
                 groups[-1].append((piece, state))
@@ -141,14 +154,27 @@ class Inputs:
                 Piece(file, start, stop, size * sum(groups[start:stop]) // whole, there)
                 for start, stop in runs(groups, UNIT_BYTES)
             ]
-        if self.kind in ("json", "text") and size > UNIT_BYTES and can_be_parted(file, there):
-            starts = range(0, size, UNIT_BYTES)
-            stops = [*starts[1:], size]
-            return [
-                Piece(file, start, stop, stop - start, there)
-                for start, stop in zip(starts, stops, strict=True)
-            ]
-        return [Piece(file, 0, None, size, there)]
+        return self._of_lines(Piece(file, 0, None, size, there), UNIT_BYTES)
+
+    def _parts(self, file: str) -> list[Piece]:
+        there, time = self.remote.get(file), None
+        if there is None:
+            with told(f"{file} cannot be read"):
+                time = os.stat(file).st_mtime_ns
+        return self._of_lines(Piece(file, 0, None, self._size_of(file), there, time), PART_BYTES)
+
+    def _of_lines(self, whole: Piece, most: int) -> list[Piece]:
+        """Part a large file where it is one of lines that can be read from its middle."""
+        size = whole.size
+        if self.kind not in ("json", "text") or size <= most:
+            return [whole]
+        if not can_be_parted(whole.file, whole.remote):
+            return [whole]
+        starts = range(0, size, most)
+        return [
+            replace(whole, start=start, stop=min(start + most, size), size=min(most, size - start))
+            for start in starts
+        ]
 
 
 def metadata_of(file: File) -> pq.FileMetaData:
@@ -161,6 +187,8 @@ def can_be_parted(file: str, there: File | None) -> bool:
     """Whether a large file of lines can be read from its middle: it is not packed."""
     if there is None:
         return packing(Path(file)) is None
+    if Path(urlsplit(file).path.lower()).suffix in MAGIC:
+        return False  # without asking each of many
     if not takes_ranges(there):
         return False
     with opened(there, ahead=8) as stream:
@@ -179,12 +207,16 @@ def runs(sizes: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
         yield start, len(sizes)
 
 
-def inputs_of(source: "Source", home: "Home", done: bool) -> Inputs | None:
+def inputs_of(
+    source: "Source", home: "Home | None" = None, done: bool = False
+) -> Inputs | OwnRows | None:
     """Return the files that train is made of; None where they are not needed any more.
+
+    A stream may be of rows that the user's own source makes.
 
     Args:
         source: Where the rows are.
-        home: Where they are prepared.
+        home: Where they are prepared. None where they are read as they are.
         done: Whether that is done.
 
     Raises:
@@ -192,11 +224,17 @@ def inputs_of(source: "Source", home: "Home", done: bool) -> Inputs | None:
     """
     path = source.path.get("train") if isinstance(source.path, Mapping) else source.path
     if path is None and source.source is not None:
+        if home is None:
+            return OwnRows(source.source)
         raise UserError("data.source makes rows on the spot: data.prepared is for files.")
     if isinstance(path, Mapping):
-        raise UserError("data.prepared reads no files that are aligned line by line: leave it out.")
+        raise UserError(
+            "data.prepared and data.streaming read no files that are aligned line by line: leave "
+            "them out."
+        )
     if path is None and not done:
-        raise UserError(f"{home} is not prepared, and data.path has no files for train.")
+        lack = f"{home} is not prepared, and " if home else ""
+        raise UserError(f"{lack}data.path has no files for train.")
     try:
         return None if path is None else Inputs.of(path, source.reader or {})
     except UserError:

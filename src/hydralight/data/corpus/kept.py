@@ -35,6 +35,11 @@ class Kept:
     recipe: Trained
     home: "Home"
 
+    @property
+    def sample_texts(self) -> int | None:
+        """How many rows of the corpus it learns from."""
+        return self.recipe.sample_texts
+
     def __call__(
         self, texts: Callable[[], Iterable[str]], cache_key: str, cache_dir: Path
     ) -> PreTrainedTokenizerBase:

@@ -20,6 +20,7 @@ class Piece:
         stop: The one behind its last; None is the file's end.
         size: Bytes of the file.
         remote: The file as it was listed, where it is at a URL.
+        time: When a file here was changed (ns), where it is looked at again as it is read.
     """
 
     file: str
@@ -27,6 +28,7 @@ class Piece:
     stop: int | None = None
     size: int = 0
     remote: File | None = None
+    time: int | None = None
 
     @property
     def is_whole(self) -> bool:

@@ -4,7 +4,9 @@ import ctypes
 import logging
 import multiprocessing
 import os
+import random
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PAUSE, LONGEST_PAUSE = 0.1, 30.0  # seconds for each unit of others, and at most
 INTERVAL = 30.0  # seconds between two lines where there is no terminal
 PRELOAD = "hydralight.data.corpus.work"
 
@@ -61,37 +64,24 @@ def do_all(
     Raises:
         UserError: a unit cannot be done, or a process was killed.
     """
-    total = sum(unit.size for unit in units)
-    done_before = task.done_among(units)
-    left = {unit.name: unit for unit in units if unit.name not in done_before}
-    looked = time.monotonic()
+    once = {unit.name: unit for unit in units}.values()
+    total = sum(unit.size for unit in once)
+    done_before = task.done_among([*once])
+    to_do = [unit for unit in once if unit.name not in done_before]
+    left = Left(to_do, claims, task.is_done)
+    before = total - sum(unit.size for unit in to_do)
     try:
         with (
-            _Executor(task, min(workers, len(left))) as executor,
+            _Executor(task, min(workers, len(to_do))) as executor,
             shown(what, total, executor) as show,
         ):
-            executor.before = total - sum(unit.size for unit in left.values())
             running: dict[Future[None], Unit] = {}
-            while left or running:
-                others = False
-                for name, unit in list(left.items()):
-                    if len(running) >= max(1, workers):
-                        break
-                    if claims.take(name):
-                        del left[name]
-                        if task.is_done(unit):  # by another, just before
-                            claims.release(name)
-                            executor.before += unit.size
-                        else:
-                            running[executor.submit(unit)] = unit
-                    else:
-                        others = True
-                if others and time.monotonic() - looked > claims.pause:
-                    for name in task.done_among([*left.values()]):
-                        executor.before += left.pop(name).size
-                    looked = time.monotonic()
+            while left.units or running:
+                while len(running) < max(1, workers) and (unit := left.take()) is not None:
+                    running[executor.submit(unit)] = unit
+                executor.before = before + left.done
                 done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
-                if not running and left:
+                if not running and left.units:
                     time.sleep(0.5)  # others have the rest
                 for future in done:
                     unit = running.pop(future)
@@ -105,6 +95,51 @@ def do_all(
         ) from error
     finally:
         claims.release_all()
+
+
+class Left:
+    """Units that are not known to be done, in the order in which this process tries to take them.
+
+    At first it is that of the corpus. Once another process turns out to have one of them, it is a
+    random one: where many machines all try the next unit, one of them has it, and the others have
+    asked the disk for nothing. Where all that are left are others', they are not asked for again
+    at once.
+
+    Args:
+        units: What is to be done.
+        claims: Of this process.
+        is_done: Whether a unit is done, as the disk says.
+    """
+
+    def __init__(
+        self, units: Sequence[Unit], claims: "Claims | Leases", is_done: Callable[[Unit], bool]
+    ) -> None:
+        self.units = deque(units)
+        self.claims, self.is_done = claims, is_done
+        self.done = 0  # bytes, by others
+        self._alone = True
+        self._wait_until = 0.0
+
+    def take(self) -> Unit | None:
+        """Claim a unit; None where there is none that others have not claimed, or may be."""
+        if time.monotonic() < self._wait_until:
+            return None
+        for _ in range(len(self.units)):
+            unit = self.units.popleft()
+            claimed = self.claims.take(unit.name)
+            if self.is_done(unit):  # by another, perhaps just before
+                self.done += unit.size
+                if claimed:
+                    self.claims.release(unit.name)
+            elif claimed:
+                return unit
+            else:
+                self.units.append(unit)
+                if self._alone:
+                    self._alone = False
+                    random.Random().shuffle(self.units)  # the seed of the run is not touched
+        self._wait_until = time.monotonic() + min(LONGEST_PAUSE, PAUSE * len(self.units))
+        return None
 
 
 class _Executor:

@@ -235,6 +235,18 @@ def _parquet_file(piece: Piece) -> pq.ParquetFile:
     return pq.ParquetFile(piece.file, memory_map=True)
 
 
+def groups_of(piece: Piece) -> Iterator[tuple[Piece, int]]:
+    """Yield the row groups of a piece of Parquet as pieces, each with the number of its rows."""
+    with _parquet_file(piece) as file:
+        metadata = file.metadata
+    for group in range(metadata.num_row_groups)[piece.start : piece.stop]:
+        found = metadata.row_group(group)
+        yield (
+            replace(piece, start=group, stop=group + 1, size=found.total_byte_size),
+            found.num_rows,
+        )
+
+
 def _parquet(piece: Piece, options: Mapping[str, Any]) -> Batches:
     with _parquet_file(piece) as file:
         groups = range(piece.start, piece.stop if piece.stop is not None else file.num_row_groups)

@@ -60,18 +60,12 @@ class ShardedRows:
         self.path_of = path_of
         self.block_size = block_size
         self.kind = kind_of(vocabulary)
-        self.sizes = tuple(self._rows_in(shard) for shard in shards)
+        self.sizes = tuple(rows_in(shard, block_size) for shard in shards)
         self._ends = np.cumsum(self.sizes).tolist()
         self._columns: list[str] | None = None
         self._open: OrderedDict[int, Any] = OrderedDict()
         self._verified: set[str] = set()
         self.ahead = ahead
-
-    def _rows_in(self, shard: Shard) -> int:
-        if self.block_size is None:
-            return shard.rows
-        whole, rest = divmod(shard.tokens, self.block_size)
-        return whole + (rest > 1)  # a token alone has nothing to predict it from
 
     def __len__(self) -> int:
         """Rows of all shards."""
@@ -171,6 +165,14 @@ class ShardedRows:
         content.update(str(self.block_size).encode())
         named = None if labels is None else list(labels)
         return {"rows": len(self), "labels": named, "content": content.hexdigest()}
+
+
+def rows_in(shard: Shard, block_size: int | None) -> int:
+    """Return how many rows a shard has: blocks of its tokens, where it holds nothing else."""
+    if block_size is None:
+        return shard.rows
+    whole, rest = divmod(shard.tokens, block_size)
+    return whole + (rest > 1)  # a token alone has nothing to predict it from
 
 
 def longest_of(rows: Any) -> int:

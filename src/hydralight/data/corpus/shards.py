@@ -18,7 +18,7 @@ from datasets.arrow_writer import ArrowWriter
 
 from hydralight.errors import UserError, first_line
 from hydralight.runs.checksums import checksum
-from hydralight.runs.files import partial_of, told
+from hydralight.runs.files import partial_of, told, write_text
 from hydralight.runs.sealed import sealed_json, unsealed_json
 
 if TYPE_CHECKING:
@@ -78,9 +78,22 @@ class Done:
         return cls(**shards, counts=content["counts"])
 
 
-def write_record(home: "Home", name: str, done: Done, **more: Any) -> None:
+def write_record(path: Path, done: Done, **more: Any) -> None:
     """Write what has been done; it is there whole or not at all, and carries its checksum."""
+    write_text(path, sealed_json({**asdict(done), **more}))
+
+
+def keep_record(home: "Home", name: str, done: Done, **more: Any) -> None:
+    """Write the same to a corpus."""
     home.write(name, sealed_json({**asdict(done), **more}))
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """Return a record; None where there is none, or it is damaged."""
+    try:
+        return record_in(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def record_in(text: str | None) -> dict[str, Any] | None:

@@ -1,17 +1,18 @@
 """The rows of a tar shard in WebDataset's layout, some at a time."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import datasets
 import pyarrow as pa
 from datasets.packaged_modules.webdataset.webdataset import WebDataset
 from datasets.utils.file_utils import ArchiveIterable
 
-from hydralight.data.corpus.pieces import Piece
+if TYPE_CHECKING:
+    from hydralight.data.corpus.pieces import Piece
 
 
-def rows_of_tar(piece: Piece, most_rows: int, most_bytes: int) -> Iterator[tuple[pa.Table, int]]:
+def rows_of_tar(piece: "Piece", most_rows: int, most_bytes: int) -> Iterator[tuple[pa.Table, int]]:
     """Yield the columns that `datasets` gives such a shard; images stay as they are encoded.
 
     Args:

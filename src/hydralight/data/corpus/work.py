@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -16,7 +16,7 @@ from datasets import Dataset
 from hydralight.cached import told_if_full
 from hydralight.data.columns import rename_roles
 from hydralight.data.corpus.filters import NUMBER, Filters
-from hydralight.data.corpus.pictures import column_of, contained, with_files
+from hydralight.data.corpus.pictures import column_of, contained
 from hydralight.data.corpus.pieces import Piece, Unit
 from hydralight.data.corpus.reading import batches, rows_before
 from hydralight.data.corpus.shards import (
@@ -24,8 +24,8 @@ from hydralight.data.corpus.shards import (
     RowWriter,
     TokenWriter,
     Writer,
+    keep_record,
     record_in,
-    write_record,
 )
 from hydralight.data.read.images import located
 from hydralight.data.roles import ColumnNames, NoRows, Where
@@ -36,6 +36,7 @@ from hydralight.tokenizers import check_words
 if TYPE_CHECKING:
     from hydralight.data.corpus.shards import Home
 
+IMAGES = 32  # rows of images that are in memory at a time
 Step = Callable[[int], None]
 
 
@@ -90,52 +91,61 @@ class Work:
             UserError: a row cannot be read or used; its file and number are named.
         """
         seen = 0
+        for table, done in batches(piece, self.kind, self.options):
+            size = IMAGES if self.shape.file_roles else max(1, len(table))
+            for start in range(0, len(table), size):
+                part = table.slice(start, size)
+                number, found = self.of_table(part, piece, seen, done, counts)
+                seen += number
+                if found is not None:
+                    yield found
+
+    def of_table(
+        self, table: pa.Table, piece: Piece, seen: int, done: int, counts: Counter[str]
+    ) -> tuple[int, Rows | None]:
+        """Return how many rows a table of a file has, and those that are kept, if any.
+
+        Args:
+            table: As it was read.
+            piece: What it was read from.
+            seen: Rows of the piece before it.
+            done: Bytes of the piece that have been read.
+            counts: Where rows are counted.
+
+        Raises:
+            UserError: as `rows`.
+        """
         where = Where(piece.file, self.columns)
         roles = [*self.shape.roles, NUMBER]
-        for table, done in batches(piece, self.kind, self.options):
-            rows = Dataset(table, fingerprint=NUMBER)  # else all of it is hashed
-            if self.shape.unfold is not None:
-                rows = self.shape.unfold(rows)
-            numbers = pa.array(range(seen, seen + len(rows)))
-            seen += len(rows)
-            counts["read"] += len(rows)
-            rows = Dataset(rows.data.table.append_column(NUMBER, numbers), fingerprint=NUMBER)
-            rows = self.filters.of_file(rows, counts, piece)
-            if len(rows) == 0:
-                continue
-            for role in self.shape.file_roles:
-                rows = located(rows, column_of(role, self.columns, rows), self.folder)
-            with self._numbered(piece, rows[NUMBER][:]):
-                named = rename_roles(rows, roles, where, self.shape.optional_roles)
-                try:
-                    prepared = self.shape.prepare(named, where)
-                except NoRows:
-                    prepared = named.select([])
-            counts["empty"] += len(rows) - len(prepared)
-            if len(prepared) == 0:
-                continue
-            parts = [prepared]
-            for role in self.shape.file_roles:
-                parts = with_files(prepared, role)  # type: ignore[assignment]
-            for part in parts:
-                yield from self._hashed(part, done, counts)
-
-    def _hashed(self, prepared: Dataset, done: int, counts: Counter[str]) -> Iterator[Rows]:
-        """Yield some rows with their hashes, without those that are too short or too long."""
-        if not self.hashes:
-            yield Rows(prepared, np.zeros((len(prepared), 2), dtype=np.uint64), done)
-            return
-        if self.shape.file_roles:
-            images = prepared[self.shape.file_roles[0]][:]
-            found = [halves(image["bytes"]) for image in images]
-            yield Rows(prepared, np.array(found, dtype=np.uint64), done)
-            return
-        texts = self._texts(prepared)
-        kept = self.filters.of_texts([len(text) for text in texts], counts)
-        hashes = np.array([halves(text) for text in texts], dtype=np.uint64)
-        prepared = prepared if kept.all() else prepared.select(np.flatnonzero(kept))
-        if len(prepared):
-            yield Rows(prepared, hashes[kept], done)
+        rows = Dataset(table, fingerprint=NUMBER)  # else all of it is hashed
+        if self.shape.unfold is not None:
+            rows = self.shape.unfold(rows)
+        number = len(rows)
+        counts["read"] += number
+        numbers = pa.array(range(seen, seen + number))
+        rows = Dataset(rows.data.table.append_column(NUMBER, numbers), fingerprint=NUMBER)
+        rows = self.filters.of_file(rows, counts, piece)
+        if len(rows) == 0:
+            return number, None
+        for role in self.shape.file_roles:
+            rows = located(rows, column_of(role, self.columns, rows), self.folder)
+        with self._numbered(piece, rows[NUMBER][:]):
+            named = rename_roles(rows, roles, where, self.shape.optional_roles)
+            try:
+                prepared = self.shape.prepare(named, where)
+            except NoRows:
+                prepared = named.select([])
+        counts["empty"] += len(rows) - len(prepared)
+        hashes = np.zeros((len(prepared), 2), dtype=np.uint64)
+        if self.hashes and len(prepared) and self.shape.file_roles:
+            images = map(contained, prepared[self.shape.file_roles[0]][:])
+            hashes = np.array([halves(image["bytes"]) for image in images], dtype=np.uint64)
+        elif self.hashes and len(prepared):
+            texts = self._texts(prepared)
+            kept = self.filters.of_texts([len(text) for text in texts], counts)
+            hashes = np.array([halves(text) for text in texts], dtype=np.uint64)[kept]
+            prepared = prepared if kept.all() else prepared.select(np.flatnonzero(kept))
+        return number, Rows(prepared, hashes, done) if len(prepared) else None
 
     def _texts(self, rows: Dataset) -> list[str]:
         """Return what tells each row from others: its texts, except those to be predicted."""
@@ -145,6 +155,22 @@ class Work:
             "\0".join("" if value is None else self.shape.text_of(value) for value in values)
             for values in zip(*columns, strict=True)
         ]
+
+    def apart(self, hashes: np.ndarray) -> np.ndarray:
+        """Return which rows are validated on, by the hashes of their texts (rows, 2)."""
+        return hashes[:, 0] < np.uint64(self.validation * (2**64 - 1))
+
+    @property
+    def unjoined(self) -> "Work":
+        """What becomes of rows that are trained on: of texts that are joined, tokens alone."""
+        shape = self.shape.unjoined(self.processor)
+        return self if shape is None else replace(self, shape=shape)
+
+    def writer(self, folder: Path, name: str) -> Writer:
+        """Return what writes rows that are trained on: tokens alone, where texts are joined."""
+        if self.shape.unjoined(self.processor) is None:
+            return RowWriter(folder, name)
+        return TokenWriter(folder, name, len(self.processor))
 
     def _numbered(self, piece: Piece, numbers: Sequence[int]) -> "Numbered":
         return Numbered(piece, self.kind, numbers)
@@ -242,14 +268,9 @@ def do(unit: Unit, work: Work, folder: Path, left_out: np.ndarray | None, step: 
         UserError: a row cannot be read or used, or the disk is full.
     """
     counts: Counter[str] = Counter()
-    unjoined = work.shape.unjoined(work.processor)
-    trained: Writer = (
-        RowWriter(folder, f"train/{unit.name}")
-        if unjoined is None
-        else TokenWriter(folder, f"train/{unit.name}", len(work.processor))
-    )
+    training = work.unjoined
+    trained = work.writer(folder, f"train/{unit.name}")
     validated: Writer = RowWriter(folder, f"validation/{unit.name}")
-    training = work if unjoined is None else Work(**{**vars(work), "shape": unjoined})
     seen = 0
     try:
         with told_if_full(folder):
@@ -261,7 +282,7 @@ def do(unit: Unit, work: Work, folder: Path, left_out: np.ndarray | None, step: 
                         kept = ~left_out[seen : seen + len(rows)]
                         counts["duplicates"] += int((~kept).sum())
                     seen += len(rows)
-                    apart = hashes[:, 0] < np.uint64(work.validation * (2**64 - 1))
+                    apart = work.apart(hashes)
                     for part, used, purpose, writer in (
                         (kept & ~apart, training, "train", trained),
                         (kept & apart, work, "evaluate", validated),
@@ -300,7 +321,7 @@ class Encode:
         with self.home.writing(unit.name) as folder:
             done = do(unit, self.work, folder, left_out, step)
             self.home.keep(folder, done.files)
-            write_record(self.home, record_of(unit), done)
+            keep_record(self.home, record_of(unit), done)
 
     def is_done(self, unit: Unit) -> bool:
         """Whether its record and its shards are there."""

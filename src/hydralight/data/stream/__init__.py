@@ -1,0 +1,1 @@
+"""Training rows that are read and encoded as they are needed, with nothing prepared."""
