@@ -23,7 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-TIMEOUT = 180  # seconds of a command
+COMMAND, FUNCTION = 180, 1200  # seconds that one may take
 DIES = "DIES_IN_A_STEP"
 KILLED = "KILLED_AT"  # a moment of `killed.py`, and at which of its times
 
@@ -59,14 +59,17 @@ class Commands:
         )
 
     def call(self, function: Callable[..., object], arguments: tuple[Any, ...], world: int) -> None:
-        """Call a function of a module in several processes, each with its rank before the others.
+        """Call a function of a module in several processes; none may raise."""
+        outcomes = self.calls(function, arguments, world)
+        assert [one.code for one in outcomes] == [0] * world, "".join(o.err for o in outcomes)
 
-        It is imported there. What it raises in one of them is raised here as a text.
-        """
+    def calls(
+        self, function: Callable[..., object], arguments: tuple[Any, ...], world: int
+    ) -> list[Outcome]:
+        """Call a function, which is imported there, with each process's rank before the rest."""
         packed = base64.b64encode(pickle.dumps((function, arguments))).decode()
         asked = {"arguments": [], "cwd": str(Path.cwd()), "environment": {}, "function": packed}
-        outcomes = self._ask({**asked, "rank": rank} for rank in range(world))
-        assert [one.code for one in outcomes] == [0] * world, "".join(o.err for o in outcomes)
+        return self._ask({**asked, "rank": rank} for rank in range(world))
 
     def _ask(self, requests: Iterable[dict[str, Any]]) -> list[Outcome]:
         assert self._process.stdin is not None
@@ -114,9 +117,9 @@ def answer(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
             child = os.fork()
             if child == 0:
                 os._exit(begin(request, *(file.fileno() for file in files)))
-            children.append((child, files))
-        for child, files in children:
-            code, texts = ended(child), []
+            children.append((child, files, FUNCTION if "function" in request else COMMAND))
+        for child, files, timeout in children:
+            code, texts = ended(child, timeout), []
             for file in files:
                 file.seek(0)
                 texts.append(file.read())
@@ -124,9 +127,9 @@ def answer(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return answers
 
 
-def ended(child: int) -> int:
+def ended(child: int, timeout: float) -> int:
     """Wait for a process, and return its exit code; one that takes too long is killed."""
-    deadline = time.monotonic() + TIMEOUT
+    deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         pid, status = os.waitpid(child, os.WNOHANG | os.WUNTRACED)
         if pid and os.WIFSTOPPED(status):

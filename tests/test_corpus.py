@@ -14,6 +14,7 @@ from itertools import chain
 import numpy as np
 import pandas as pd
 import pytest
+from forked import served
 from standins import article, tokenizer, write_jsonl
 
 from hydralight.data.batches import Batching
@@ -412,10 +413,16 @@ test_corpus.module(sys.argv[1], sys.argv[2], corpus={{"deduplicate": True}}).enc
 """
 
 
+def execute(rank, code, *arguments):
+    """Do what `python -c` does, in a process that has imported all."""
+    sys.argv = ["-c", *arguments]
+    exec(code, {})
+
+
 def killed(path, folder, moment="", number=0):
     code = KILLED.format(tests=os.path.dirname(__file__))
-    arguments = [sys.executable, "-c", code, str(path), str(folder), moment, str(number)]
-    return subprocess.run(arguments, capture_output=True, text=True, timeout=120)
+    (done,) = served().calls(execute, (code, str(path), str(folder), moment, str(number)), 1)
+    return done
 
 
 def test_killed_again_and_again_it_comes_to_the_same(files, tmp_path):
@@ -424,7 +431,7 @@ def test_killed_again_and_again_it_comes_to_the_same(files, tmp_path):
     folder, units = tmp_path / "other", set()
     for moment, number in [("batch", 4), ("name", 12), ("record", 3)]:
         done = killed(files / "*.jsonl", folder, moment, number)
-        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert done.code == -signal.SIGKILL, done.err
         assert not (folder / "index.json").exists()
         there = {(p.name, p.stat().st_mtime_ns) for p in (folder / "units").glob("*")}
         assert units <= there  # what was done is not done again
@@ -474,10 +481,10 @@ def test_two_that_prepare_one_folder_share_the_units(files, tmp_path):
     """Each unit is done once, by one of them."""
     *first, last = KILLED.format(tests=os.path.dirname(__file__)).splitlines()
     code = "\n".join([*first, WAITING, last])
-    arguments = [sys.executable, "-c", code, files / "*.jsonl", tmp_path / "shards", "", "0"]
-    both = [subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    done = [process.communicate(timeout=120)[0].split() for process in both]
-    assert [process.returncode for process in both] == [0, 0]
+    arguments = (code, str(files / "*.jsonl"), str(tmp_path / "shards"), "", "0")
+    both = served().calls(execute, arguments, 2)
+    assert [process.code for process in both] == [0, 0], both
+    done = [process.out.split() for process in both]
     assert set(Counter(chain(*done)).values()) == {1}
     assert min(map(len, done)) > 0
     data = module(files / "*.jsonl", tmp_path / "shards", corpus={"deduplicate": True})

@@ -3,13 +3,13 @@
 import json
 import signal
 import subprocess
-import sys
 from collections import Counter
 from itertools import chain
 
 import datasets
 import pytest
 import test_corpus
+from forked import served
 from serving import serving
 from standins import write_jsonl
 from test_corpus import expected, files, module, rows, small, tokens_of  # noqa: F401
@@ -109,6 +109,8 @@ def test_changed_files_are_done_again_at_a_url(place, files, tmp_path):  # noqa:
 
 
 KILLED = """
+import os, signal, sys
+from pathlib import Path
 sys.path.insert(0, {tests!r})
 import datasets, test_corpus
 from hydralight.stores import retries, written
@@ -138,13 +140,10 @@ def test_killed_between_puts_it_goes_on(place, files, tmp_path):  # noqa: F811
         tests=str(test_corpus.__file__).rpartition("/")[0], cache=str(tmp_path / "cache"), url=URL
     )
     for number in (4, 12, 8):
-        done = subprocess.run(
-            [sys.executable, "-c", code, files / "*.jsonl", str(number)],
-            capture_output=True,
-            text=True,
-            timeout=120,
+        (done,) = served().calls(
+            test_corpus.execute, (code, str(files / "*.jsonl"), str(number)), 1
         )
-        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert done.code == -signal.SIGKILL, done.err
         assert content_of(f"{URL}/index.json") is None
         there = objects_below(f"{URL}/units")
         assert units.items() <= there.items()  # what was done is not done again
@@ -201,16 +200,15 @@ def test_two_machines_share_the_units(place, files, tmp_path):  # noqa: F811
     *first, last = test_corpus.KILLED.format(
         tests=str(test_corpus.__file__).rpartition("/")[0]
     ).splitlines()
-    both = []
-    for number in range(2):
-        code = "\n".join([*first, test_corpus.WAITING, last]).replace(
-            "Path(sys.argv[2]).parent", f"Path({str(tmp_path)!r})"
-        )
-        arguments = [sys.executable, "-c", code, files / "*.jsonl", URL, "", "0"]
-        env = {**test_corpus.os.environ, "HF_DATASETS_CACHE": str(tmp_path / str(number))}
-        both.append(subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=env))
-    done = [process.communicate(timeout=120)[0].split() for process in both]
-    assert [process.returncode for process in both] == [0, 0]
+    code = "\n".join([*first, test_corpus.WAITING, last]).replace(
+        "Path(sys.argv[2]).parent", f"Path({str(tmp_path)!r})"
+    )
+    own = "import datasets, tempfile\ndatasets.config.HF_DATASETS_CACHE = Path(tempfile.mkdtemp())"
+    code = code.replace("import test_corpus\n", f"import test_corpus\n{own}\n", 1)
+    arguments = (code, str(files / "*.jsonl"), URL, "", "0")
+    both = served().calls(test_corpus.execute, arguments, 2)
+    assert [process.code for process in both] == [0, 0], both
+    done = [process.out.split() for process in both]
     assert set(Counter(chain(*done)).values()) == {1}
     assert min(map(len, done)) > 0
     assert tokens_of(module(files / "*.jsonl", URL, corpus={"deduplicate": True})) == expected()

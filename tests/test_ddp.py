@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import execution_whitelist, instantiate
 from safetensors.torch import load_file
 from standins import row_for, write_jsonl
+from test_invariance import free_port
 
 import hydralight
 from hydralight.config.whitelist import WHITELIST
@@ -25,7 +26,13 @@ def script(name, arguments):
     return done.stdout
 
 
-def test_two_processes_do_what_one_does(bart_cnn, articles, tmp_path):
+def ranks():
+    """What is set for two processes that somebody else starts, on one machine."""
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "NODE_RANK": "0"}
+    return [{**common, "WORLD_SIZE": "2", "LOCAL_RANK": rank} for rank in "01"]
+
+
+def test_two_processes_do_what_one_does(bart_cnn, articles, tmp_path, commands):
     overrides = [
         *bart_cnn,
         f"data.path.train='{articles / 'train.jsonl'}[:12]'",
@@ -47,7 +54,9 @@ def test_two_processes_do_what_one_does(bart_cnn, articles, tmp_path):
         torch.testing.assert_close(weight, weights[1][name], rtol=0, atol=1e-5)
     assert two.predictions("test") == one.predictions("test")
 
-    printed = json.loads(script("eval.py", [f"run={folder}"]))
+    evaluated = commands.together([["eval", f"run={folder}"]] * 2, tmp_path, ranks())
+    assert [one.code for one in evaluated] == [0, 0], evaluated[0].err + evaluated[1].err
+    printed = json.loads(evaluated[0].out)
     best = {name: value for name, value in two.metrics["best"].items() if name != "step"}
     assert printed == pytest.approx(best, abs=1e-6)
     assert [row["row"] for row in two.predictions("validation")] == list(range(7))

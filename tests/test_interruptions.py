@@ -1,17 +1,13 @@
 """Losses that are no numbers, checkpoints that are damaged, disks that are full, and SIGTERM."""
 
 import resource
-import signal
-import subprocess
-import sys
-import time
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 import wandb
-from conftest import ROOT
+from forked import DIES
 from safetensors.torch import load_file
 
 import hydralight
@@ -166,7 +162,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(steps, tmp_path, monkeypatch):
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
-def test_sigterm_saves_and_asks_to_be_requeued(steps, tmp_path):
+def test_sigterm_saves_and_asks_to_be_requeued(steps, tmp_path, commands):
     overrides = [
         *steps,
         "trainer.max_epochs=400",
@@ -174,19 +170,9 @@ def test_sigterm_saves_and_asks_to_be_requeued(steps, tmp_path):
     ]
     overrides += ["+trainer.check_val_every_n_epoch=400"]
     log = tmp_path / "logs/train/runs"
-    process = subprocess.Popen(
-        [sys.executable, "train.py", *overrides], cwd=ROOT, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while not list(log.glob("*/metrics.csv")) and process.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 143, said
+    outcome = commands.run(["train", *overrides], tmp_path, **{DIES: "6 SIGTERM"})
+    said = outcome.err
+    assert outcome.code == 143, said
     assert "Traceback" not in said
     (folder,) = log.iterdir()
     state = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)

@@ -53,6 +53,20 @@ def equal(one, two):
     assert all(np.allclose(weights[0][name], weights[1][name], atol=1e-5) for name in weights[0])
 
 
+def test_what_torchrun_sets_is_one_run(words, tmp_path, commands):
+    typed, port = ["train", *words, *TWO, f"paths.log_dir={tmp_path / 'two'}"], str(free_port())
+    common = {"TORCHELASTIC_RUN_ID": "x", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    common |= {"WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "2", "LOCAL_RANK": "0"}
+    ranks = [{**common, "RANK": rank, "GROUP_RANK": rank} for rank in "01"]
+    first, other = commands.together([typed, typed], tmp_path, ranks)
+    assert (first.code, other.code) == (0, 0), first.err + other.err
+    (path,) = runs_in(tmp_path / "two")
+    equal(hydralight.train(words), Run(path))
+    assert "run directory" in first.err
+    assert "run directory" not in other.err
+
+
+@pytest.mark.thorough
 def test_two_agents_of_torchrun_are_one_run(words, tmp_path):
     folder, port = tmp_path / "two", free_port()
     agents = []

@@ -7,6 +7,7 @@ from collections import Counter
 from functools import partial
 from itertools import chain, count, islice
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -198,17 +199,43 @@ def test_a_resume_goes_on_anywhere_and_makes_no_window_before_its_own(files, nam
         monkeypatch.setattr(chunks.Encode, "__call__", encode)
 
 
-def test_rows_of_a_window_are_mixed_and_a_buffer_would_lose_its_place(files):
-    """The negative control: an order that holds rows back cannot say where it stands."""
-    data = module(files / "a.jsonl.gz")
-    batches = stream(data)
-    indices = [index for batch in islice(batches, 12) for _, index in batch]
-    by_window = {}
-    for index in indices:
+def test_rows_of_a_window_are_mixed(files):
+    batches = stream(module(files / "a.jsonl.gz"))
+    by_window: dict = {}
+    for _, index in chain.from_iterable(islice(batches, 12)):
         by_window.setdefault(index >> BITS, []).append(index & ((1 << BITS) - 1))
-    inside = list(by_window.values())[1:-1]
-    assert all(sorted(one) == list(range(len(one))) for one in inside)
+    inside = [*by_window.values()][1:-1]
+    assert all(sorted(one) == [*range(len(one))] for one in inside)
     assert any(one != sorted(one) for one in inside)
+
+
+def goes_on_anywhere(begin):
+    """Whether an order that begins at a place goes on as the one from the start does."""
+    whole = [*islice(begin(0), 40)]
+    return all([*islice(begin(at), 40 - at)] == whole[at:] for at in (4, 12, 36))
+
+
+def test_an_order_with_a_buffer_does_not_go_on():
+    """The negative control of the tests of a resume: rows that are held back are lost there."""
+    first = own(partial(counted, 30))
+    states = [first.stream.state(number) for number, _ in enumerate(islice(stream(first), 11))]
+
+    def streamed(at):
+        data = own(partial(counted, 30))
+        data.encoded("train")
+        data.stream.go_on(states[at // 4])
+        return chain.from_iterable(order(data, 10, consumed=at // 4))
+
+    def buffered(at):
+        rows, rng = iter(range(at, 100)), np.random.default_rng(0)
+        held = [*islice(rows, 8)]
+        for row in rows:
+            place = int(rng.integers(len(held)))
+            yield held[place]
+            held[place] = row
+
+    assert goes_on_anywhere(streamed)
+    assert not goes_on_anywhere(buffered)
 
 
 # ---------------------------------------------------------------- what is refused
@@ -396,7 +423,7 @@ def overrides(recipe, files):
 def test_a_run_that_ended_within_a_step_goes_on_with_the_same_bits(
     overrides, tmp_path, monkeypatch
 ):
-    """Resumed with another number of loader workers, and extended."""
+    """Resumed with another number of loader workers."""
     seen: list = []
 
     def note(task, batch, *args):

@@ -35,12 +35,14 @@ def built(node: DictConfig, **arguments: Any) -> Any:
 
 def _apart(node: DictConfig) -> DictConfig:
     """Return a node resolved and at its place, without the config around it, which Hydra copies."""
-    content = OmegaConf.to_container(node, resolve=True)
+    content: Any = OmegaConf.to_container(node, resolve=True)
     if "${" in str(content):  # a text that is not to be read as an interpolation
         return node
-    for key in reversed(split_key(str(node._get_full_key(None)))):
+    place = str(node._get_full_key(None))
+    for key in reversed(split_key(place)):
         content = {key: content}
-    return OmegaConf.select(OmegaConf.create(content), str(node._get_full_key(None)))
+    root: Any = OmegaConf.create(content)
+    return OmegaConf.select(root, place)
 
 
 def build_data(cfg: DictConfig) -> DataModule:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import shutil
 import weakref
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from hydralight.data.source import Source
 
 
+LIMIT = re.compile("max_.*length")  # the fields of a shape that bound the tokens of a row
 Some = tuple[Piece, int, pa.Table]  # rows of a piece, and how many come before them
 
 
@@ -75,6 +77,7 @@ class Stream:
         joined = work.shape.unjoined(work.processor) is not None
         self.block_size = getattr(work.shape, "block_size", None) if joined else None
         self.made_with["data.block_size"] = self.block_size
+        self.made_with["the number of parts of files"] = len(self.units)
         self.files = [
             xxhash.xxh3_64_hexdigest(repr(sorted(state.items())).encode())
             for state in inputs.states()
@@ -104,8 +107,8 @@ class Stream:
 
     def _rows(self) -> StreamedRows:
         said = json.dumps([self.made_with, self.files], sort_keys=True)
-        limit = self.work.shape.length_limit
-        most = self.block_size or (getattr(self.work.shape, limit) if limit else 0)
+        limits = (value for name, value in vars(self.work.shape).items() if LIMIT.fullmatch(name))
+        most = self.block_size or max(limits, default=0)
         return StreamedRows(
             self.first.shards,
             self.first.cursor.number,
