@@ -1,6 +1,7 @@
 """A corpus that is prepared at a URL: what is there is whole, and the same as in a folder."""
 
 import json
+import os
 import signal
 import subprocess
 from collections import Counter
@@ -56,6 +57,11 @@ def named_alone(url):
     return {name for name in there if name.split("/")[0] in ("train", "validation", "sample")} == (
         named
     )
+
+
+def credentials():
+    """What a process needs that was forked before the server was there."""
+    return {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
 
 
 def left_here(tmp_path):
@@ -139,6 +145,7 @@ def test_killed_between_puts_it_goes_on(place, files, tmp_path):  # noqa: F811
     code = start + KILLED.format(
         tests=str(test_corpus.__file__).rpartition("/")[0], cache=str(tmp_path / "cache"), url=URL
     )
+    code = f"import os\nos.environ.update({credentials()})\n{code}"
     for number in (4, 12, 8):
         (done,) = served().calls(
             test_corpus.execute, (code, str(files / "*.jsonl"), str(number)), 1
@@ -205,6 +212,7 @@ def test_two_machines_share_the_units(place, files, tmp_path):  # noqa: F811
     )
     own = "import datasets, tempfile\ndatasets.config.HF_DATASETS_CACHE = Path(tempfile.mkdtemp())"
     code = code.replace("import test_corpus\n", f"import test_corpus\n{own}\n", 1)
+    code = f"import os\nos.environ.update({credentials()})\n{code}"
     arguments = (code, str(files / "*.jsonl"), URL, "", "0")
     both = served().calls(test_corpus.execute, arguments, 2)
     assert [process.code for process in both] == [0, 0], both
