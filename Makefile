@@ -28,7 +28,7 @@ test: $(READY) ## Run the tests; make test ARGS="-k resume" for some of them
 thorough: $(READY) ## Try every key of every group, each data set and what each task learns (takes minutes)
 	@$(BIN)/python -m pytest -n auto --maxprocesses 8 -m thorough $(ARGS)
 
-soak: $(READY) ## Kill runs 200 times and searches 10 times, and flip 200 bits of what they leave (takes long)
+soak: $(READY) ## Kill runs 300 times and searches 10 times, and flip 200 bits of what they leave (takes long)
 	@$(BIN)/python -m pytest -m soak -n 2 --dist worksteal -rP $(ARGS)
 
 test-cluster: $(READY) ## Run the tests of clusters, on a SLURM of two nodes on this machine (as root)

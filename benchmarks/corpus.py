@@ -149,6 +149,7 @@ def of_starts(overrides: Sequence[str], folder: Path, rounds: int) -> dict[str, 
     stopped = [*overrides, f"hydra.run.dir={run}", "trainer.max_steps=2"]
     command.run(["train.py", *stopped, "callbacks.best_model=null", "+trainer.limit_val_batches=0"])
     apart(go_to_the_middle, run)
+    streaming = [o for o in overrides if not o.startswith("data.prepared=")]
     longer = [f"resume={run}", "trainer.max_steps=-1", "trainer.max_epochs=1"]
     starts: dict[str, Any] = {
         "imports": lambda: command.run_and_cpu(["-c", command.IMPORTS]),
@@ -156,6 +157,9 @@ def of_starts(overrides: Sequence[str], folder: Path, rounds: int) -> dict[str, 
             [*overrides, "trainer.max_steps=100"], folder
         ),
         "first step of a resume in the middle": lambda: command.first_step_and_cpu(longer, folder),
+        "first step of a stream": lambda: command.first_step_and_cpu(
+            [*streaming, "data.streaming=true", "trainer.max_steps=100"], folder
+        ),
     }
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in starts}
     for number in range(rounds):

@@ -1,4 +1,4 @@
-"""What the index of a large corpus costs: with shards that are named, and not there.
+"""What a large corpus costs beside its text: with shards that are named, and files with holes.
 
 python -m benchmarks.shard_index 400 32000
 
@@ -29,8 +29,17 @@ def main(numbers: Sequence[int]) -> None:
         with TemporaryDirectory() as folder:
             apart(write_index, Path(folder), number)
             found[number] = apart(costs, Path(folder), number)
+            found[number] |= apart(costs_of_files, Path(folder), number)
     rows = [[name, *(one[name] for one in found.values())] for name in found[numbers[0]]]
     print(tabulate(rows, ["", *(f"{n:,} shards" for n in numbers)], "github", floatfmt=",.3g"))
+
+
+def timed(found: dict[str, float], name: str, function: Callable[[], Any]) -> Any:
+    """Call a function, and note the seconds that it takes."""
+    begun = time.process_time()
+    value = function()
+    found[f"{name}, s"] = time.process_time() - begun
+    return value
 
 
 def costs(folder: Path, number: int) -> dict[str, float]:
@@ -42,30 +51,54 @@ def costs(folder: Path, number: int) -> dict[str, float]:
 
     found: dict[str, float] = {}
 
-    def timed(name: str, function: Callable[[], Any]) -> Any:
-        begun = time.process_time()
-        value = function()
-        found[f"{name}, s"] = time.process_time() - begun
-        return value
-
     found["tokens, billions"] = number * TOKENS / 1e9
     found["index, MB"] = (folder / shards.INDEX).stat().st_size / 1e6
     before = peak_memory()
-    index = timed("reading the index", lambda: shards.read_index(Here(folder)))
+    index = timed(found, "reading the index", lambda: shards.read_index(Here(folder)))
     done = shards.Done.of(index)
-    rows = timed("the rows of it", lambda: ShardedRows(done.train, Local(folder), BLOCK, 50_000))
+    rows = timed(
+        found, "the rows of it", lambda: ShardedRows(done.train, Local(folder), BLOCK, 50_000)
+    )
     found["the most memory for it, MB"] = (peak_memory() - before) * 2**20 / 1e6
     found["rows, millions"] = len(rows) / 1e6
-    timed("what tells it from others", lambda: rows.identity(None))
-    sent = timed("sent to a loader worker", lambda: pickle.dumps(rows))
+    timed(found, "what tells it from others", lambda: rows.identity(None))
+    sent = timed(found, "sent to a loader worker", lambda: pickle.dumps(rows))
     found["sent to a loader worker, MB"] = len(sent) / 1e6
     plan = Windows(sizes=rows.sizes, batch_size=8, seed=SEED)
-    epoch = timed("the shards of an epoch", lambda: plan.batches(EPOCH))
-    timed("the first batch in the middle", lambda: epoch[len(epoch) // 2])
+    epoch = timed(found, "the shards of an epoch", lambda: plan.batches(EPOCH))
+    timed(found, "the first batch in the middle", lambda: epoch[len(epoch) // 2])
     timed(
+        found,
         "1,000 batches from there",
         lambda: [epoch[len(epoch) // 2 + place] for place in range(1, 1_001)],
     )
+    return found
+
+
+def costs_of_files(folder: Path, number: int) -> dict[str, float]:
+    """Return what the files cost that so many shards are of: plain ones of 1 GB."""
+    from hydralight.data.corpus.cache import Cache
+    from hydralight.data.corpus.inputs import UNIT_BYTES, Inputs
+    from hydralight.data.corpus.shards import Shard
+
+    for file in range(-(-number * UNIT_BYTES // 10**9)):
+        path = folder / f"text/{file:05}.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+        os.truncate(path, 10**9)
+    found: dict[str, float] = {}
+    inputs = timed(found, "listing its files", lambda: Inputs.of(f"{folder}/text/*", {}))
+    found["files"] = len(inputs.files)
+    timed(found, "whether they have changed", inputs.states)
+    found["units"] = len(timed(found, "the units that are prepared", inputs.units))
+    found["units of a stream"] = len(timed(found, "the units of a stream", inputs.parts))
+    cache = folder / "cache"
+    cache.mkdir()
+    for shard in range(number):
+        (cache / f"{shard}.tokens").touch()
+    one = Shard("a.tokens", 1, 1, 1, 10**6, "")
+    room = Cache("", cache, 10**12)
+    timed(found, "room for a shard, where all are in the cache", lambda: room._make_room(one))
     return found
 
 

@@ -101,7 +101,7 @@ def corpus(folder: Path, size: int, processes: int) -> tuple[Sequence[Path], int
         The files, and the bytes of their lines.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    arguments = []
+    arguments: list[tuple[Path, int, int]] = []
     for suffix, most in ((".jsonl", PLAIN), (".jsonl.zst", PACKED)):
         left = size // 2
         while left > 0:

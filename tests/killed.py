@@ -18,6 +18,10 @@ from transformers import PreTrainedModel
 
 from hydralight import training
 from hydralight.callbacks import best_model, record, samples
+from hydralight.data.corpus import corpus, work
+from hydralight.data.corpus.cache import Cache
+from hydralight.data.corpus.shards import Files
+from hydralight.data.stream import chunks
 from hydralight.loggers import CSVLogger
 from hydralight.runs import checkpoints, environment, run
 from hydralight.tasks.task import Task
@@ -48,6 +52,17 @@ def between_renames(new: Path, old: Path) -> None:
     kill()
 
 
+def half_named(files: Files) -> None:
+    for partial, shard in list(zip(files.partials, files.shards, strict=True))[:1]:
+        partial.replace(files.folder / shard.file)
+    kill()
+
+
+def half_fetched(cache: Cache, shard: Any, partial: Path) -> None:
+    partial.write_bytes(b"\0" * (shard.bytes // 2))
+    kill()
+
+
 # a moment: whose method is called then, and what is done instead of it
 MOMENTS: dict[str, tuple[Any, str, Callable[..., None]]] = {
     "batch": (Task, "training_step", lambda *args: kill()),
@@ -65,6 +80,14 @@ MOMENTS: dict[str, tuple[Any, str, Callable[..., None]]] = {
     "metrics": (run, "write_text", lambda *args: kill()),
     "samples": (samples, "write_json_lines", lambda *args: kill()),
     "model's name": (best_model, "replace_folder", between_renames),
+    # of corpora: a unit's shards have names and no record, or not all have names; the index; a
+    # shard that is fetched
+    "unit": (work, "write_record", lambda *args, **kwargs: kill()),
+    "shards": (Files, "finish", half_named),
+    "index": (corpus, "write_record", lambda *args, **kwargs: kill()),
+    "fetch": (Cache, "_copy", half_fetched),
+    # of streams: what a window has of a unit has been encoded, and has no record
+    "chunk": (chunks, "write_record", lambda *args, **kwargs: kill()),
     # once a run, at its end
     "last evaluation": (Task, "validation_step", lambda *args: kill()),
     "curves": (record, "draw_curves", lambda *args: kill()),

@@ -44,7 +44,9 @@ class Attempts:
             overrides: As on the command line.
             kill: When it is killed, if at all: its `moment` and `number` (as of `killed.py`), and
                 how many seconds later (`wait`; None: in that moment, by itself). Without a moment,
-                seconds are counted from its start.
+                seconds are counted from its start. `ranks`: how many processes it may take, 2
+                unless said. `noted`: what begins the names of files for the rows that each trains
+                on; then units of corpora are small.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -102,7 +104,9 @@ def begin(request: dict[str, Any], said: str, tell: int) -> int:
     with open(said, "w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    rank_is_a_fork()
+    if request.get("noted") is not None:
+        note_rows(request["noted"])
+    ranks_are_forks(request.get("ranks", 2) - 1)
     if request.get("moment") is not None:
         told = None if request.get("wait") is None else lambda: os.write(tell, b"!")
         kill_at(request["moment"], request["number"], told)
@@ -128,9 +132,64 @@ def become(argv: list[str]) -> int:
     return 0
 
 
-def rank_is_a_fork() -> None:
-    """Let Lightning's launcher begin the second rank in a fork of this process as it is now."""
+def note_rows(path: str) -> None:
+    """Let each rank write down the step and the rows of its micro-batches, before it trains.
+
+    A row is written as its number, and as what tells its tokens from others.
+    """
+    import xxhash
+
+    from hydralight.data.corpus import inputs
+    from hydralight.tasks.task import Task
+
+    inputs.UNIT_BYTES = inputs.PART_BYTES = 500
+    original = Task.training_step
+
+    def training_step(task: Any, batch: Any, *args: Any) -> Any:
+        texts = [
+            xxhash.xxh3_64_hexdigest(ids[mask.bool()].numpy())
+            for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)
+        ]
+        with open(f"{path}-{task.global_rank}", "a") as file:
+            print(json.dumps([task.global_step, batch["row"].tolist(), texts]), file=file)
+        return original(task, batch, *args)
+
+    Task.training_step = training_step  # type: ignore[method-assign]
+
+
+def ranks_are_forks(number: int) -> None:
+    """Let Lightning's launcher begin further ranks in forks of this process as it is now."""
     from lightning.pytorch.strategies.launchers import subprocess_script
+
+    waiting = [waiting_rank() for _ in range(number)]
+
+    class Fork:
+        returncode = None
+
+        def __init__(self, command: list[str], env: dict[str, str], cwd: Any = None) -> None:
+            self.pid, send = waiting.pop(0)
+            os.write(send, (json.dumps({"command": command, "env": env}) + "\n").encode())
+
+        def poll(self) -> int | None:
+            if self.returncode is None and (ended := os.waitpid(self.pid, os.WNOHANG))[0]:
+                self.returncode = os.waitstatus_to_exitcode(ended[1])
+            return self.returncode
+
+        def send_signal(self, number: int) -> None:
+            if self.poll() is None:
+                os.kill(self.pid, number)
+
+    class Launching:
+        Popen = Fork
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(subprocess, name)
+
+    subprocess_script.subprocess = Launching()  # type: ignore[attr-defined]
+
+
+def waiting_rank() -> tuple[int, int]:
+    """Fork a process that becomes a rank when it is told which; return it, and where to tell."""
     from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
     receive, send = os.pipe()
@@ -147,29 +206,7 @@ def rank_is_a_fork() -> None:
         rank_zero_only.rank = int(os.environ["LOCAL_RANK"])  # which was read at the import
         os._exit(become(asked["command"][1:]))
     os.close(receive)
-
-    class Fork:
-        pid, returncode = child, None
-
-        def __init__(self, command: list[str], env: dict[str, str], cwd: Any = None) -> None:
-            os.write(send, (json.dumps({"command": command, "env": env}) + "\n").encode())
-
-        def poll(self) -> int | None:
-            if self.returncode is None and (ended := os.waitpid(child, os.WNOHANG))[0]:
-                self.returncode = os.waitstatus_to_exitcode(ended[1])
-            return self.returncode
-
-        def send_signal(self, number: int) -> None:
-            if self.poll() is None:
-                os.kill(child, number)
-
-    class Launching:
-        Popen = Fork
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(subprocess, name)
-
-    subprocess_script.subprocess = Launching()  # type: ignore[attr-defined]
+    return child, send
 
 
 if __name__ == "__main__":

@@ -141,6 +141,8 @@ def row_for(experiment: str, index: int) -> dict:
         "t5_xsum": {"document": body, "summary": summary},
         "roberta_mlm_wikitext": {"text": body},
         "gpt2_scratch": {"content": body},
+        "gpt2_openwebtext": {"text": body},
+        "llama_fineweb": {"text": body},
         "distilgpt2_sonnets": {"text": body},
         "transformer_xl_reviews": {"text": body, "label": 1},
         "minilm_nli": {"anchor": body, "positive": summary},
@@ -169,6 +171,7 @@ MODELS = {
     "distilgpt2_sonnets": "gpt2",
     "vit_cxr14": "vit",
 }
+FROM_SCRATCH = ("gpt2_scratch", "gpt2_openwebtext", "llama_fineweb", "transformer_xl_reviews")
 SMALLER = {
     "bart_cnn": ["data.max_source_length=128", "generation.max_new_tokens=5"],
     "t5_xsum": ["data.max_source_length=128", "generation.max_new_tokens=5"],
@@ -181,6 +184,19 @@ SMALLER = {
     "gpt2_scratch": [
         *("tokenizer.vocab_size=400", "model.config={n_embd: 32, n_layer: 1, n_head: 2}"),
         *("data.block_size=16", "generation.max_new_tokens=5"),
+    ],
+    "gpt2_openwebtext": [
+        *("tokenizer.vocab_size=400", "model.config={n_embd: 32, n_layer: 1, n_head: 2}"),
+        *("data.block_size=16", "data.batches_per_step=2", "data.validation_hash=null"),
+        *("trainer.max_steps=-1", "trainer.max_epochs=1", "trainer.val_check_interval=1.0"),
+        *("scheduler.warmup_steps=1", "generation.max_new_tokens=5"),
+    ],
+    "llama_fineweb": [
+        *("tokenizer.vocab_size=400", "tokenizer.sample_texts=null", "data.validation_hash=null"),
+        "model.config={hidden_size: 32, intermediate_size: 64, num_hidden_layers: 1}",
+        *("model.config.num_attention_heads=2", "model.config.num_key_value_heads=2"),
+        *("data.block_size=16", "data.batches_per_step=2", "scheduler.warmup_steps=1"),
+        *("trainer.max_steps=2", "trainer.val_check_interval=1", "generation.max_new_tokens=5"),
     ],
     "transformer_xl_reviews": [
         *("tokenizer.vocab_size=400", "task.segment_length=8", "task.memory_length=8"),
@@ -237,7 +253,9 @@ def overrides_for(experiment: str, folder: Path, checkpoints) -> list[str]:
     overrides = [*SMALLER.get(experiment, [])]
     if experiment in ("quickstart", "sft_quickstart", "vit_digits", "grpo_sort"):
         return overrides
-    if experiment not in ("gpt2_scratch", "transformer_xl_reviews"):
+    if experiment == "gpt2_openwebtext":
+        overrides.append(f"data.prepared={folder}/shards")
+    if experiment not in FROM_SCRATCH:
         overrides.append(f"checkpoint={checkpoints(MODELS.get(experiment, 'bert'))}")
     sizes = {"train": 13, "validation": 7, "test": 4}
     files = {}

@@ -1,10 +1,12 @@
 """Runs on a prepared corpus: interrupted and resumed, they train on the rows they would have."""
 
+import signal
+
 import pytest
 import torch
 from compared import differences
 from standins import article, write_jsonl
-from test_kill import finished, killed_at
+from test_kill import ended
 
 import hydralight
 from hydralight.commands import start
@@ -104,11 +106,13 @@ def test_killed_and_resumed_on_another_number_of_processes(overrides, tmp_path):
     """With SIGKILL, from 1 process to 2 and back: the bits of one that was not interrupted."""
     whole, other = tmp_path / "whole", tmp_path / "logs/train/runs/other"
     typed = [*overrides, "trainer.same_bits=true", "trainer.deterministic=true"]
-    finished([*typed, "trainer=cpu", f"hydra.run.dir={whole}"])
-    killed_at(("batch", 13), [*typed, "trainer=cpu", f"hydra.run.dir={other}"])
+    assert ended([*typed, "trainer=cpu", f"hydra.run.dir={whole}"]).code == 0
+    killed = ended([*typed, "trainer=cpu", f"hydra.run.dir={other}"], "batch", 13)
+    assert killed.code == -signal.SIGKILL
     go_on = [f"resume={other}"]
-    killed_at(("batch", 7), [*go_on, "trainer.devices=2", "trainer.strategy=ddp"])
-    finished([*go_on, "trainer.devices=1", "data.num_workers=2"])
+    two = ["trainer.devices=2", "trainer.strategy=ddp"]
+    assert ended([*go_on, *two], "batch", 7).code == -signal.SIGKILL
+    assert ended([*go_on, "trainer.devices=1", "data.num_workers=2"]).code == 0
     assert [p for p in differences(whole, other) if ".yaml" not in p] == []
 
 

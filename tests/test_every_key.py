@@ -198,6 +198,8 @@ ELSEWHERE = {  # where a change is seen that a tiny run on stand-ins does not sh
     "test_sources": "data.name data.revision data.splits data.path data.source data.reader "
     "data.columns.text data.columns.summary data.image_dir",
     "test_bad_input": "data.metadata",
+    "test_push": "callbacks.push.repo callbacks.push.run_dir callbacks.push.when "
+    "callbacks.push.private callbacks.push.revision callbacks.push.wait",
     "test_chat": "data.chat_template_kwargs",
     "test_grpo": "task.rewards task.generator data.chat data.num_iterations",
     "test_chat_training": "callbacks.samples.prompts",

@@ -51,7 +51,7 @@ def test_examples_name_what_there_is():
     """Groups have the choices, and keys of the config are spelt as there."""
     config = OmegaConf.load(CONFIG_DIR / "train.yaml")
     groups = {key for one in config.defaults if isinstance(one, DictConfig) for key in one}
-    own = {"run", "split", "input", "output", "format"}
+    own = {"run", "split", "input", "output", "format", "repo", "private", "revision"}
     for words in (words for examples in EXAMPLES.values() for words in examples):
         for word in (word for word in words if not word.startswith("-")):
             override = parsed(word)

@@ -39,7 +39,8 @@ CONTEXTS += [("experiment=bert_ner_conll2003",), ("experiment=bert_squad",)]
 CONTEXTS += [("experiment=marian_wmt16_en_ro",), ("experiment=roberta_mlm_wikitext",)]
 CONTEXTS += [("experiment=qwen_sft_chat",), ("experiment=qwen_dpo",), ("experiment=reward_model",)]
 CONTEXTS += [("experiment=minilm_nli",), ("experiment=transformer_xl_reviews",)]
-CONTEXTS += [("experiment=grpo_sort",), ("experiment=kto",)]
+CONTEXTS += [("experiment=grpo_sort",), ("experiment=kto",), ("experiment=gpt2_openwebtext",)]
+CONTEXTS += [("experiment=llama_fineweb",)]
 PRUNER = "hparams_search.pruner._target_=optuna.pruners.MedianPruner"
 CONTEXTS += [("logger=wandb",), ("hparams_search=default", PRUNER)]
 COMMAND = re.compile(

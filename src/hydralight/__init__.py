@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hydralight.runs.run import Run
+    from hydralight.notebook import Run
 
-__all__ = ["Run", "evaluate", "predict", "train"]
+__all__ = ["Run", "evaluate", "predict", "publish", "train"]
 
 
 def train(overrides: Sequence[str] = ()) -> "Run | None":
@@ -18,7 +18,7 @@ def train(overrides: Sequence[str] = ()) -> "Run | None":
         hydralight.errors.UserError: what the command line would say in one sentence.
     """
     from hydralight.commands import start
-    from hydralight.runs.run import Run
+    from hydralight.notebook import Run
 
     path = start("train", overrides)
     return None if path is None else Run(path)
@@ -46,9 +46,20 @@ def predict(overrides: Sequence[str]) -> list[dict[str, Any]]:
     return call("predict", overrides)[1]
 
 
+def publish(overrides: Sequence[str]) -> str:
+    """Publish as `python publish.py <overrides>` does, and return the address of the commit.
+
+    Raises:
+        hydralight.errors.UserError: what the command line would say in one sentence.
+    """
+    from hydralight.commands import call
+
+    return str(call("publish", overrides)[1])
+
+
 def __getattr__(name: str) -> Any:
     if name == "Run":  # imported when it is asked for: the scripts start quickly
-        from hydralight.runs.run import Run
+        from hydralight.notebook import Run
 
         return Run
     raise AttributeError(name)

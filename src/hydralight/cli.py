@@ -107,7 +107,7 @@ class Job:
     """What Hydra calls with each config that it composes: one run, or one trial of a sweep.
 
     Args:
-        command: `train`, `eval`, `predict` or `prepare`.
+        command: `train`, `eval`, `predict`, `prepare` or `publish`.
         show_traceback: Whether a user's mistake is raised, and not told in a sentence.
         typed: What was typed, which is trusted.
         preload: What all trials import, by its dotted name. It stands here, as the sweeps cannot

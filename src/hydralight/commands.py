@@ -33,6 +33,7 @@ from hydralight.runs.files import refuse_links
 from hydralight.runs.recorded import begun_with, config_of, earlier_overrides
 from hydralight.runs.run import remove_if_unused
 from hydralight.runs.secrets import redact_message, remember
+from hydralight.runs.taken import refuse_keys_of_others, refuse_tokens
 
 OF_A_RUN = "config_of_a_run"  # name of the config that a run has, in Hydra's store
 ASKED_TO_END = 143  # what a training exits with on SIGTERM, all its processes alike
@@ -70,7 +71,7 @@ def prepare(command: str, argv: list[str], met: Rendezvous | None = None) -> tup
     (behind the program's name) are then replaced by those that merge onto it.
 
     Args:
-        command: `train`, `eval`, `predict` or `prepare`.
+        command: `train`, `eval`, `predict`, `prepare` or `publish`.
         argv: The program's name and its arguments.
         met: The processes that were started together with this one, the first of which decides the
             directory.
@@ -99,6 +100,7 @@ def prepare(command: str, argv: list[str], met: Rendezvous | None = None) -> tup
         if command != "train":
             raise UserError(f"-m is for training: python {command}.py takes one run at a time.")
     typed.refuse_read_space(argv[1:])
+    refuse_tokens(argv[1:])
     users = set(argv[1:])
     remember(users)
     sweep_dir = typed.named_sweep(argv) if command == "train" else None
@@ -113,7 +115,7 @@ def prepare(command: str, argv: list[str], met: Rendezvous | None = None) -> tup
     run_dir = None if sweep_dir is not None else typed.named_run(command, argv)
     before = earlier_overrides(run_dir) if run_dir is not None else []
     # a relaunched rank has them all
-    typed.refuse_keys_of_others(command, [a for a in argv[1:] if a not in before])
+    refuse_keys_of_others(command, [a for a in argv[1:] if a not in before])
     argv[1:] = typed.with_groups_off(argv[1:], run_dir)
     if run_dir is None:
         argv[1:] = typed.with_own_configs(argv[1:])
@@ -133,7 +135,7 @@ def start(command: str, overrides: Sequence[str], typed_before: Typed | None = N
     """Do in this process what the command line does, raising errors.
 
     Args:
-        command: `train`, `eval`, `predict` or `prepare`.
+        command: `train`, `eval`, `predict`, `prepare` or `publish`.
         overrides: As on the command line.
         typed_before: What of them was typed, where a search has added to it.
 
@@ -204,7 +206,7 @@ def run(
     """Run one command on a composed config, in its directory; imports the heavy libraries.
 
     Args:
-        command: `train`, `eval`, `predict` or `prepare`.
+        command: `train`, `eval`, `predict`, `prepare` or `publish`.
         cfg: The composed config.
         run_dir: The run's directory.
         was_typed: What of the config is trusted.
@@ -228,7 +230,9 @@ def run(
         function = function_of(command)
         # what was typed has been checked against the config by now
         OmegaConf.set_struct(cfg, False)
-        check_trust(cfg, was_typed, run_dir)
+        if command != "train" and "push" in (cfg.get("callbacks") or ()):
+            cfg.callbacks.pop("push")  # which nothing else uses
+        check_trust(cfg, was_typed, run_dir, () if command == "publish" else None)
         with nullcontext() if met is None else met.watching(leave):
             returned = call_it(function, cfg, run_dir)
         # a training may be one that was to leave nothing, and what is prepared is elsewhere
@@ -264,6 +268,8 @@ def function_of(command: str) -> Callable[[DictConfig, Path], Any]:
         from hydralight.evaluation import evaluate as function
     elif command == "prepare":
         from hydralight.preparation import prepare_corpus as function
+    elif command == "publish":
+        from hydralight.publishing import publish as function
     else:
         from hydralight.prediction import predict as function
     return function

@@ -8,6 +8,7 @@ from hydralight.runs.run import read_history
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 PANEL = 4.2, 2.9  # inches
 LEGEND = 1.7  # inches beside the panels, where one has more lines than it has room to name
@@ -17,6 +18,21 @@ MOST = 20  # lines that there is room to name beside one
 
 def draw_curves(run_dir: Path) -> Path | None:
     """Draw each logged value over the optimizer steps into `curves.png`; None without values."""
+    figure = figure_of(run_dir)
+    if figure is None:
+        return None
+    target = run_dir / "curves.png"
+    with replacing(target, "wb") as file:
+        figure.savefig(file, dpi=110, format="png")
+    return target
+
+
+def figure_of(run_dir: Path) -> "Figure | None":
+    """Return the same as a figure.
+
+    Raises:
+        UserError: the log is damaged.
+    """
     from matplotlib.figure import Figure
 
     path = run_dir / "metrics.csv"
@@ -38,10 +54,7 @@ def draw_curves(run_dir: Path) -> Path | None:
     figure.subplots_adjust(wspace=(0.7 + beside) / 3.5, hspace=0.85 / 2.05)
     for index, (title, names) in enumerate(panels.items()):
         _draw(figure.add_subplot(rows, columns, index + 1), table, title, names)
-    target = run_dir / "curves.png"
-    with replacing(target, "wb") as file:
-        figure.savefig(file, dpi=110, format="png")
-    return target
+    return figure
 
 
 def panels_of(table: "pd.DataFrame") -> dict[str, list[str]]:

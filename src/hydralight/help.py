@@ -16,6 +16,7 @@ COMMANDS = {
     "eval": "Evaluate the best model of a run, or any checkpoint with a recipe, on one split.",
     "predict": "Predict with the best model of a run, or with any checkpoint and a recipe.",
     "prepare": "Encode a corpus once, in shards, by all cores; interrupted, it goes on.",
+    "publish": "Send a run's best model, its card and its results to the Hugging Face hub.",
     "report": "Make the tables and pictures of a run's or a sweep's directory again.",
 }
 OF_TRAINING = ("optimized_metric", "check", "test", "resume", "sweep")
@@ -40,6 +41,13 @@ EXAMPLES: dict[str, list[list[str]]] = {
         ["experiment=bart_cnn", "data.path=a.csv", "data.prepared=b"],
         ["experiment=gpt2_scratch", "data.prepared=b", "data.min_chars=200"],
         ["experiment=gpt2_scratch", "data.prepared=b"],
+    ],
+    "publish": [
+        ["run=latest", "repo=user/name"],
+        ["run=latest", "repo=user/name", "private=true"],
+        ["run=latest", "repo=user/name", "revision=second"],
+        ["run=logs/train/runs/a", "repo=organization/name"],
+        ["run=logs/train/multiruns/a/3", "repo=user/name"],
     ],
     "predict": [
         ["run=latest", "input=Here comes a text."],

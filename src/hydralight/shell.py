@@ -6,14 +6,14 @@ import shutil
 import sys
 from pathlib import Path
 
-SCRIPTS = ("train.py", "eval.py", "predict.py", "report.py", "prepare.py")
+SCRIPTS = ("train.py", "eval.py", "predict.py", "report.py", "prepare.py", "publish.py")
 
 
 def line(command: str, *arguments: str) -> str:
     """Return the line that runs one of our commands, as this process was started.
 
     Args:
-        command: `train`, `eval`, `predict`, `report` or `prepare`.
+        command: `train`, `eval`, `predict`, `report`, `prepare` or `publish`.
         arguments: As the command takes them; they are quoted for the shell here.
     """
     script = Path(sys.argv[0]).with_name(f"{command}.py")

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from hydralight.building import build, prepare
 from hydralight.callbacks.lightning_seams import add_callback, is_dev_run
 from hydralight.callbacks.preemption import EXIT_CODE
+from hydralight.callbacks.push import finish_pushes
 from hydralight.config.limits import MAX_EPOCHS, MAX_STEPS, ends, settle_end
 from hydralight.data.module import DataModule
 from hydralight.disk import Footprint
@@ -131,6 +132,7 @@ def fit(
         update_metrics(run_dir, status="finished", logged=logged[0] if logged else None)
         for said in summary(cfg, data, run_dir):
             log.info("%s", said)
+        finish_pushes(trainer)
     return best_value(cfg, trainer, run_dir)
 
 

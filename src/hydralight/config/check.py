@@ -200,6 +200,9 @@ ROOT_TYPES: dict[str, Any] = {
     "harness_options": Mapping[str, Any] | None,
     "output": Text | None,
     "format": Format | None,
+    "repo": Text | None,
+    "private": bool | None,
+    "revision": Text | None,
 }
 
 GROUPS = "task model tokenizer generation data optimizer scheduler trainer callbacks logger paths"

@@ -42,6 +42,8 @@ SENDS = re.compile(
     r"(\w*_)?(url|uri|host|hostname|server|endpoint|address|webhook|dsn|proxy|proxies|entity"
     r"|workspace|token|api_key|credentials|executable|save_code|code_dir|cert|certs|headers)"
 )
+PUSHES = "hydralight.callbacks.push."  # what sends to the hub while a run trains, and where to
+PUSHED = ("repo", "private", "revision")
 # Settings of W&B that change nothing of where and what it sends; the others have to be typed.
 WANDB_SETTINGS: tuple[str, ...] = (
     "_target_",
@@ -262,7 +264,9 @@ def writes_elsewhere(leaf: Leaf, run_dir: Path) -> bool:
 
 
 def sends(leaf: Leaf) -> bool:
-    """Whether a value of a logger, in whichever group, says where, or what, to send."""
+    """Whether a value of a logger, in whichever group, or a push says where, or what, to send."""
+    if leaf.key in PUSHED and defined_in(leaf.target, PUSHES):
+        return True
     logs = any(defined_in(leaf.target, package) for package in LOGS)
     within = logs or leaf.path.startswith("logger.")
     if within and (leaf.target == "wandb.Settings" or ".settings." in leaf.path):

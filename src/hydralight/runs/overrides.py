@@ -29,15 +29,10 @@ EVALUATING = (
     "input",
     "output",
     "format",
+    "repo",
+    "private",
+    "revision",
 )  # keys that a training config does not have
-TAKEN_BY = {  # keys that not every command takes
-    "run": ("eval", "predict"),
-    **dict.fromkeys(("split", "harness", "harness_tasks", "harness_options"), ("eval",)),
-    "input": ("predict",),
-    "output": ("predict",),
-    "format": ("predict",),
-    **dict.fromkeys(("resume", "sweep", "hparams_search", "check", "test", "debug"), ("train",)),
-}
 
 
 def parsed(argument: str) -> Override | None:
@@ -73,21 +68,6 @@ def refuse_read_space(arguments: Sequence[str]) -> None:
                 f"hparams_search.params.{key} should be a text: put it in double quotes, or type "
                 f"'{key}=…' with what is to be searched instead."
             )
-
-
-def refuse_keys_of_others(command: str, arguments: Sequence[str]) -> None:
-    """Refuse a key that another command takes, which would do nothing here.
-
-    Raises:
-        UserError: there is one.
-    """
-    for argument in arguments:
-        key = key_of(argument) or ""
-        takers = TAKEN_BY.get(key, (command,))
-        if command not in takers:
-            instead = ": say split=test" if (command, key) == ("eval", "test") else ""
-            names = " and ".join(f"{name}.py" for name in takers)
-            raise UserError(f"{command}.py takes no {key}=…, which is for {names}{instead}.")
 
 
 def value_of(key: str, arguments: Sequence[str]) -> Any:
@@ -241,7 +221,7 @@ def arguments_in_run(
     """Return Hydra's arguments for a command on a run's own config, in the run's directory.
 
     Args:
-        command: `train`, `eval` or `predict`.
+        command: `train`, `eval`, `predict` or `publish`.
         run_dir: The run's directory.
         before: What earlier resumes have changed.
         arguments: What was typed.

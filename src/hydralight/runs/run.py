@@ -250,7 +250,7 @@ def update_metrics(run_dir: Path, **values: Any) -> None:
 
 # What a process has written by the time it trains; the log is named by the command.
 AT_THE_START = {".hydra", ".lock", "config.yaml", "environment.json", "tensorboard", "wandb"}
-AT_THE_START |= {"train.log", "eval.log", "predict.log"}
+AT_THE_START |= {"train.log", "eval.log", "predict.log", "publish.log"}
 
 
 def is_unused(run_dir: Path) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig
 
 from hydralight.errors import UserError, did_you_mean
 from hydralight.sweeps import space
@@ -84,6 +85,19 @@ class SweepRequest:
     def total(self) -> int:
         """How many trials there are to be in the end."""
         return self.n_trials if self.points is None else len(self.points)
+
+
+def refuse_pushes(config: DictConfig) -> None:
+    """Refuse a sweep whose trials would push to the hub.
+
+    Raises:
+        UserError: they would, all to one repository.
+    """
+    if "push" in (config.get("callbacks") or {}):
+        raise UserError(
+            "callbacks.push would send each trial's model to one repository: leave it out, and "
+            "publish the best one by publish.py."
+        )
 
 
 def request_of(

@@ -34,7 +34,7 @@ from hydralight.sweeps.launch import runs_here, together
 from hydralight.sweeps.ray_launcher import RayLauncher
 from hydralight.sweeps.recipe import again_of
 from hydralight.sweeps.record import write_record
-from hydralight.sweeps.request import request_of
+from hydralight.sweeps.request import refuse_pushes, request_of
 
 if TYPE_CHECKING:
     from hydralight.sweeps.study import SweepStudy
@@ -102,6 +102,7 @@ class StudySweeper(Sweeper):
         folder = Path(str(config.hydra.sweep.dir)).absolute()
         typed = getattr(self.loader, "typed", Typed())
         check_trust(config, typed, folder, ("hparams_search", "logger"))
+        refuse_pushes(config)
         search = search_in(config)
         params = {**self.params, **(search.get("params") or {})}
         fixed, swept = space.split(arguments, params)

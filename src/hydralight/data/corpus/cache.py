@@ -58,7 +58,8 @@ class Cache:
             return path
         with told_if_full(self.root):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(path.with_name(f"{path.name}.lock")):
+            # a file for each of so many shards, and not of all that there ever were
+            with FileLock(self.root / f".{int(shard.checksum[-2:], 16)}.lock"):
                 if not self._is_there(path, shard):
                     self._fetch(path, shard)
         return path

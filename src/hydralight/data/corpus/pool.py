@@ -126,13 +126,13 @@ class Left:
             return None
         for _ in range(len(self.units)):
             unit = self.units.popleft()
-            claimed = self.claims.take(unit.name)
-            if self.is_done(unit):  # by another, perhaps just before
+            if self.is_done(unit):
                 self.done += unit.size
-                if claimed:
-                    self.claims.release(unit.name)
-            elif claimed:
-                return unit
+            elif self.claims.take(unit.name):
+                if not self.is_done(unit):
+                    return unit
+                self.claims.release(unit.name)  # another did it just before
+                self.done += unit.size
             else:
                 self.units.append(unit)
                 if self._alone:

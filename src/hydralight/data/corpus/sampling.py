@@ -67,14 +67,18 @@ def beginnings(
         return
     chosen = np.sort(Permutation(len(units), 0)(np.arange(len(units)))[:UNITS]).tolist()
     for number in chosen:
-        piece, seen = units[number].pieces[0], 0
         rows, size = -(-most // len(chosen)), BYTES * max(1, most // ROWS) // len(chosen)
-        if inputs.kind == "parquet" and piece.is_whole:  # else all of it may be fetched
-            piece = next(iter(groups_of(piece)), (piece, 0))[0]
-        for table, _ in beginning(piece, inputs.kind, inputs.options):
-            yield piece, seen, table.slice(0, rows)
-            seen += min(rows, len(table))
-            size -= table.nbytes * min(rows, len(table)) // len(table)
-            rows -= min(rows, len(table))
+        for piece in units[number].pieces:
+            if inputs.kind == "parquet" and piece.is_whole:  # else all of it may be fetched
+                piece = next(iter(groups_of(piece)), (piece, 0))[0]
+            seen = 0
+            for table, _ in beginning(piece, inputs.kind, inputs.options):
+                taken = min(rows, len(table))
+                yield piece, seen, table.slice(0, taken)
+                seen += taken
+                size -= table.nbytes * taken // len(table)
+                rows -= taken
+                if rows <= 0 or size <= 0:
+                    break
             if rows <= 0 or size <= 0:
                 break

@@ -6,7 +6,7 @@ that were is known once they have been read, and is all that has to be known to 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -71,11 +71,15 @@ class Windows:
         units: How many there are.
         seed: Of the order of units in each pass.
         side_by_side: Units that a window has rows of.
+        first_bytes: Of the first window.
+        bytes: Of a window, at most, about.
     """
 
     units: int
     seed: int
     side_by_side: int
+    first_bytes: int = field(default_factory=lambda: FIRST_BYTES)
+    bytes: int = field(default_factory=lambda: BYTES)
 
     def places(self, cursor: Cursor) -> list[Place | None]:
         """Return what a window reads, by place."""
@@ -91,7 +95,7 @@ class Windows:
 
     def share(self, cursor: Cursor) -> int:
         """Return the bytes that a window takes of each unit; the first windows are small."""
-        size = min(BYTES, FIRST_BYTES << min(cursor.number, 30))
+        size = min(self.bytes, self.first_bytes << min(cursor.number, 30))
         return max(1, size // sum(place is not None for place in self.places(cursor)))
 
     def after(self, cursor: Cursor, read: Sequence[tuple[int, bool]]) -> Cursor:
