@@ -97,7 +97,7 @@ def recipe(text: Path, folder: Path, checkpoint: Path) -> list[str]:
         f"data.path={text}/*",
         "data.columns=null",
         f"data.prepared={folder}/shards",
-        "data.validation_hash=0.0001",
+        "data.validation_hash=0.001",
         f"data.block_size={BLOCK}",
         "data.batch_size=8",
         "data.num_workers=2",

@@ -8,25 +8,19 @@ of an epoch, by a data module of its own.
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-
-
-def first(batches: Iterable[Any]) -> Any:
-    """Return the first batch."""
-    return next(iter(batches))
 
 
 def main(overrides: Sequence[str]) -> None:
     """Print each step and its seconds."""
     begun = time.process_time()
 
-    def noted(what: str, function: Callable[[], Any]) -> Any:
+    def noted(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
         start, wall = time.process_time(), time.perf_counter()
-        value = function()
+        value = function(*arguments)
         cpu, seconds = time.process_time() - start, time.perf_counter() - wall
         print(f"{what:40} {cpu:8.2f} s of CPU time, {seconds:8.2f} s", flush=True)
         return value
@@ -40,15 +34,15 @@ def main(overrides: Sequence[str]) -> None:
     with TemporaryDirectory() as folder:
         for place in ("beginning", "middle"):
             one = [*overrides, "data.num_workers=0"]
-            _, data, _ = noted("the objects", partial(ours.built, one, Path(folder)))
-            noted("rows, tokenizer and shards", partial(data.encoded, "train"))
+            _, data, _ = noted("the objects", ours.built, one, Path(folder))
+            noted("rows, tokenizer and shards", data.encoded, "train")
             if place == "middle":
                 if data.corpus.prepared is None:
                     break
                 number = len(data.train_dataloader())
                 data.consumed, data._batches_per_epoch = number // 2, number
             loader = noted("the loader", data.train_dataloader)
-            noted(f"a batch at the {place}", partial(first, loader))
+            noted(f"a batch at the {place}", next, iter(loader))
     print(f"{'together':40} {time.process_time() - begun:8.2f} s of CPU time")
 
 

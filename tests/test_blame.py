@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 from omegaconf import OmegaConf
 
-import hydralight.optim
+import hydralight.optim.groups
 from hydralight.cli import exit_with
 from hydralight.config.blame import is_ours, needed
 from hydralight.config.explain import explain
@@ -35,7 +35,9 @@ def test_a_library_that_refuses_is_named_by_its_key():
 def test_what_a_library_has_called_is_not_its_own():
     from lightning.pytorch.callbacks import EarlyStopping
 
-    logs = SimpleNamespace(get=hydralight.optim.parameter_groups)  # a bug of ours, beneath theirs
+    logs = SimpleNamespace(
+        get=hydralight.optim.groups.parameter_groups
+    )  # a bug of ours, beneath theirs
     error = raised(EarlyStopping(monitor="val/loss")._validate_condition_metric, logs)
     assert "_validate_condition_metric" in {
         f.name for f in traceback.extract_tb(error.__traceback__)
@@ -44,7 +46,7 @@ def test_what_a_library_has_called_is_not_its_own():
 
 
 def test_our_own_bug_keeps_its_traceback_and_says_where_to_report_it(capsys):
-    error = raised(hydralight.optim.parameter_groups, None)  # an AttributeError of ours
+    error = raised(hydralight.optim.groups.parameter_groups, None)  # an AttributeError of ours
     assert is_ours(error)
     assert explain(error, CFG) is None
     with pytest.raises(AttributeError) as caught:

@@ -263,8 +263,9 @@ def test_a_group_stays_together_and_sets_of_other_forms_are_mixed(tmp_path):
     questions = [{json.loads(m)[0]["content"] for m in splits[s]["messages"]} for s in splits]
     topics = [{int(question[1:]) % 5 for question in some} for some in questions]
     assert not topics[0] & topics[1]
-    mixed = read_rows(source, Splits(), mix, Chat()).splits["train"]["messages"][:]
-    assert {json.loads(m)[0]["content"][0] for m in mixed} == {"q", "d"}
+    mixed = read_rows(source, Splits(), mix, Chat())
+    assert {json.loads(m)[0]["content"][0] for m in mixed.splits["train"]["messages"]} == {"q"}
+    assert {json.loads(m)[0]["content"][0] for m in mixed.sets["alpaca"]["messages"]} == {"d"}
 
 
 def test_a_table_without_conversations_is_answered_with_what_there_is():

@@ -1,10 +1,17 @@
-"""What a large corpus asks of a disk and of memory, counted and not timed."""
+"""What a large corpus asks of a disk, and what is begun early, counted and not timed."""
 
 import random
 
+from standins import article, tokenizer, write_jsonl
+
 from hydralight.data.corpus import pool
+from hydralight.data.corpus.corpus import Corpus
 from hydralight.data.corpus.pieces import Unit
 from hydralight.data.corpus.pool import Left
+from hydralight.data.module import DataModule
+from hydralight.data.shapes.causal_lm import CausalLM
+from hydralight.data.source import Source
+from hydralight.data.stream import streamed
 
 MACHINES, EACH, UNITS = 12, 8, 800
 
@@ -69,3 +76,18 @@ def test_units_of_others_are_not_asked_for_again_at_once(monkeypatch):
     claims.release("1")
     now[0] = 3 * pool.PAUSE + 0.01
     assert left.take().name == "1"
+
+
+def test_the_processes_of_a_stream_import_while_its_first_window_is_made(tmp_path, monkeypatch):
+    begun, make = [], streamed.make
+    monkeypatch.setattr(streamed, "get_ready", lambda: begun.append("processes"))
+    monkeypatch.setattr(streamed, "make", lambda *how: begun.append("a window") or make(*how))
+    path = write_jsonl(tmp_path / "a.jsonl", [{"text": article(i)["article"]} for i in range(20)])
+    for workers in (1, 0):
+        DataModule(
+            shape=CausalLM(max_length=200),
+            source=Source(path={"train": str(path)}),
+            tokenizer=lambda *_, **__: tokenizer(),
+            corpus=Corpus(streaming=True, workers=workers),
+        ).encoded("train")
+    assert begun == ["processes", "a window", "a window"]

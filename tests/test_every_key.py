@@ -28,6 +28,8 @@ STOPPING = "callbacks=early_stopping trainer.max_epochs=3 optimized_metric=val/l
 AT_ONCE = "callbacks.early_stopping.patience=0"
 FEW = "task.label_smoothing data.labels model.freeze optimizer.lr scheduler.warmup_ratio"
 FEW += " trainer.gradient_clip_val trainer.val_check_interval callbacks.best_model.card.base_model"
+LOW_RANK = "optimizer=galore optimizer.lr=1e-2 optimizer.matrices.rank=8"
+STABLE = "scheduler=warmup_stable_decay"
 RANKS = "adapter=adalora optimizer.lr=1e-2 data.batch_size=2"
 KEYS = {
     # key: (recipe, another value, what it stands beside)
@@ -87,6 +89,10 @@ KEYS = {
     "data.num_folds": ("bert_mrpc", "3", "data.fold=0"),
     "data.extra_eval": ("bert_mrpc", "{more:{data}/test.jsonl}"),
     "data.mix": ("bert_mrpc", "{more:{path:{data}/test.jsonl,weight:0.5}}"),
+    "data.mix_temperature": (
+        *("bert_mrpc", "9.0"),
+        "data.mix={more:{path:{data}/test.jsonl}} data.mix_temperature=1.0",
+    ),
     "data.stopping_strategy": (
         *("bert_mrpc", "all_exhausted"),
         "data.mix={more:{path:{data}/test.jsonl,weight:0.5}}",
@@ -156,7 +162,43 @@ KEYS = {
     "generation.stop_strings": ("distilgpt2_sonnets", "e"),
     "optimizer.lr": ("bert_mrpc", "1e-2"),
     "optimizer.weight_decay": ("bert_mrpc", "0.9"),
+    "optimizer.momentum": ("bert_mrpc", "0.5", "optimizer=sgd optimizer.lr=1e-2"),
+    "optimizer.nesterov": ("bert_mrpc", "true", "optimizer=sgd optimizer.lr=1e-2"),
+    "optimizer.scale_parameter": ("bert_mrpc", "true", "optimizer=adafactor_hf"),
+    "optimizer.matrices.muon": ("bert_mrpc", "false", "optimizer=muon optimizer.lr=1e-2"),
+    "optimizer.warmup_steps": ("bert_mrpc", "2", "optimizer=schedule_free_adamw scheduler=null"),
+    "optimizer.matrices.rank": ("bert_mrpc", "4", LOW_RANK),
+    "optimizer.matrices.update_proj_gap": ("bert_mrpc", "1", LOW_RANK),
+    "optimizer.matrices.scale": ("bert_mrpc", "2.0", LOW_RANK),
+    "optimizer.matrices.projection_type": ("bert_mrpc", "reverse_std", LOW_RANK),
+    "optimizer.scale_type": (
+        *("bert_mrpc", "tensor"),
+        "optimizer=apollo optimizer.matrices.rank=8 optimizer.lr=1e-2",
+    ),
+    "optimizer.weight_decouple": (
+        *("bert_mrpc", "false"),
+        "optimizer=ademamix optimizer.weight_decay=0.5 optimizer.lr=1e-2",
+    ),
+    "optimizer.alpha": ("bert_mrpc", "1.0", "optimizer=ademamix optimizer.lr=1e-2"),
+    "optimizer.t_alpha_beta3": ("bert_mrpc", "4", "optimizer=ademamix optimizer.lr=1e-2"),
+    "optimizer.precondition_frequency": ("bert_mrpc", "1", "optimizer=soap optimizer.lr=1e-2"),
+    "optimizer.d_coef": ("bert_mrpc", "10.0", "optimizer=prodigy optimizer.lr=1.0"),
     "scheduler.name": ("bert_mrpc", "constant"),
+    "scheduler.warmup_tokens": ("bert_mrpc", "900"),
+    "scheduler.decay_steps": ("bert_mrpc", "2", STABLE),
+    "scheduler.decay_ratio": ("bert_mrpc", "1.0", STABLE),
+    "scheduler.decay_tokens": ("bert_mrpc", "100000", STABLE),
+    "scheduler.options.decay_type": ("bert_mrpc", "linear", f"{STABLE} scheduler.decay_steps=2"),
+    "scheduler.options.min_lr_ratio": ("bert_mrpc", "0.9", f"{STABLE} scheduler.decay_steps=2"),
+    "scheduler.options.num_cycles": ("bert_mrpc", "1", "scheduler=cosine_with_restarts"),
+    "scheduler.options.power": ("bert_mrpc", "1.0", "scheduler=polynomial"),
+    "scheduler.options.lr_end": ("bert_mrpc", "1e-5", "scheduler=polynomial"),
+    "scheduler.options.timescale": ("bert_mrpc", "1", "scheduler=inverse_sqrt"),
+    "scheduler.options.min_lr_rate": ("bert_mrpc", "0.9", "scheduler=cosine_with_min_lr"),
+    "scheduler.options.warmup_lr_rate": (
+        *("bert_mrpc", "0.9"),
+        "scheduler=cosine_warmup_with_min_lr scheduler.warmup_steps=2",
+    ),
     "scheduler.warmup_steps": ("bert_mrpc", "2"),
     "scheduler.warmup_ratio": ("bert_mrpc", "1.0"),
     "trainer.precision": ("bert_mrpc", "bf16-mixed"),
@@ -228,6 +270,9 @@ ELSEWHERE = {  # where a change is seen that a tiny run on stand-ins does not sh
     "test_same_bits": "trainer.same_bits",
     "test_sharded": "trainer.strategy.data_parallel_size trainer.strategy.tensor_parallel_size "
     "trainer.strategy.activation_checkpointing trainer.strategy.cpu_offload",
+    "test_optimizers": "optimizer.relative_step",
+    "test_optimizer_runs": "scheduler.monitor scheduler.mode scheduler.options.factor "
+    "scheduler.options.patience scheduler.options.min_lr scheduler.options.max_lr",
     "test_screen": "callbacks.rich_progress.every_percent callbacks.rich_progress.every_seconds",
     "test_steps": "callbacks.best_model.monitor callbacks.best_model.mode "
     "callbacks.early_stopping.check_on_train_epoch_end",

@@ -67,7 +67,7 @@ def test_help_knows_an_own_project_and_a_folder_that_is_typed(monkeypatch, tmp_p
     (tmp_path / "robot").mkdir()
     (tmp_path / "robot/arm.yaml").touch()
     words = text_of("train", ["--help", "--config-dir", str(tmp_path)]).split()
-    assert {"ratings", "lion", "ordinal", "robot", "arm"} <= set(words)
+    assert {"ratings", "lion_for_ratings", "ordinal", "robot", "arm"} <= set(words)
 
 
 def test_help_is_quick():

@@ -16,7 +16,7 @@ from hydralight.commands import call
 from hydralight.config.whitelist import WHITELIST
 from hydralight.disk import Footprint, readable, size_of, states_of, weights_of
 from hydralight.errors import UserError
-from hydralight.optim import parameter_groups
+from hydralight.optim.groups import parameter_groups
 from hydralight.runs.lock import locked
 from hydralight.runs.weights import remove_weights, weights_in
 from hydralight.sweeps.check import on_disk

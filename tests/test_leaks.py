@@ -185,14 +185,14 @@ def test_rows_that_are_mixed_in_are_rows_of_train(tmp_path, caplog):
 
     def mixed(policy):
         mix = Mix(mix={"more": {"path": str(path), "weight": 0.5}})
-        return read_rows(source, Splits(duplicates=policy), mix, TextClassification()).splits
+        return read_rows(source, Splits(duplicates=policy), mix, TextClassification()).sets
 
-    assert "validation 1" in mixed("report")["train"]["text"]
+    assert "validation 1" in mixed("report")["more"]["text"]
     sentence = (
         "data.duplicates: 1 input of validation (1 row of 2) is in data.mix.more too (1 of 2)"
     )
     assert sentence in caplog.text
-    assert "validation 1" not in mixed("drop")["train"]["text"]
+    assert "validation 1" not in mixed("drop")["more"]["text"]
     with pytest.raises(UserError, match=r"data\.mix\.more too"):
         mixed("refuse")
 

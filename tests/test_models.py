@@ -16,7 +16,7 @@ from transformers import (
 
 from hydralight.errors import UserError
 from hydralight.models import Pretrained, Scratch
-from hydralight.optim import parameter_groups
+from hydralight.optim.groups import parameter_groups
 from hydralight.tokenizers import Pretrained as PretrainedTokenizer
 from hydralight.tokenizers import Trained
 

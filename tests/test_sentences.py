@@ -40,7 +40,9 @@ CONTEXTS += [("experiment=marian_wmt16_en_ro",), ("experiment=roberta_mlm_wikite
 CONTEXTS += [("experiment=qwen_sft_chat",), ("experiment=qwen_dpo",), ("experiment=reward_model",)]
 CONTEXTS += [("experiment=minilm_nli",), ("experiment=transformer_xl_reviews",)]
 CONTEXTS += [("experiment=grpo_sort",), ("experiment=kto",), ("experiment=gpt2_openwebtext",)]
-CONTEXTS += [("experiment=llama_fineweb",)]
+CONTEXTS += [("experiment=llama_fineweb",), ("callbacks=push",)]
+CONTEXTS += [("optimizer=adafactor_hf",), ("optimizer=apollo",)]
+CONTEXTS += [("scheduler=warmup_stable_decay",), ("scheduler=reduce_on_plateau",)]
 PRUNER = "hparams_search.pruner._target_=optuna.pruners.MedianPruner"
 CONTEXTS += [("logger=wandb",), ("hparams_search=default", PRUNER)]
 COMMAND = re.compile(

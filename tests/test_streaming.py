@@ -91,7 +91,7 @@ def module(path, shape=None, corpus=None, columns=None, **batching):
 def stream(data, place=None, consumed=0):
     """The batches of a module, and its rows."""
     data.encoded("train")
-    return data.stream.batches(place or Place(), None, consumed)
+    return data.taken.stream.batches(place or Place(), None, consumed)
 
 
 def passes(data, number, size=4):
@@ -164,7 +164,7 @@ def test_loader_workers_bring_the_same_batches(files):
     data.encoded("train")
     loader = data.train_dataloader()
     found = [batch["input_ids"].tolist() for batch in islice(loader, 24)]
-    folder = data.stream.rows.folder
+    folder = data.taken.stream.rows.folder
     numbers = {path.name[:8] for path in folder.glob("*.json")}
     assert "00000002" not in numbers
     assert len(numbers) < 10
@@ -183,7 +183,7 @@ def test_a_resume_goes_on_anywhere_and_makes_no_window_before_its_own(files, nam
     rows_of = whole.encoded("train").__getitems__
     seen, states = [], []
     for number, batch in enumerate(islice(batches, 30)):
-        states.append(json.loads(json.dumps(whole.stream.state(number))))
+        states.append(json.loads(json.dumps(whole.taken.stream.state(number))))
         seen.append(texts_of(rows_of([i for _, i in batch])))
     assert max(epoch for epoch, _ in batch) == 1
     for place in (1, 7, 13, 22, 29):
@@ -198,7 +198,7 @@ def test_a_resume_goes_on_anywhere_and_makes_no_window_before_its_own(files, nam
             encode(self, number, *rest)
 
         monkeypatch.setattr(chunks.Encode, "__call__", noted)
-        data.stream.go_on(state)
+        data.taken.stream.go_on(state)
         assert order(data, 30 - place, consumed=place) == seen[place:]
         assert min(made) >= max(state["cursor"]["number"], 1)  # the first one was looked at before
         monkeypatch.setattr(chunks.Encode, "__call__", encode)
@@ -223,12 +223,14 @@ def goes_on_anywhere(begin):
 def test_an_order_with_a_buffer_does_not_go_on():
     """The negative control of the tests of a resume: rows that are held back are lost there."""
     first = own(partial(counted, 30))
-    states = [first.stream.state(number) for number, _ in enumerate(islice(stream(first), 11))]
+    states = [
+        first.taken.stream.state(number) for number, _ in enumerate(islice(stream(first), 11))
+    ]
 
     def streamed(at):
         data = own(partial(counted, 30))
         data.encoded("train")
-        data.stream.go_on(states[at // 4])
+        data.taken.stream.go_on(states[at // 4])
         return chain.from_iterable(order(data, 10, consumed=at // 4))
 
     def buffered(at):
@@ -279,16 +281,16 @@ def test_another_stream_is_refused_by_name(files):
     data = module(files / "*.jsonl")
     batches = stream(data)
     list(islice(batches, 3))
-    state = data.stream.state(3)
+    state = data.taken.stream.state(3)
     other = module(files / "*.jsonl", corpus={"min_chars": 5})
     other.encoded("train")
     with pytest.raises(UserError, match=r"another value of data\.min_chars \(None, and now 5\)"):
-        other.stream.go_on(state)
+        other.taken.stream.go_on(state)
     write_jsonl(files / "1.jsonl", rows(0, 30))
     other = module(files / "*.jsonl")
     other.encoded("train")
     with pytest.raises(UserError, match=r"1\.jsonl has changed, or is new; resume with the same"):
-        other.stream.go_on(state)
+        other.taken.stream.go_on(state)
 
 
 # ---------------------------------------------------------------- left out, or apart
@@ -348,15 +350,15 @@ def test_a_source_that_ends_is_called_again_and_goes_on_anywhere():
     assert Counter(first) == Counter(second) == Counter(map(characters, range(30)))
     batches = stream(whole)
     list(islice(batches, 11))
-    state = json.loads(json.dumps(whole.stream.state(9)))
+    state = json.loads(json.dumps(whole.taken.stream.state(9)))
     other = own(partial(counted, 30))
     other.encoded("train")
-    other.stream.go_on(state)
+    other.taken.stream.go_on(state)
     assert order(other, 6, consumed=9) == order(own(partial(counted, 30)), 15)[9:]
     another = own(partial(counted, 31))
     another.encoded("train")
     with pytest.raises(UserError, match=r"data\.source has changed"):
-        another.stream.go_on(state)
+        another.taken.stream.go_on(state)
 
 
 def test_a_source_says_what_is_wrong_with_it():
@@ -522,16 +524,16 @@ def test_processes_ahead_make_the_same_windows_and_remove_them(files, monkeypatc
     monkeypatch.setattr(reading, "ROWS", 1000)  # as in those processes
     data = module(files / "*.jsonl", corpus={"workers": 2})
     found = order(data, 60)
-    folder = data.stream.rows.folder
+    folder = data.taken.stream.rows.folder
     assert len({path.name[:8] for path in folder.glob("*.json")}) < 12
     assert found == order(module(files / "*.jsonl"), 60)
-    processes = data.stream._makers._processes
+    processes = data.taken.stream._makers._processes
     assert all(process.is_alive() for process in processes)
     processes[0].kill()
-    batches = iter(data.stream._batches)
+    batches = iter(data.taken.stream._batches)
     with pytest.raises(UserError, match="a process that encodes the stream was killed"):
         list(islice(batches, 200))
-    data.stream._makers.close()
+    data.taken.stream._makers.close()
     assert not folder.exists()
 
 

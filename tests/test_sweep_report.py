@@ -90,10 +90,10 @@ def test_overrides_are_read_as_hydra_reads_them(tmp_path):
 
 def test_a_recipe_knows_the_groups_of_a_project_that_is_built_on_this(tmp_path, monkeypatch):
     own = tmp_path / "mine"
-    for path in ("experiment/theirs.yaml", "optimizer/lion.yaml", "robot/arm.yaml"):
+    for path in ("experiment/theirs.yaml", "optimizer/tiger.yaml", "robot/arm.yaml"):
         (own / path).parent.mkdir(parents=True, exist_ok=True)
         (own / path).touch()
-    typed = ["experiment=theirs", "optimizer=lion", "+robot=arm", "robot.speed=3", "scheduler=odd"]
+    typed = ["experiment=theirs", "optimizer=tiger", "+robot=arm", "robot.speed=3", "scheduler=odd"]
     typed += [
         "optimizer@second=adamw",
         "callbacks=[best_model, no_such]",
@@ -110,5 +110,5 @@ def test_a_recipe_knows_the_groups_of_a_project_that_is_built_on_this(tmp_path, 
 
     second = {"override /optimizer@second": "adamw"}
     monkeypatch.setattr("hydralight.sweeps.recipe.config_dirs", lambda: [CONFIG_DIR, own])
-    lion, arm = {"override /optimizer": "lion"}, {"/robot": "arm"}
-    assert defaults() == (["theirs", lion, arm, second, "_self_"], {"speed": 3})
+    tiger, arm = {"override /optimizer": "tiger"}, {"/robot": "arm"}
+    assert defaults() == (["theirs", tiger, arm, second, "_self_"], {"speed": 3})

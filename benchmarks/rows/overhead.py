@@ -20,8 +20,8 @@ from benchmarks.hardware import on_gpu
 from benchmarks.measure import Line, in_turns, line
 from benchmarks.recorder import Recorder
 from benchmarks.rows.same_batches import sides
-from hydralight import optim
 from hydralight.data.order import Order
+from hydralight.optim.groups import parameter_groups
 
 TINY: dict[str, Any] = {"steps": 5, "warmup": 1, "batch_size": 4, "real": False}
 
@@ -95,7 +95,7 @@ def bare_loop(case: Case, order: list[int], batch_size: int, recorder: Recorder)
     device = "cuda" if on_gpu() else "cpu"
     model.to(device)
     optimizer = torch.optim.AdamW(
-        optim.parameter_groups(model), lr=cases.LR, weight_decay=cases.WEIGHT_DECAY, fused=True
+        parameter_groups(model), lr=cases.LR, weight_decay=cases.WEIGHT_DECAY, fused=True
     )
     schedule = get_linear_schedule_with_warmup(optimizer, 0, len(loader))
     recorder.begin(model, len(loader))

@@ -13,7 +13,7 @@ from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
-from hydralight import optim, sharding
+from hydralight import sharding
 from hydralight.adapter_files import folder_of, swapped
 from hydralight.callbacks.checkpoint_io import write_in_place
 from hydralight.callbacks.lightning_seams import take_place
@@ -24,11 +24,12 @@ from hydralight.config.trust import SENDS
 from hydralight.data.module import DataModule
 from hydralight.data.naming import labels_to_use
 from hydralight.data.stream.streamed import check_end
-from hydralight.dealing import build_data, built
+from hydralight.dealing import build_data, build_optimizer, built
 from hydralight.devices import share_steps
 from hydralight.errors import UserError, count
 from hydralight.model_configs import labels_of, read_config
 from hydralight.nodes.ranks import is_first
+from hydralight.optim.build import rehearse
 from hydralight.progress import interactive
 from hydralight.runs.checksums import is_adapter
 from hydralight.runs.overrides import typed_keys
@@ -84,7 +85,7 @@ def build(cfg: DictConfig) -> tuple[Task, DataModule, Trainer]:
             callbacks += pruning_of(cfg)
         trainer = build_trainer(cfg, callbacks, logger=build_all(without_secrets(cfg.logger)))
     share_steps(trainer, data.batching.batches_per_step)
-    task = build_task(cfg)
+    task = build_task(cfg, trains=True)
     if data.corpus.is_sampled and getattr(task, "has_reference", False):
         raise UserError(
             f"{data.corpus.key} keeps no values of a reference, which this loss compares the model "
@@ -100,12 +101,18 @@ def build(cfg: DictConfig) -> tuple[Task, DataModule, Trainer]:
     return task, data, trainer
 
 
-def build_task(cfg: DictConfig) -> Task:
-    """Seed, and build the task around the recipes of its model, optimizer and schedule."""
+def build_task(cfg: DictConfig, trains: bool = False) -> Task:
+    """Seed, and build the task around the recipes of its model, optimizer and schedule.
+
+    Args:
+        cfg: The config.
+        trains: Whether optimizer and schedule are used, and tried.
+    """
     seed_everything(cfg.seed, workers=True, verbose=False)
-    optimizer = built(cfg.optimizer)
+    optimizer = build_optimizer(cfg)
     scheduler = built(cfg.scheduler) if chosen(cfg.scheduler) else None
-    optim.rehearse(optimizer, scheduler)
+    if trains:
+        rehearse(optimizer, scheduler)
     task = built(
         cfg.task,
         model=built(cfg.model),

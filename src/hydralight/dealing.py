@@ -1,4 +1,4 @@
-"""From the flat keys of `data` to the parts of the data module, and what else a config names."""
+"""From the flat keys of `data` and `optimizer` to their parts, and what else a config names."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -19,6 +19,8 @@ from hydralight.data.module import DataModule
 from hydralight.data.source import Source
 from hydralight.data.splits import Splits
 from hydralight.errors import UserError
+from hydralight.optim.build import Grouped
+from hydralight.optim.groups import Grouping
 
 
 def built(node: DictConfig, **arguments: Any) -> Any:
@@ -58,18 +60,34 @@ def build_data(cfg: DictConfig) -> DataModule:
     node = cfg.data.get("source")
     source = None if not node else own_source(node, keys)
     corpus, batching = dealt(Corpus, keys), dealt(Batching, keys)
+    mix = dealt(Mix, keys)
+    if mix.sets:
+        batching.check_mixture()
     if corpus.is_sampled:
         batching.check_windows()  # before it is prepared, which may take long
+    mix.check_prepared(corpus.prepared)
     return DataModule(
         shape=dealt(get_class(cfg.data._target_), keys),
         source=dealt(Source, {**keys, "source": source}),
         splits=dealt(Splits, keys),
-        mix=dealt(Mix, keys),
+        mix=mix,
         encoding=dealt(Encoding, keys),
         batching=batching,
         corpus=corpus,
         tokenizer=corpus.keeping(tokenizer),
     )
+
+
+def build_optimizer(cfg: DictConfig) -> Grouped:
+    """Build the recipe of the optimizer: keys of groups come to these, the others to its class."""
+    ours = {field.name for field in fields(Grouping)}
+    keys = {str(key): cfg.optimizer[key] for key in cfg.optimizer}
+    node = OmegaConf.create({"optimizer": {k: v for k, v in keys.items() if k not in ours}})
+    given = {
+        key: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        for key, value in keys.items()
+    }
+    return Grouped(built(node.optimizer), dealt(Grouping, given))
 
 
 def dealt(part: type, keys: Mapping[str, Any]) -> Any:

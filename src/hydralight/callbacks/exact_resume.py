@@ -14,7 +14,7 @@ from hydralight.callbacks.lightning_seams import (
 from hydralight.devices import replica_of
 from hydralight.errors import UserError, count
 from hydralight.loggers import ExactLog
-from hydralight.optim import take_up
+from hydralight.optim.schedules import take_up
 
 
 class ExactResume(Callback):

@@ -90,6 +90,10 @@ class FitLoop(_FitLoop):
         loop = self.epoch_loop
         if self.trainer.enable_validation and loop.val_loop.step != loop.global_step:
             evaluate_now(self.trainer, extra=True)
+        # nothing is trained any more: what callbacks export now is what evaluations see
+        evaluated = getattr(self.trainer.lightning_module, "evaluated", None)
+        if evaluated is not None:
+            evaluated.put()
         super().on_run_end()
 
 

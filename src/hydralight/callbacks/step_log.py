@@ -10,9 +10,10 @@ from hydralight.callbacks.lightning_seams import datamodule_of, logging_is_due
 class StepLog(Callback):
     """Logs the task's `step_metrics` (loss, learning rate, gradient norm) by optimizer steps.
 
-    The loss is the mean over all the targets of the step, on all devices. Rows are written
-    before the step's checkpoint, so that a resumed run's log has no gap. Of a stream, the pass
-    that it is in is logged as `data_epoch`.
+    The loss is the mean over all the targets of the step, on all devices. Of a mixture, the shares
+    and the passes of its sources are logged too; of a stream, the pass that it is in as
+    `data_epoch`. Rows are written before the step's checkpoint, so that a resumed run's log has no
+    gap.
     """
 
     def __init__(self) -> None:
@@ -31,9 +32,7 @@ class StepLog(Callback):
         if step == before or not (logging_is_due(trainer) or step == 1):
             return
         metrics = {name: float(value) for name, value in pl_module.step_metrics.items()}  # type: ignore[union-attr, operator]
-        if (stream := getattr(datamodule_of(trainer), "stream", None)) is not None:
-            metrics["data_epoch"] = stream.epoch(
-                trainer.fit_loop.epoch_loop.batch_progress.total.ready - 1
-            )
+        if (taken := getattr(datamodule_of(trainer), "taken", None)) is not None:
+            metrics |= taken.figures(trainer)
         for logger in trainer.loggers:
             logger.log_metrics({**metrics, "epoch": trainer.current_epoch}, step=step)

@@ -26,8 +26,10 @@ PARTS = {
         "hydralight.data.encoding.Encoding",
         "hydralight.data.batches.Batching",
         "hydralight.data.corpus.corpus.Corpus",
-    )
+    ),
+    "optimizer": ("hydralight.optim.groups.Grouping",),
 }
+SOURCED = "data"  # whose target takes its own keys alone, and which may name a source
 
 
 def targets(node: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
@@ -82,8 +84,8 @@ def check_targets(cfg: DictConfig) -> None:
         for key, name in targets_of(path, node).items():
             own, more = parameters(named(key, name))
             accepted = {**own, **accepted}
-            # of a group that is dealt out, `**kwargs` of a part get nothing
-            open_ended = open_ended or (more and path not in PARTS)
+            # of data, `**kwargs` of a part get nothing
+            open_ended = open_ended or (more and path != SOURCED)
         _check_arguments(path, node, accepted, open_ended)
 
 
@@ -96,6 +98,7 @@ def targets_of(path: str, node: DictConfig) -> dict[str, str]:
     names = {f"{path}._target_": str(node["_target_"])}
     if path in PARTS:
         names |= {part: part for part in PARTS[path]}
+    if path == SOURCED:
         source = node.get("source")
         if isinstance(source, str):
             names[f"{path}.source"] = source
@@ -153,7 +156,8 @@ def needed(error: BaseException) -> str | None:
     if not name:
         return None
     for line in importlib.metadata.requires("hydralight") or []:
-        extra = re.search(rf"^{re.escape(name)}\b.*extra == ['\"](\w+)['\"]", line)
+        written = re.escape(name).replace("_", "[-_]")  # a package has a dash where a module cannot
+        extra = re.search(rf"^{written}\b.*extra == ['\"](\w+)['\"]", line)
         if extra and extra[1] not in ("all", "dev"):
             return f"'hydralight[{extra[1]}]'"
     return name
@@ -165,7 +169,7 @@ def _check_arguments(
     for key in map(str, node):
         if key in ("_target_", "_partial_", "_recursive_", "_convert_", "_args_"):
             continue
-        if key == "source" and path in PARTS:  # a dotted path, which has been looked up
+        if key == "source" and path == SOURCED:  # a dotted path, which has been looked up
             continue
         if key not in accepted and not open_ended:
             takers = [

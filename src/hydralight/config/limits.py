@@ -44,3 +44,17 @@ def ends(
             yield said, step, math.ceil(Fraction(str(max_epochs)) * steps_per_epoch)
     if max_steps >= 0:
         yield f"{MAX_STEPS}={max_steps}", step, max_steps
+
+
+def last_step(trainer: Mapping[str, Any], steps_per_epoch: int) -> int:
+    """Return after how many optimizer steps a run ends; those of an epoch if it has no end.
+
+    Args:
+        trainer: As in `ends`.
+        steps_per_epoch: The same.
+    """
+    max_epochs, max_steps = trainer.get("max_epochs"), trainer.get("max_steps", -1)
+    found = [max_steps] if max_steps >= 0 else []
+    if max_epochs is not None and max_epochs >= 0:
+        found.append(math.ceil(Fraction(str(max_epochs)) * steps_per_epoch))
+    return min(found, default=steps_per_epoch)

@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import DictConfig, ListConfig, Node, OmegaConf
 from omegaconf._utils import split_key
 
-from hydralight.config.check import PARTS
+from hydralight.config.check import PARTS, SOURCED
 from hydralight.config.explain import no_key
 from hydralight.config.signatures import arguments_of
 from hydralight.config.typed import leaves_of
@@ -158,7 +158,7 @@ def _arguments(at: str, target: str, cfg: DictConfig) -> tuple[set[str], bool]:
     for name in _takers(at, target, cfg):
         found = arguments_of(name)
         # what cannot be told from here is told once the libraries are there
-        takes_any = takes_any or found is None or (found[1] and at not in PARTS)
+        takes_any = takes_any or found is None or (found[1] and at != SOURCED)
         known |= found[0] if found is not None else set()
     return {name for name in known if not name.startswith("_")}, takes_any
 
@@ -167,7 +167,7 @@ def _takers(at: str, target: str, cfg: DictConfig) -> Iterator[str]:
     if target:
         yield target
     yield from PARTS.get(at, ())
-    if at in PARTS:
+    if at == SOURCED:
         source = cfg[at].get("source")
         source = source.get("_target_") if isinstance(source, DictConfig) else source
         if source:

@@ -35,6 +35,7 @@ UNPICKLES = "optuna.samplers._cmaes."
 LOGS = ("lightning.pytorch.loggers.", "wandb.")  # what sends, in whichever group it stands
 # Names of arguments that say where something is written.
 PLACE = re.compile(r"(\w*_)?(dir|dirs|dirpath|path|root|folder)")
+PREPARED = re.compile(r"data\.(mix\.[^.]+\.)?prepared")
 NAME = re.compile(r"(\w*_)?(file|files|filename|filepath|name|version|prefix)")
 ADDRESS = re.compile(r"(file|sqlite):|[a-z][\w+.-]*://", re.IGNORECASE)
 # Names of arguments that say where something is sent, or what is sent beside the metrics.
@@ -236,7 +237,7 @@ def writes_elsewhere(leaf: Leaf, run_dir: Path) -> bool:
     if not isinstance(leaf.value, str):
         return False
     text = leaf.value
-    if leaf.path == "data.prepared":  # what is there is read; what is not would be written
+    if PREPARED.fullmatch(leaf.path):  # what is there is read; what is not would be written
         if ADDRESS.match(text) and not text.lower().startswith("file:"):
             return is_written(text) and content_of(f"{text.rstrip('/')}/index.json") is None
         return not (Path(text.removeprefix("file://")).expanduser() / "index.json").is_file()

@@ -19,6 +19,9 @@ WHITELIST = (
     "hydralight.metrics.*",
     "hydralight.models.Pretrained",
     "hydralight.models.Scratch",
+    "hydralight.optim.groups.Grouping",
+    "hydralight.optim.muon.Muon",
+    "hydralight.optim.on_evaluation",
     "hydralight.optim.schedule",
     "hydralight.processors.*",
     "hydralight.sharding.Sharded",
@@ -41,9 +44,11 @@ WHITELIST = (
     "peft.IA3Config",
     "peft.LoraConfig",
     "peft.VeraConfig",
+    "pytorch_optimizer.*",
     "torch.optim.*",
     "torchmetrics.*",
     "torchvision.transforms.*",
+    "transformers.optimization.Adafactor",
     "wandb.Settings",
 )
 # What the configs of logging name, and nothing else: no group may open a file with it.

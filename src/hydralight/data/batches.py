@@ -1,16 +1,19 @@
 """How rows come together in batches, as typed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import numpy as np
+import xxhash
 from annotated_types import Interval
 
 from hydralight.config.ranges import Positive, Seed
 from hydralight.data.budget import Budget
 from hydralight.data.corpus.rows import ShardedRows
 from hydralight.data.corpus.windows import Ahead, Windows
+from hydralight.data.mix import Mix
+from hydralight.data.mixture import Mixture
 from hydralight.data.order import Batches, LongestFirst, Order, Place, Plan, Repeated
 from hydralight.data.shape import Shape
 from hydralight.errors import UserError, count
@@ -50,7 +53,15 @@ class Batching:
     num_workers: Annotated[int, Interval(ge=0, le=512)] = 0
     seed: Seed = 42
 
-    def of(self, rows: Any, shape: Shape, place: Place, shuffle: bool) -> Batches:
+    def of(
+        self,
+        rows: Any,
+        shape: Shape,
+        place: Place,
+        shuffle: bool,
+        mix: Mix | None = None,
+        parts: Mapping[str, Any] | None = None,
+    ) -> Batches:
         """Return the batches of encoded training rows, in shards or not.
 
         Args:
@@ -58,12 +69,18 @@ class Batching:
             shape: Says what they take of a budget.
             place: This process.
             shuffle: As in `training`.
+            mix: How they are drawn, where they are of several sources.
+            parts: The rows of each.
 
         Raises:
             UserError: as `training`; or tokens are to be counted where there are none.
         """
         if self.max_tokens is not None and shape.length_limit is None:
             raise UserError("data.max_tokens counts tokens, and these examples have none.")
+        if mix is not None and parts:
+            grouped = self.group_by_length
+            sizes = shape.size(rows.with_format("numpy")).sum(axis=1) if grouped else None
+            return self.mixture(mix, parts, place, shuffle, sizes)
         if isinstance(rows, ShardedRows):
             return self.in_windows(rows.sizes, place, shuffle, rows.ahead)
         return self.training(shape.size(rows.with_format("numpy")), place, shuffle)
@@ -128,6 +145,63 @@ class Batching:
         )
         check_shared(plan.num_rows, place)
         return Batches(plan, place)
+
+    def mixture(
+        self,
+        mix: Mix,
+        parts: Mapping[str, Any],
+        place: Place,
+        shuffle: bool = True,
+        lengths: np.ndarray | None = None,
+    ) -> Batches:
+        """Return the training batches of several sources.
+
+        Args:
+            mix: How they are drawn.
+            parts: The encoded rows of each, by name, in shards or not; first the data itself.
+            place: This process.
+            shuffle: As in `training`.
+            lengths: Of all rows, where steps are to be of like lengths.
+
+        Raises:
+            UserError: batches are asked for that need the lengths of all rows.
+        """
+        self.check_mixture()
+        sources: list[Order | Windows] = []
+        for name, rows in parts.items():
+            # orders of their own, also where sources have as many rows
+            seed = xxhash.xxh32_intdigest(name.encode(), self.seed) if sources else self.seed
+            order: dict[str, Any] = {"batch_size": self.batch_size, "seed": seed}
+            if isinstance(rows, ShardedRows):
+                self.check_windows()
+                order |= {"window_shards": self.window_shards, "ahead": rows.ahead}
+                sources.append(Windows(sizes=rows.sizes, shuffle=shuffle, **order))
+            else:
+                sources.append(Order(num_rows=len(rows), shuffle=shuffle, **order))
+        sizes = {name: len(rows) for name, rows in parts.items()}
+        plan: Plan = Mixture(
+            sources=sources,
+            sizes=sizes,
+            weights=mix.weights(sizes),
+            batch_size=self.batch_size,
+            seed=self.seed,
+            shuffle=shuffle,
+            lengths=lengths,
+            batches_per_step=place.batches_per_step,
+            stopping_strategy=mix.stopping_strategy,
+        )
+        if self.num_iterations > 1:
+            plan = Repeated(plan, self.num_iterations, place.batches_per_step)
+        return Batches(plan, place)
+
+    def check_mixture(self) -> None:
+        """Look whether rows of several sources can come in such batches.
+
+        Raises:
+            UserError: their number depends on the lengths of the rows.
+        """
+        if self.max_tokens is not None:
+            raise UserError("data.max_tokens is not for a mixture: leave it out, or data.mix.")
 
     def check_windows(self) -> None:
         """Look whether a corpus in shards can come in such batches.

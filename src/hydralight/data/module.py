@@ -4,7 +4,7 @@ It holds the parts that each do one thing, and knows no shape by name.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import datasets
@@ -24,6 +24,7 @@ from hydralight.data.encoding import Encoding, processor_id
 from hydralight.data.mix import Mix
 from hydralight.data.order import Batches, Place
 from hydralight.data.padding import rounded_up
+from hydralight.data.parts import concatenated
 from hydralight.data.place import place_of
 from hydralight.data.rows import Rows, check_split, prompts, read_rows, to_predict
 from hydralight.data.same import check_order, check_same, rows_of
@@ -31,7 +32,9 @@ from hydralight.data.shape import Batch, Purpose, Row, Shape
 from hydralight.data.source import SPLITS, Source
 from hydralight.data.splits import Splits
 from hydralight.data.spread import shown
+from hydralight.data.stream.mixed import streams_of
 from hydralight.data.stream.streamed import Stream
+from hydralight.data.taken import Taken
 from hydralight.progress import waiting
 
 
@@ -77,13 +80,11 @@ class DataModule(LightningDataModule):
         self.only_columns = False  # are to be proposed: the rest is settled by a trained model
         self.later_splits: tuple[str, ...] = ()  # evaluated after training; a lack is told before
         self.too_long_counts: dict[str, int] = {}
-        self.consumed = 0  # training batches before this process began
-        self._batches_per_epoch = 0
+        self.taken = Taken()
         self._rows: Rows | None = None
         self._input: Dataset | None = None
         self._encoded: dict[str, Any] = {}
-        self._trained_on: dict[str, Any] | None = None
-        self.stream: Stream | None = None
+        self._parts: dict[str, Any] = {}  # what train is joined of, where it is a mixture
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
     # ------------------------------------------------------------ rows
@@ -128,8 +129,7 @@ class DataModule(LightningDataModule):
     def load_processor(self) -> Any:
         """Load or train the tokenizer (or load the image processor) once, and return it."""
         if self.processor is None:
-            train = self._rows and self._rows.splits.get("train")
-            key = train._fingerprint if train else ""
+            key = self._rows.texts_key() if self._rows else ""
             made = self.make_processor(
                 self._texts, cache_key=key, cache_dir=cache_folder("tokenizers")
             )
@@ -152,7 +152,19 @@ class DataModule(LightningDataModule):
             check_split(rows, split, self.source, trains)
             with rows.naming(split):
                 self._encode(split, rows.splits[split], "train" if trains else "evaluate")
+            if split == "train" and rows.sets:
+                self._join(rows)
         return self._encoded[split]
+
+    def _join(self, rows: Rows) -> None:
+        """Put the sets of a mixture, each encoded by itself, behind the training rows."""
+        self._parts = {"train": self._encoded["train"]}
+        for name, own in rows.sets.items():
+            with rows.naming(key := f"data.mix.{name}"):
+                self._encode(key, own, "train")
+            self._parts[name] = self._encoded.pop(key)
+            self.too_long_counts["train"] += self.too_long_counts.pop(key)
+        self._encoded["train"] = concatenated([*self._parts.values()])
 
     def _encode(self, split: str, rows: Dataset, purpose: Purpose) -> None:
         self.load_processor()
@@ -179,10 +191,11 @@ class DataModule(LightningDataModule):
     def _prepare(self, again: bool = False) -> None:
         how = self.source, self.shape, self.load_processor(), self.encoding.too_long
         if self.corpus.streaming:
-            self.stream = Stream(self.corpus, *how, self.batching)
-            self._encoded |= self.stream.encoded(beginnings)
+            self.taken.stream = streams_of(Stream(self.corpus, *how, self.batching), self.mix)
+            self._encoded |= self.taken.stream.encoded(beginnings)
         else:
-            self._encoded |= self.corpus.encoded(*how, again=again)
+            made, self._parts = self.corpus.mixed(self.mix, *how, again)
+            self._encoded |= made
 
     def prepare_corpus(self) -> None:
         """Do what is not done yet of a corpus in shards, also of files that have changed."""
@@ -221,12 +234,11 @@ class DataModule(LightningDataModule):
         return self._loader("train", "train", self._train_batches)
 
     def _train_batches(self) -> Any:
-        if self.stream is not None:
-            return self.stream.batches(self.place, self.trainer, self.consumed)
+        if self.taken.stream is not None:
+            return self.taken.stream.batches(self.place, self.trainer, self.taken.consumed)
         shuffle = self.trainer is None or not self.trainer.overfit_batches  # type: ignore[attr-defined]
-        limit = 1.0 if self.trainer is None else self.trainer.limit_train_batches
-        batches = self.batching.of(self._encoded["train"], self.shape, self.place, shuffle)
-        return batches.behind(self.consumed, limit, self._batches_per_epoch)
+        how = self.shape, self.place, shuffle, self.mix, self._parts
+        return self.taken.begin(self.batching.of(self._encoded["train"], *how), self.trainer)
 
     def val_dataloader(self) -> list[DataLoader]:
         """Return the batches of each set to validate on."""
@@ -241,28 +253,19 @@ class DataModule(LightningDataModule):
         limit = 1.0 if self.trainer is None else self.trainer.limit_predict_batches
         return self._loader("predict", "predict", partial(self._eval_batches, "predict", limit))
 
-    @property
+    @cached_property
     def trained_on(self) -> dict[str, Any]:
         """What tells the encoded training rows from others."""
-        if self._trained_on is None:
-            self._trained_on = rows_of(self.encoded("train"), self.label_names)
-        return self._trained_on
+        return rows_of(self.encoded("train"), self.label_names)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the place in the data (the micro-batches taken from it), and what data it is."""
-        consumed, batches_per_epoch, place = self.consumed, self._batches_per_epoch, self.place
-        if self.trainer is not None:
-            consumed = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
-            batches_per_epoch = int(self.trainer.num_training_batches)
-        return {
-            "consumed": consumed * place.world_size,
-            "batches_per_epoch": batches_per_epoch * place.world_size,
-            "batches_per_step": place.batches_per_step,
-            "accumulate_grad_batches": place.accumulate_grad_batches,
-            "trained_on": self.trained_on,
-            "stream": None if self.stream is None else self.stream.state(consumed),
-            **self.batching.order_settings(),
-        }
+        place = self.taken.state(self.trainer, self.place)
+        return {**place, "trained_on": self.trained_on, **self._order_settings}
+
+    @property
+    def _order_settings(self) -> dict[str, Any]:
+        return {**self.batching.order_settings(), **self.mix.order_settings()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the place that `state_dict` recorded, on any number of devices.
@@ -270,15 +273,12 @@ class DataModule(LightningDataModule):
         Raises:
             UserError: the data, its order or its steps would be others.
         """
-        place, now = self.place, self.trained_on
-        accumulated = check_order(state_dict, self.batching, place)
-        if self.stream is not None:
-            self.stream.go_on(state_dict.get("stream"))
+        place, now, typed = self.place, self.trained_on, self.batching.batches_per_step
+        accumulated = check_order(state_dict, self._order_settings, typed, place)
+        self.taken.go_on(state_dict, place)
         check_same(state_dict.get("trained_on"), now)
         if self.trainer is not None:
             self.trainer.accumulate_grad_batches = accumulated
-        self.consumed = state_dict["consumed"] // place.world_size
-        self._batches_per_epoch = state_dict["batches_per_epoch"] // place.world_size
 
     # ------------------------------------------------------------ batches
 

@@ -1,8 +1,9 @@
 """The order of the data: a pure function of (seed, epoch, position)."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Protocol, Self
 
 import numpy as np
@@ -68,6 +69,29 @@ class Order:
         rows = self.rows(epoch)
         bounds = itertools.accumulate(self.batch_sizes(), initial=0)
         return [rows[start:stop] for start, stop in itertools.pairwise(bounds)]
+
+    @cached_property
+    def _pass(self) -> Callable[[int], np.ndarray]:
+        return lru_cache(maxsize=2)(self.rows)
+
+    def at(self, positions: np.ndarray) -> np.ndarray:
+        """Return epoch and row (positions, 2) at positions of all epochs, one after the other."""
+        return in_passes(positions, self.num_rows, lambda epoch, places: self._pass(epoch)[places])
+
+
+def in_passes(
+    positions: np.ndarray, num_rows: int, rows: Callable[[int, np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """Return pass and row (positions, 2) at ascending positions of passes one after the other.
+
+    Args:
+        positions: From 0, without an end.
+        num_rows: Of a pass.
+        rows: Returns the rows at places of a pass.
+    """
+    passes, places = np.divmod(positions, num_rows)
+    found = [rows(one, places[passes == one]) for one in np.unique(passes).tolist()]
+    return np.stack([passes, np.concatenate(found) if found else positions], axis=1)
 
 
 def shared(rows: int, number: int) -> list[int]:
@@ -153,7 +177,11 @@ class Plan(Protocol):
         """Micro-batches of an epoch; the same in every epoch."""
 
     def batches(self, epoch: int) -> Sequence[np.ndarray]:
-        """Return the row indices of each micro-batch of an epoch."""
+        """Return the row indices of each micro-batch of an epoch.
+
+        Where a row can come twice in an epoch: which pass through the rows it is, and its index
+        (rows, 2).
+        """
 
 
 @dataclass(frozen=True)
@@ -176,7 +204,7 @@ class Repeated:
 
     def batches(self, epoch: int) -> list[np.ndarray]:
         """Return the row indices of each micro-batch of an epoch."""
-        whole, size = self.plan.batches(epoch), self.batches_per_step
+        whole, size = list(self.plan.batches(epoch)), self.batches_per_step
         steps = [whole[start : start + size] for start in range(0, len(whole), size)]
         return [batch for step in steps for _ in range(self.times) for batch in step]
 
@@ -188,8 +216,8 @@ class Batches(Sampler[list[tuple[int, int]]]):
     evaluation, where a step is a micro-batch for each rank, the last ranks may have one less; or,
     where all have to go in step, one of the first rank's again.
 
-    A micro-batch is a list of pairs: the epoch, and the row's index. What is random per example
-    draws from both, wherever the row is read.
+    A micro-batch is a list of pairs: the epoch (or the pass, where a plan says it), and the row's
+    index. What is random per example draws from both, wherever the row is read.
 
     Args:
         plan: The micro-batches of each epoch.
@@ -225,7 +253,8 @@ class Batches(Sampler[list[tuple[int, int]]]):
         if self._kept[0] != epoch:
             self._kept = epoch, self.plan.batches(epoch)
         for number in range(len(self))[start:stop]:
-            yield [(epoch, index) for index in self._kept[1][self._own(number)].tolist()]
+            rows = self._kept[1][self._own(number)].tolist()
+            yield [tuple(row) if isinstance(row, list) else (epoch, row) for row in rows]
 
     def behind(self, consumed: int, limit: int | float, before: int) -> Self:
         """Begin behind what training has had.

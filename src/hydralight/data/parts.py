@@ -3,7 +3,7 @@
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -59,6 +59,11 @@ def in_parts(rows: Dataset, folder: Path, make: Make, what: str, shown: bool = T
                     make(start, stop, partial, step)
                     seal(partial, path)
     parts = [Dataset.from_file(str(path)) for path in paths.values()]
+    return concatenated(parts)
+
+
+def concatenated(parts: Sequence[Dataset]) -> Dataset:
+    """Return the rows of several tables, one after the other."""
     # where a part has but empty lists in a column, their type is not known to it
     known = min(parts, key=lambda part: str(part.features).count("null")).features
     parts = [part if part.features == known else part.cast(known) for part in parts]

@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
@@ -32,25 +32,32 @@ class Rows:
         splits: Prepared rows by split, and by the name of a further set to evaluate.
         shape: The shape, which knows its labels by now.
         cut: The splits whose rows are no longer numbered as in the source.
+        sets: Prepared rows of the sets that are mixed in, by name.
     """
 
     splits: dict[str, Dataset]
     shape: Shape
     cut: frozenset[str] = frozenset()
+    sets: dict[str, Dataset] = field(default_factory=dict)
 
     def texts(self) -> Iterator[str]:
-        """Yield the texts of the training split, role by role, to train a tokenizer on."""
+        """Yield the texts that are trained on, role by role, to train a tokenizer on."""
         if "train" not in self.splits:
             raise UserError("there are no training texts to train a tokenizer on: name them.")
         train = self.splits["train"]
         for role in self.shape.text_roles:
-            if role in train.column_names:
-                for batch in train.select_columns([role]).iter(1000):
+            for rows in (train, *self.sets.values()) if role in train.column_names else ():
+                for batch in rows.select_columns([role]).iter(1000):
                     yield from map(self.shape.text_of, batch[role])
+
+    def texts_key(self) -> str:
+        """Return what tells these texts from others; it is empty where there are none."""
+        train = self.splits.get("train")
+        return "-".join(one._fingerprint for one in (train, *self.sets.values()) if one is not None)
 
     @contextmanager
     def naming(self, split: str) -> Iterator[None]:
-        """Name the split in what is said of one of its rows.
+        """Name the split, or the set that is mixed in, in what is said of one of its rows.
 
         Raises:
             UserError: what was raised in here, with that before it.
@@ -61,7 +68,8 @@ class Rows:
             part = ", as cut out of the training data" if split in self.cut else ""
             if not str(error).startswith("row "):
                 raise
-            raise UserError(f"the {split} split{part}, {error}.") from error
+            what = split if split.startswith("data.mix.") else f"the {split} split{part}"
+            raise UserError(f"{what}, {error}.") from error
 
 
 def read_rows(
@@ -148,12 +156,14 @@ def read_rows(
     }
     shape = shape.settled(splits.get("train"), declared)
     for name, one in (mix.extra_eval or {}).items():
-        splits[name] = read_set("data.extra_eval", name, one, source, shape)
-    if mix.mix and "train" in splits:
-        others = {n: read_set("data.mix", n, one, source, shape) for n, one in mix.mix.items()}
-        others = mixed_apart(others, splits, shape, parting)
-        splits["train"] = mix.interleave(splits["train"], others)
-    return Rows(splits, shape, frozenset(cut))
+        if (other := read_set("data.extra_eval", name, one, source, shape)) is not None:
+            splits[name] = other
+    sets: dict[str, Dataset] = {}
+    if mix.sets and "train" in splits:
+        others = {n: read_set("data.mix", n, one, source, shape) for n, one in mix.sets.items()}
+        known_sets = {n: other for n, other in others.items() if other is not None}
+        sets = mix.aligned(splits["train"], mixed_apart(known_sets, splits, shape, parting))
+    return Rows(splits, shape, frozenset(cut), sets)
 
 
 def to_predict(source: Source, text: str, shape: Shape, format: Format | None) -> Dataset:
@@ -289,20 +299,19 @@ def _mapping(values: Mapping[str, Any]) -> str:
 
 def read_set(
     argument: str, name: str, one: Mapping[str, Any], source: Source, shape: Shape
-) -> Dataset:
-    """Read one set of `extra_eval` or `mix`; what it does not say is as in the data itself."""
-    own = {key: one[key] for key in ("reader", "columns") if one.get(key) is not None}
-    place = {key: one.get(key) for key in ("path", "name", "revision")}
-    unset = {"splits": None, "source": None, "columns_by_split": None}
-    read = replace(source, **{**unset, **place, **own})
+) -> Dataset | None:
+    """Read one set of `extra_eval` or `mix`; None where it is prepared, and its files are gone."""
+    read = source.further(one)
     found = read.read(shape)
+    if not found:
+        return None
     split = one.get("split")
     if split is None:
         order = ("train",) if argument == "data.mix" else ("validation", "test", "train")
         split = next((s for s in order if s in found), next(iter(found)))
     if split not in found:
         raise UserError(f"{argument}.{name} has no split '{split}': {', '.join(found)}.")
-    where = Where(f"{argument}.{name} ({one['path']})", read.columns or {})
+    where = Where(f"{argument}.{name} ({one.get('path')})", read.columns or {})
     try:
         rows = rename_roles(found[split], shape.roles, where, shape.optional_roles)
     except NoColumn as error:

@@ -7,9 +7,8 @@ from typing import Any
 import datasets
 import numpy as np
 import xxhash
+from datasets import Dataset
 
-from hydralight.data.batches import Batching
-from hydralight.data.corpus.rows import ShardedRows
 from hydralight.data.order import Place
 from hydralight.errors import UserError
 
@@ -24,7 +23,7 @@ def rows_of(encoded: Any, labels: Sequence[str] | None) -> dict[str, Any]:
             is read from files later (images) does not.
         labels: The labels in the order of their numbers.
     """
-    if isinstance(encoded, ShardedRows):
+    if not isinstance(encoded, Dataset):  # in shards
         return encoded.identity(labels)
     names = [name for name, feature in encoded.features.items() if _of_numbers(feature)]
     table = encoded.with_format(None).select_columns(names)
@@ -70,12 +69,15 @@ def _of_numbers(feature: Any) -> bool:
     return number or isinstance(feature, datasets.ClassLabel)
 
 
-def check_order(state: Mapping[str, Any], batching: Batching, place: Place) -> int:
+def check_order(
+    state: Mapping[str, Any], settings: Mapping[str, Any], typed: int | None, place: Place
+) -> int:
     """Return how many micro-batches each device is to accumulate, so that steps stay what they are.
 
     Args:
         state: Of the data module in a checkpoint.
-        batching: What is typed now.
+        settings: What decides on the order now, by key.
+        typed: `data.batches_per_step` now.
         place: This process now; the number of devices may be another.
 
     Raises:
@@ -83,11 +85,11 @@ def check_order(state: Mapping[str, Any], batching: Batching, place: Place) -> i
     """
     if "batches_per_step" not in state:
         raise UserError("the checkpoint is of an earlier version, whose runs cannot go on here.")
-    for name, value in batching.order_settings().items():
+    for name, value in settings.items():
         _refuse_other(name, state.get(name, value), value)  # earlier versions kept fewer
     before, number = state["accumulate_grad_batches"], state["batches_per_step"]
-    if batching.batches_per_step is not None:
-        _refuse_other("data.batches_per_step", number, batching.batches_per_step)
+    if typed is not None:
+        _refuse_other("data.batches_per_step", number, typed)
     elif place.batches_per_step != number:  # it has to be the devices alone
         _refuse_other("trainer.accumulate_grad_batches", before, place.accumulate_grad_batches)
     if number % place.world_size:

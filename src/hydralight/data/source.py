@@ -177,6 +177,16 @@ class Source:
         """Return where the image files are that a table names."""
         return self.image_dir or ("." if self.path is None else folder_of(self.path, split))
 
+    def further(self, one: Mapping[str, Any]) -> "Source":
+        """Return where the rows of a further set are; what it does not say is as here.
+
+        Args:
+            one: Its settings, such as `path`.
+        """
+        own = {key: one[key] for key in ("reader", "columns") if one.get(key) is not None}
+        place = {key: one.get(key) for key in ("path", "name", "revision")}
+        return replace(self, splits=None, source=None, columns_by_split=None, **place, **own)
+
     # ------------------------------------------------------------ what is to be predicted
 
     @by_their_urls()

@@ -48,6 +48,9 @@ class TaskData(Protocol):
     def encoded(self, split: str) -> Any:
         """Return the encoded rows of a split, a `datasets.Dataset`."""
 
+    def train_dataloader(self) -> Any:
+        """Return the training batches of this process, from where training is."""
+
     def encoded_splits(self) -> list[str]:
         """Return the names of the splits that have been encoded to be trained on or evaluated."""
 

@@ -1,34 +1,32 @@
 """Whether a checkpoint is of the same training as the one that is to go on from it."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from hydralight.errors import UserError
+from hydralight.optim.build import grouped
 
 NEEDED = ("state_dict", "optimizer_states", "lr_schedulers", "loops")
 KERNELS = ("fused", "foreach", "capturable", "differentiable")  # how, not what
 
 
-def trained_by(
-    model: nn.Module, optimizer: Optimizer, scheduler: Any, recipe: Callable[..., Any] | None
-) -> dict[str, Any]:
+def trained_by(task: Any, optimizer: Optimizer, scheduler: Any) -> dict[str, Any]:
     """Return what a checkpoint says of the optimizer and the schedule whose states it holds.
 
     Args:
-        model: Whose parameters the optimizer trains.
+        task: Whose parameters are trained, with the recipes that have built these.
         optimizer: The optimizer.
         scheduler: The schedule; None where there is none.
-        recipe: What has built it.
 
     Returns:
         Plain values: the classes, what they were built with, the names of the parameters of each
         group, and how many parameters have a state.
     """
-    names = {id(p): name for name, p in model.named_parameters()}
+    names = {id(p): name for name, p in task.named_parameters()}
     return {
         "optimizer": class_of(optimizer),
         "scheduler": kind_of(scheduler),
@@ -36,22 +34,24 @@ def trained_by(
             [names.get(id(p), "") for p in group["params"]] for group in optimizer.param_groups
         ],
         "states": len(optimizer.state),
-        "settings": settings_of(optimizer, recipe),
+        "settings": settings_of(task, optimizer),
     }
 
 
-def settings_of(optimizer: Optimizer, recipe: Callable[..., Any] | None) -> dict[str, Any]:
+def settings_of(task: Any, optimizer: Optimizer) -> dict[str, Any]:
     """Return what an optimizer and its schedule were built with, as plain values by key.
 
     Args:
+        task: With the recipe of the optimizer, and of the schedule if there is one.
         optimizer: Its `defaults` are neither changed by a schedule nor by loading a state.
-        recipe: Of the schedule; None where there is none.
     """
+    recipe = task.scheduler
     arguments = {} if recipe is None else inspect.signature(recipe).parameters
     options = {name: one.default for name, one in arguments.items()}
     options |= getattr(recipe, "keywords", {})
     values = {f"optimizer.{n}": v for n, v in optimizer.defaults.items() if n not in KERNELS}
     values |= {f"scheduler.{name}": value for name, value in options.items()}
+    values |= grouped(task.optimizer).grouping.settings()
     return {n: _plain(v) for n, v in values.items() if v is not inspect.Parameter.empty}
 
 
@@ -112,10 +112,9 @@ def check_loaded(checkpoint: Mapping[str, Any], own: Mapping[str, Any], callback
 
 def check_training(
     checkpoint: Mapping[str, Any],
-    model: nn.Module,
+    task: Any,
     optimizer: Optimizer,
     scheduler: Any,
-    recipe: Callable[..., Any] | None,
 ) -> None:
     """Compare what is trained and by what, before the states of a checkpoint are loaded.
 
@@ -124,7 +123,7 @@ def check_training(
     Raises:
         UserError: the first thing that differs, or states are missing.
     """
-    now = trained_by(model, optimizer, scheduler, recipe)
+    now = trained_by(task, optimizer, scheduler)
     saved = checkpoint.get("trained", {**now, "states": 0})  # earlier versions did not say
     for what in ("optimizer", "scheduler"):
         if saved[what] != now[what]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hydralight.errors import UserError
-from hydralight.optim import trained
+from hydralight.optim.build import trained
 from hydralight.shards import is_sharded
 from hydralight.tasks.data import Batch
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from hydralight import optim
 from hydralight.errors import UserError
+from hydralight.optim.build import trained
 from hydralight.shards import is_sharded
 from hydralight.tasks.gradient_tree import GradientTree
 
@@ -78,7 +78,7 @@ def begin_tree(task: LightningModule) -> GradientTree | None:
     trainer, same = task.trainer, bool(task.same_bits)
     if not same and (trainer.world_size > 1 or is_sharded(task)):
         return None
-    tree = GradientTree(optim.trained(*trainer.optimizers), trainer.world_size)
+    tree = GradientTree(trained(*trainer.optimizers), trainer.world_size)
     if trainer.world_size > 1:
         model = trainer.strategy.model
         assert isinstance(model, DistributedDataParallel), "check_same_bits lets no other through"

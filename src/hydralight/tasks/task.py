@@ -14,17 +14,20 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
-from hydralight import adalora, adapters, optim, sharding
+from hydralight import adalora, adapters, sharding
 from hydralight.errors import UserError
 from hydralight.models import check_positions, compiled
+from hydralight.optim.averaged import EvaluationWeights
+from hydralight.optim.build import trained
 from hydralight.progress import waiting
 from hydralight.quantization import check_callbacks
 from hydralight.tasks.data import Batch, PredictedRows, TaskData
 from hydralight.tasks.evaluation import Evaluation, Scores, check_monitors, rows_of
-from hydralight.tasks.fits import check_loaded, check_training, trained_by
+from hydralight.tasks.fits import check_loaded, trained_by
 from hydralight.tasks.generation import check_generation, settle_generation
 from hydralight.tasks.gradient import Gradient
 from hydralight.tasks.losses import custom_loss
+from hydralight.tasks.optimization import configured, follow_evaluation, optimized, rate_of
 from hydralight.tasks.randomness import seed_optimizer, seed_training
 from hydralight.tasks.same_bits import begin_tree, divided_by, reduction
 from hydralight.tasks.steps import evaluated_batches, micro_batches
@@ -87,6 +90,7 @@ class Task(LightningModule):
         self.make_model, self.model = self.model, None
         self.evaluation = Evaluation(self.metrics)
         self.gradient: Gradient | None = None  # of a training
+        self.evaluated = EvaluationWeights([])  # of its optimizer
         self.positions: int | None = None  # of the model, where they are limited
         self._restored: dict[str, Any] = {}
         self._loaded: dict[str, Any] | None = None  # until it is known to fit
@@ -242,6 +246,7 @@ class Task(LightningModule):
 
     def on_fit_start(self) -> None:
         """Begin the gradients; what was saved of them is restored by now."""
+        self.evaluated = EvaluationWeights(self.trainer.optimizers)
         self.gradient = Gradient(
             capacity=self.datamodule.target_capacity,
             non_finite=self.non_finite,
@@ -271,14 +276,14 @@ class Task(LightningModule):
         seed_optimizer(self.datamodule.seed, self.trainer)
         by_value = gradient_clip_algorithm == "value"
         values = self.gradient.finish(
-            optim.trained(optimizer),
+            trained(optimizer),
             step=self.trainer.global_step + 1,
             divisor=divided_by(self),
             reduce=reduction(self),
             clip_norm=None if by_value else gradient_clip_val,
             clip_value=gradient_clip_val if by_value else None,
         )
-        lr = {"lr": optimizer.param_groups[0]["lr"]}
+        lr = rate_of(optimizer)
         self._step_metrics = {"train/loss": values["train/loss"], **lr, **values}
 
     @property
@@ -306,15 +311,23 @@ class Task(LightningModule):
         if self.gradient is not None:
             self.gradient.check()
 
-    on_validation_start = on_train_epoch_end = check_gradient
+    on_train_epoch_end = check_gradient
+
+    def on_validation_start(self) -> None:
+        """Put in the weights that a schedule-free optimizer evaluates."""
+        self.check_gradient()
+        self.evaluated.put()
+
+    def on_validation_end(self) -> None:
+        """Take back the weights that are trained, and let a schedule follow the evaluation."""
+        self.evaluated.take_back()
+        follow_evaluation(self.trainer)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what the last step has logged, and the count of steps that were left out."""
         checkpoint["step_metrics"] = {n: float(value) for n, value in self.step_metrics.items()}
         checkpoint["skipped"] = 0 if self.gradient is None else self.gradient.skipped
-        schedule = next((one.scheduler for one in self.trainer.lr_scheduler_configs), None)
-        optimizer = self.trainer.optimizers[0]
-        checkpoint["trained"] = trained_by(self, optimizer, schedule, self.scheduler)
+        checkpoint["trained"] = trained_by(self, *optimized(self.trainer))
         adapters.leave_base_out(checkpoint, self.model)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -327,24 +340,11 @@ class Task(LightningModule):
 
     check_checkpoint = check_before_reading
 
-    def configure_optimizers(self, num_training_steps: int | None = None) -> OptimizerLRScheduler:
-        """Build the optimizer, without weight decay on biases and norms, and its schedule.
+    def configure_optimizers(self, steps: int | None = None) -> OptimizerLRScheduler:
+        """Build the optimizer and its schedule, of as many steps as the trainer's unless said."""
+        return configured(self, steps)
 
-        Args:
-            num_training_steps: Length of the schedule; the trainer's own unless said.
-        """
-        scaler, scheduler = self.trainer.precision == "16-mixed", None
-        optimizer = optim.build(self.optimizer, self.model, scaler=scaler)
-        adalora.follow(optimizer, self.model, self.trainer, num_training_steps)
-        if self.scheduler is not None:
-            steps = num_training_steps or self.trainer.estimated_stepping_batches
-            if steps == float("inf"):
-                raise UserError("the schedule needs an end: set trainer.max_epochs or max_steps.")
-            scheduler = self.scheduler(optimizer, int(steps))
-        loaded, self._loaded = self._loaded, None
-        if loaded is not None:
-            check_training(loaded, self, optimizer, scheduler, self.scheduler)
-        if scheduler is None:
-            return optimizer
-        by_step: Any = {"scheduler": scheduler, "interval": "step"}
-        return {"optimizer": optimizer, "lr_scheduler": by_step}
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Let a schedule take its step; one that goes by evaluations has done so."""
+        if not hasattr(scheduler, "monitor"):
+            scheduler.step()

@@ -12,6 +12,7 @@ from hydralight.adapters import put_base_back
 from hydralight.devices import is_first_of_replica
 from hydralight.tasks.data import Batch, PredictedRows
 from hydralight.tasks.fits import check_loaded, check_training
+from hydralight.tasks.optimization import optimized
 from hydralight.tasks.randomness import seed_evaluation
 
 
@@ -47,5 +48,4 @@ def check_before_reading(task: Any, checkpoint: dict[str, Any]) -> None:
     trainer, checkpoint = task.trainer, dict(checkpoint)
     put_base_back(checkpoint, task.model)
     check_loaded(checkpoint, task.state_dict(), trainer.callbacks)
-    schedule = next((one.scheduler for one in trainer.lr_scheduler_configs), None)
-    check_training(checkpoint, task, trainer.optimizers[0], schedule, task.scheduler)
+    check_training(checkpoint, task, *optimized(trainer))

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,29 +19,21 @@ from hydralight.data.corpus.cache import Ahead, Cache, bytes_of
 from hydralight.data.corpus.duplicates import Hash
 from hydralight.data.corpus.filters import Filters
 from hydralight.data.corpus.home import Here, There
+from hydralight.data.corpus.indexing import kept_sample, write_index
 from hydralight.data.corpus.inputs import Inputs, inputs_of
+from hydralight.data.corpus.joined import Joined
 from hydralight.data.corpus.kept import Kept
-from hydralight.data.corpus.pieces import Unit
 from hydralight.data.corpus.pool import do_all
 from hydralight.data.corpus.rows import Local, ShardedRows, as_dataset, verify
-from hydralight.data.corpus.sampling import ROWS, keep_sample, kept_sample, sample
-from hydralight.data.corpus.shards import (
-    FORMAT,
-    INDEX,
-    Done,
-    Shard,
-    keep_record,
-    read_index,
-    record_in,
-)
-from hydralight.data.corpus.stale import previous_of, remove_stale
-from hydralight.data.corpus.told import CODE, MADE_WITH, changed, compare, told_counts
-from hydralight.data.corpus.work import Encode, Work, record_of
+from hydralight.data.corpus.sampling import ROWS, sample
+from hydralight.data.corpus.shards import Done, Shard, read_index
+from hydralight.data.corpus.told import CODE, begin, changed, compare, told_counts
+from hydralight.data.corpus.work import Encode, Work
 from hydralight.data.encoding import cache_folder, content_of_processor, sources_of
+from hydralight.data.mix import Mix, folder_of
 from hydralight.data.shape import Shape
 from hydralight.data.source import Source
 from hydralight.errors import UserError
-from hydralight.runs.sealed import sealed_json
 from hydralight.stores.listing import scheme_of
 from hydralight.tokenizers import Trained
 
@@ -185,7 +177,50 @@ class Corpus:
         """What returns the path of a shard on this machine."""
         return self._cache or Local(self.home.copy(""))
 
+    def at(self, prepared: str | None) -> "Corpus":
+        """Return how a set that is mixed in is prepared: as this one, in a folder of its own.
+
+        `only` and `keep` are about files of the corpus alone.
+
+        Args:
+            prepared: The folder, or the URL; None where it is streamed.
+        """
+        if prepared not in self._sets:
+            self._sets[prepared] = replace(self, prepared=prepared, only=None, keep=None)
+        return self._sets[prepared]
+
+    @cached_property
+    def _sets(self) -> dict[str | None, "Corpus"]:
+        """Those of a mixture, by their places."""
+        return {}
+
     # ------------------------------------------------------------ from files to shards
+
+    def mixed(self, mix: Mix, source: Source, *how: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the encoded splits that the corpus makes, and what train is joined of.
+
+        Each set of a mixture is prepared as the corpus is, by `at`. Texts of a set that are for
+        validation, by their hashes, are left out.
+
+        Args:
+            mix: The sets that are mixed in.
+            source: As in `encoded`.
+            how: The further arguments of `encoded`.
+
+        Raises:
+            UserError: as `encoded`; or no row is left to validate on.
+        """
+        found = self.encoded(source, *how)
+        if self.validation_hash is not None and "validation" not in found:
+            raise UserError(f"data.validation_hash={self.validation_hash} takes no row: raise it.")
+        if not mix.sets:
+            return found, {}
+        assert self.prepared is not None
+        parts = {"train": found["train"]}
+        for name, one in mix.sets.items():
+            part = self.at(folder_of(name, one, self.prepared))
+            parts[name] = part.encoded(source.further(one), *how)["train"]
+        return {**found, "train": Joined(parts)}, parts
 
     def encoded(
         self, source: Source, shape: Shape, processor: Any, too_long: Any, again: bool = False
@@ -234,11 +269,7 @@ class Corpus:
         found: dict[str, Any] = {
             "train": ShardedRows(done.train, path_of, block, vocabulary, ahead)
         }
-        if self.validation_hash is not None:
-            if not done.validation:
-                raise UserError(
-                    f"data.validation_hash={self.validation_hash} takes no row: raise it."
-                )
+        if done.validation:
             found["validation"] = as_dataset(done.validation, path_of)
         return found
 
@@ -299,52 +330,17 @@ class Corpus:
         return json.loads(json.dumps(said, default=str))
 
     def _prepare(self, inputs: Inputs, work: Work, made_with: Mapping[str, Any]) -> None:
-        self.home.create(MADE_WITH, sealed_json(made_with))
-        begun = record_in(self.home.read(MADE_WITH))  # also of one that was never finished
-        if begun is None:
-            self.home.write(MADE_WITH, sealed_json(made_with))
-        else:
-            compare(self.home, begun, made_with)
+        home = self.home
+        begin(home, made_with)
         units, states = inputs.units(), inputs.states()
         workers = self.processes(inputs.size)
         if self.deduplicate:
-            hashes = Hash(work, self.home)
-            do_all(units, hashes, self.home.claims("hash"), workers, "looking for duplicates")
+            hashes = Hash(work, home)
+            do_all(units, hashes, home.claims("hash"), workers, "looking for duplicates")
             units = hashes.find(units)
-        encode = Encode(work, self.home)
-        do_all(units, encode, self.home.claims("encode"), workers, "preparing train")
+        do_all(units, Encode(work, home), home.claims("encode"), workers, "preparing train")
         if inputs.states() != states:
             raise UserError(
                 f"{changed(states, inputs.states())} while it was read: run the command again."
             )
-        self._index(units, inputs, made_with)
-
-    def _index(self, units: list[Unit], inputs: Inputs, made_with: Mapping[str, Any]) -> None:
-        """Write the index, from the records of all units."""
-        train, validation, counts = [], [], dict[str, int]()
-        for record in map(record_in, self.home.read_all(map(record_of, units))):
-            assert record is not None
-            done = Done.of(record)
-            train += done.train
-            validation += done.validation
-            for what, number in done.counts.items():
-                counts[what] = counts.get(what, 0) + number
-        done = Done(train, validation, counts)
-        before = read_index(self.home)
-        kept = None if before is None else before.get("sample")
-        if self._sampled:
-            kept = asdict(keep_sample(self.home, self._sampled[0]))
-        files = {*done.files, *([kept["file"]] if kept else [])}
-        previous = previous_of(before, files)
-        keep_record(
-            self.home,
-            INDEX,
-            done,
-            format=FORMAT,
-            inputs=inputs.states(),
-            made_with=made_with,
-            sample=kept,
-            previous=previous,
-        )
-        log.info("%s: %s", self.home, told_counts(done))
-        remove_stale(self.home, units, files.union(previous))
+        write_index(home, units, states, made_with, *self._sampled)

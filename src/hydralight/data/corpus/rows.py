@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import xxhash
 from datasets import Dataset, Features, List, Value
 
 from hydralight.data.corpus.shards import Shard, content_of, kind_of
+from hydralight.data.parts import concatenated
 from hydralight.errors import UserError
 from hydralight.runs.checksums import checksum
 
@@ -177,7 +177,7 @@ def rows_in(shard: Shard, block_size: int | None) -> int:
 
 def longest_of(rows: Any) -> int:
     """Return the tokens of the longest of encoded rows, in shards or not."""
-    if isinstance(rows, ShardedRows):
+    if not isinstance(rows, Dataset):
         return rows.longest
     return int(rows.with_format("numpy")["length"][:].max())
 
@@ -209,7 +209,4 @@ def as_dataset(shards: Sequence[Shard], path_of: Callable[[Shard], Path]) -> Dat
     for shard in shards:
         verify(path_of(shard), shard)
         parts.append(Dataset.from_file(str(path_of(shard))))
-    # where a shard has but empty lists in a column, their type is not known to it
-    known = min(parts, key=lambda part: str(part.features).count("null")).features
-    parts = [part if part.features == known else part.cast(known) for part in parts]
-    return datasets.concatenate_datasets(parts)
+    return concatenated(parts)

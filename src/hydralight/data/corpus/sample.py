@@ -9,7 +9,7 @@ from datasets import Dataset
 from hydralight.data.corpus.inputs import inputs_of
 from hydralight.data.corpus.pictures import column_of
 from hydralight.data.corpus.sampling import ROWS, sample
-from hydralight.data.mix import Mix
+from hydralight.data.mix import Mix, folder_of
 from hydralight.data.read.images import located
 from hydralight.data.shape import Shape
 from hydralight.data.source import Source
@@ -41,14 +41,12 @@ def sampled(
         most: Rows of the sample.
 
     Raises:
-        UserError: train would be parted, or mixed with other data, or its labels are not known
-            before all rows have been read.
+        UserError: train would be parted, or its labels are not known before all rows have been
+            read.
     """
     key = corpus.key
     if splits.fold is not None:
         raise UserError(f"data.fold parts data that is encoded as a whole: leave out {key}.")
-    if mix.mix:
-        raise UserError(f"data.mix mixes data that is encoded as a whole: leave out {key}.")
     if shape.file_roles and corpus.streaming:
         raise UserError(f"{key} is for texts, and not for images: leave it out.")
     if shape.file_roles and not (corpus.min_chars is corpus.max_chars is None):
@@ -67,7 +65,13 @@ def sampled(
     shown = named(train) if isinstance(train, str) else [named(one) for one in train or ()]
     own["path"] = {**paths, "train": f"a sample of {shown or NAME}"}  # as messages call it
     whole = replace(splits, validation_fraction=0.0, test_fraction=0.0)
-    return Sampled(**own, origin=source, corpus=corpus, most=most), whole, mix, shape
+    prepared = corpus.prepared
+    sets = {
+        name: {**one, "prepared": prepared and folder_of(name, one, prepared)}
+        for name, one in mix.sets.items()
+    }
+    rows = Sampled(**own, origin=source, corpus=corpus, most=most)
+    return rows, whole, replace(mix, mix=sets), shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +85,16 @@ class Sampled(Source):
     origin: Source
     corpus: "Corpus"
     most: int
+
+    def further(self, one: Mapping[str, Any]) -> Source:
+        """Return where the rows of a further set are: a sample of one that is prepared."""
+        origin = self.origin.further(one)
+        if "prepared" not in one:  # it is evaluated
+            return origin
+        own = {field.name: getattr(origin, field.name) for field in fields(origin)}
+        own["path"] = {}
+        corpus = self.corpus.at(one["prepared"])
+        return Sampled(**own, origin=origin, corpus=corpus, most=self.most)
 
     def read(self, shape: Shape | None = None, known: Any = ()) -> dict[str, Dataset]:
         """Return the splits."""

@@ -1,7 +1,6 @@
-"""A sample of a corpus: rows from all over it, read once, and kept with what is prepared."""
+"""A sample of a corpus: rows from all over it."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,15 +10,11 @@ from datasets import Dataset
 from hydralight.data.corpus.permutation import Permutation
 from hydralight.data.corpus.pieces import Piece, Unit
 from hydralight.data.corpus.reading import batches, beginning, groups_of
-from hydralight.data.corpus.shards import Shard
 from hydralight.data.stream.own import OwnRows, first
 from hydralight.errors import UserError
-from hydralight.runs.checksums import checksum
-from hydralight.runs.files import replacing
 
 if TYPE_CHECKING:
     from hydralight.data.corpus.inputs import Inputs
-    from hydralight.data.corpus.shards import Home
 
 ROWS, BYTES, UNITS = 10_000, 64_000_000, 64  # at most
 
@@ -36,26 +31,6 @@ def sample(inputs: "Inputs", most: int = ROWS, streams: bool = False) -> Dataset
             break  # what is wrong with the file is told
         raise UserError(f"{inputs.files[0]} has no rows.")
     return Dataset(pa.concat_tables(tables, promote_options="permissive"))
-
-
-def kept_sample(path: Path) -> Dataset:
-    """Return the sample in a file, in memory, so that no cache is written beside it."""
-    with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as reader:
-        return Dataset(reader.read_all())
-
-
-def keep_sample(home: "Home", rows: Dataset) -> Shard:
-    """Keep a sample with a corpus, for those who read it later."""
-    table = rows.data.table
-    with home.writing("sample") as folder:
-        path = folder / "sample/rows.arrow"
-        with replacing(path, "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
-            writer.write_table(table)
-        own = checksum(path)
-        name = f"sample/{own.rpartition(':')[2]}.arrow"
-        path.replace(folder / name)
-        home.keep(folder, [name])
-        return Shard(name, len(rows), 0, 0, (folder / name).stat().st_size, own)
 
 
 def beginnings(

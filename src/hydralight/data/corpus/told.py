@@ -4,8 +4,9 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from hydralight.data.corpus.shards import Done
+from hydralight.data.corpus.shards import Done, record_in
 from hydralight.errors import UserError, count
+from hydralight.runs.sealed import sealed_json
 
 if TYPE_CHECKING:
     from hydralight.data.corpus.shards import Home
@@ -33,6 +34,20 @@ def compare(home: "Home", before: Mapping[str, Any], now: Mapping[str, Any]) -> 
             f"{home} was prepared with another value of {name}{values}: name another folder in "
             "data.prepared, or remove this one."
         )
+
+
+def begin(home: "Home", made_with: Mapping[str, Any]) -> None:
+    """Note what a corpus is made with, where that is not noted yet.
+
+    Raises:
+        UserError: one with other values was begun there, and perhaps never finished.
+    """
+    home.create(MADE_WITH, sealed_json(made_with))
+    begun = record_in(home.read(MADE_WITH))
+    if begun is None:
+        home.write(MADE_WITH, sealed_json(made_with))
+    else:
+        compare(home, begun, made_with)
 
 
 def changed(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> str:

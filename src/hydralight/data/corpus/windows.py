@@ -8,7 +8,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from hydralight.data.corpus.permutation import Permutation
-from hydralight.data.order import Order
+from hydralight.data.order import Order, in_passes
 
 Ahead = Callable[[Sequence[int]], None]
 
@@ -60,6 +60,16 @@ class Windows:
     def batches(self, epoch: int) -> "Epoch":
         """Return the micro-batches of an epoch, each of which is made when it is asked for."""
         return Epoch(self, self._bounds, epoch)
+
+    @cached_property
+    def _pass(self) -> Callable[[int], "Epoch"]:
+        return lru_cache(maxsize=2)(self.batches)
+
+    def at(self, positions: np.ndarray) -> np.ndarray:
+        """Return epoch and row (positions, 2) at ascending positions of all epochs in a row."""
+        return in_passes(
+            positions, self.num_rows, lambda epoch, places: self._pass(epoch).rows(places)
+        )
 
 
 class Bounds(Sequence[tuple[int, int]]):

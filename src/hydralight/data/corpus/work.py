@@ -321,25 +321,20 @@ class Encode:
         with self.home.writing(unit.name) as folder:
             done = do(unit, self.work, folder, left_out, step)
             self.home.keep(folder, done.files)
-            keep_record(self.home, record_of(unit), done)
+            keep_record(self.home, unit.record, done)
 
     def is_done(self, unit: Unit) -> bool:
         """Whether its record and its shards are there."""
-        record = record_in(self.home.read(record_of(unit)))
+        record = record_in(self.home.read(unit.record))
         return record is not None and all(map(self.home.has, Done.of(record).files))
 
     def done_among(self, units: Sequence[Unit]) -> set[str]:
         """Return the names of the units that are done."""
         files = self.home.names("units", "train", "validation")
-        there = [unit for unit in units if record_of(unit) in files]
-        records = map(record_in, self.home.read_all(map(record_of, there)))
+        there = [unit for unit in units if unit.record in files]
+        records = map(record_in, self.home.read_all(unit.record for unit in there))
         return {
             unit.name
             for unit, record in zip(there, records, strict=True)
             if record is not None and files.issuperset(Done.of(record).files)
         }
-
-
-def record_of(unit: Unit) -> str:
-    """Return the name of the file that says that a unit is done."""
-    return f"units/{unit.name}.json"

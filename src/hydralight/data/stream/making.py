@@ -14,7 +14,7 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from multiprocessing import connection
+from multiprocessing import connection, forkserver
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -132,6 +132,12 @@ def marks_in(folder: Path) -> list[tuple[int, int]]:
 
 
 # ---------------------------------------------------------------- the processes
+
+
+def get_ready() -> None:
+    """Begin the process that others are forked from: its imports take as long as reading does."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload([PRELOAD])
+    forkserver.ensure_running()
 
 
 class Makers:

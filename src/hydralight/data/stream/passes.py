@@ -3,9 +3,10 @@
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from lightning.pytorch import Trainer
 from torch.utils.data import Sampler
 
 from hydralight.data.corpus.permutation import Permutation
@@ -13,6 +14,9 @@ from hydralight.data.order import Place
 from hydralight.data.stream.windows import BITS, Cursor, Window
 from hydralight.errors import UserError
 from hydralight.runs.checkpoints import ENDLESS
+
+if TYPE_CHECKING:
+    from hydralight.data.batches import Batching
 
 Row = tuple[int, int]  # the pass, and the index of a row
 
@@ -147,7 +151,7 @@ class Endless(Sampler[list[Row]]):
 
     def __init__(
         self,
-        passes: Passes,
+        passes: Any,
         batch_size: int,
         place: Place,
         per_epoch: int = ENDLESS,
@@ -191,7 +195,30 @@ class Endless(Sampler[list[Row]]):
         run = self.place.rank * self.place.accumulate_grad_batches
         return (step * self.place.batches_per_step + run + inside) * self.batch_size
 
-    def beginning(self, consumed: int) -> tuple[Cursor, int]:
+    def beginning(self, consumed: int) -> Any:
         """Return where to begin once this rank has had so many micro-batches."""
         step = consumed // self.place.accumulate_grad_batches
         return self.passes.beginning(step * self.place.batches_per_step * self.batch_size)
+
+
+def endless(
+    passes: Any, batching: "Batching", place: Place, trainer: Trainer | None, consumed: int
+) -> Endless:
+    """Return batches of an endless sequence of rows.
+
+    Args:
+        passes: The rows by their positions.
+        batching: How they come together.
+        place: This process.
+        trainer: Where there is one.
+        consumed: Micro-batches that this process has had.
+    """
+    limit = 1.0 if trainer is None else trainer.limit_train_batches
+    return Endless(
+        passes,
+        batching.batch_size,
+        place,
+        limit if isinstance(limit, int) else ENDLESS,
+        consumed,
+        2 * batching.num_workers,
+    )

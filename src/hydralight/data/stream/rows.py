@@ -55,6 +55,11 @@ class StreamedRows(ShardedRows):
             found.update(zip(own, rows, strict=True))
         return [dict(found[index]) for index in indices]
 
+    def read_from(self, folder: Path) -> None:
+        """Take windows from a folder, and none that was opened in another one before."""
+        self.folder = folder
+        self._windows.clear()
+
     def _window(self, number: int) -> ShardedRows:
         assert self.folder is not None
         if number not in self._windows:

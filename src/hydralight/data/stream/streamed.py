@@ -8,6 +8,7 @@ import shutil
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,12 +25,11 @@ from hydralight.data.corpus.shards import RowWriter, Shard
 from hydralight.data.order import Place
 from hydralight.data.shape import Shape
 from hydralight.data.stream.chunks import Encode
-from hydralight.data.stream.making import Makers, make, mark, new_folder, window_in
-from hydralight.data.stream.passes import Endless, Passes
+from hydralight.data.stream.making import Makers, get_ready, make, mark, new_folder, window_in
+from hydralight.data.stream.passes import Endless, Passes, endless
 from hydralight.data.stream.rows import StreamedRows
 from hydralight.data.stream.windows import Cursor, Window, Windows
 from hydralight.errors import UserError
-from hydralight.runs.checkpoints import ENDLESS
 
 if TYPE_CHECKING:
     from hydralight.data.corpus.corpus import Corpus
@@ -68,11 +68,14 @@ class Stream:
         work = corpus.work(source, shape, processor, too_long, inputs)
         assert inputs is not None
         self.inputs, self.work, self.batching = inputs, work, batching
+        self.corpus, self.source = corpus, source
         self.units = inputs.parts()
         self.windows = Windows(len(self.units), batching.seed, batching.window_shards)
         self.workers = min(
             corpus.processes(inputs.size), self.windows.side_by_side, len(self.units)
         )
+        if self.workers and os.environ.get("LOCAL_RANK", "0") == "0":
+            get_ready()
         self.made_with = corpus.made_with(work)
         joined = work.shape.unjoined(work.processor) is not None
         self.block_size = getattr(work.shape, "block_size", None) if joined else None
@@ -92,6 +95,14 @@ class Stream:
         weakref.finalize(self, shutil.rmtree, self._look, ignore_errors=True)
         self.first = self._first()
         self.rows = self._rows()
+
+    def beside(self, name: str, one: Mapping[str, Any]) -> "Stream":
+        """Return the stream of a set that is mixed in, in an order of its own."""
+        corpus = replace(self.corpus, only=None, keep=None)
+        seed = xxhash.xxh32_intdigest(name.encode(), self.batching.seed)
+        work, batching = self.work, replace(self.batching, seed=seed)
+        source = self.source.further(one)
+        return Stream(corpus, source, work.shape, work.processor, work.too_long, batching)
 
     def _first(self) -> Window:
         """Make the first window that has any rows."""
@@ -160,6 +171,12 @@ class Stream:
             trainer: Where there is one.
             consumed: Micro-batches that this process has had.
         """
+        passes = self.passes(trainer)
+        self._batches = endless(passes, self.batching, place, trainer, consumed)
+        return self._batches
+
+    def passes(self, trainer: Trainer | None) -> Passes:
+        """Return the rows by their positions, and begin to make windows of them."""
         if self._makers is not None:
             self._makers.close()
         if trainer is not None:
@@ -167,18 +184,8 @@ class Stream:
         cursor, start = self._start
         self._makers = makers = self._begin(trainer)
         makers.start(cursor)
-        self.rows.folder = makers.folder
-        seed = self.batching.seed
-        limit = 1.0 if trainer is None else trainer.limit_train_batches
-        self._batches = Endless(
-            Passes(makers, self._size_of, seed, cursor, start),
-            self.batching.batch_size,
-            place,
-            limit if isinstance(limit, int) else ENDLESS,
-            consumed,
-            2 * self.batching.num_workers,
-        )
-        return self._batches
+        self.rows.read_from(makers.folder)
+        return Passes(makers, self._size_of, self.batching.seed, cursor, start)
 
     def _begin(self, trainer: Trainer | None) -> Makers:
         """Return what makes windows: of the processes of a machine, the first one starts others."""
@@ -195,13 +202,16 @@ class Stream:
 
     def state(self, consumed: int) -> dict[str, Any]:
         """Return what a checkpoint keeps: the window to begin with, and what the stream is of."""
-        cursor, start = self._beginning(consumed)
-        said = {"files": self.files, "made_with": self.made_with}
-        return {"cursor": cursor.state(), "start": start, **said}
+        return self.said(self._beginning(consumed))
 
-    def epoch(self, consumed: int) -> int:
-        """Return the pass that a run is in when this process has had so many micro-batches."""
-        return self._beginning(consumed)[0].epoch
+    def said(self, beginning: tuple[Cursor, int]) -> dict[str, Any]:
+        """Return what a checkpoint keeps of a beginning."""
+        said = {"files": self.files, "made_with": self.made_with}
+        return {"cursor": beginning[0].state(), "start": beginning[1], **said}
+
+    def figures(self, consumed: int) -> dict[str, float]:
+        """Return what is logged when this process has had so many micro-batches: the pass."""
+        return {"data_epoch": self._beginning(max(0, consumed - 1))[0].epoch}
 
     def _beginning(self, consumed: int) -> tuple[Cursor, int]:
         return self._start if self._batches is None else self._batches.beginning(consumed)
