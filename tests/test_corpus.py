@@ -277,7 +277,7 @@ def test_a_bad_row_is_named_by_file_and_number(files, tmp_path, monkeypatch):
     bad = [{**row, "label": row["id"] % 3 if row["id"] != 17 else 9} for row in rows(0, 20)]
     path = write_jsonl(files / "bad.jsonl", bad)
     shape = TextClassification(labels=["a", "b", "c"])
-    monkeypatch.setattr(sample.sampled, "__defaults__", (6,))
+    monkeypatch.setattr(sample, "ROWS", 6)
     with pytest.raises(UserError, match=rf"^{re.escape(str(path))}, row 18: .*9"):
         module(path, tmp_path / "shards", shape).encoded("train")
     bad[17] |= {"label": 1, "text": " "}

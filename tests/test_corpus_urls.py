@@ -153,7 +153,7 @@ def test_a_bad_row_is_named_by_its_url(server, tmp_path, monkeypatch):
     server.files["/d/1.jsonl"] += b'{"text": oh no}\n'
     with pytest.raises(UserError, match=f"^Line 21 of {url} is not valid JSON"):
         module(url, tmp_path / "shards").encoded("train")
-    monkeypatch.setattr(sample.sampled, "__defaults__", (6,))
+    monkeypatch.setattr(sample, "ROWS", 6)
     labelled = [{**row, "label": row["id"] % 3 if row["id"] != 37 else 9} for row in rows(20, 40)]
     server.files["/d/1.jsonl"] = lines(labelled)
     shape = TextClassification(labels=["a", "b", "c"])

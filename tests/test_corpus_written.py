@@ -95,6 +95,7 @@ def test_a_corpus_at_a_url_is_that_of_a_folder(place, files, tmp_path):  # noqa:
     assert tokens_of(gone) == tokens_of(here)
 
 
+@pytest.mark.thorough
 def test_changed_files_are_done_again_at_a_url(place, files, tmp_path):  # noqa: F811
     running = module(files / "*.jsonl", URL)
     running.encoded("train")
@@ -222,6 +223,7 @@ def test_two_machines_share_the_units(place, files, tmp_path):  # noqa: F811
     assert tokens_of(module(files / "*.jsonl", URL, corpus={"deduplicate": True})) == expected()
 
 
+@pytest.mark.thorough
 def test_a_tokenizer_that_is_trained_is_kept_at_the_url(place, files, tmp_path):  # noqa: F811
     def trained(path):
         data = module(path, URL)

@@ -162,7 +162,7 @@ class Corpus:
             except UserError as error:
                 log.warning("%s: rows are read to take a sample", error)
         inputs = inputs_of(source, self.home, index is not None)
-        rows = sample(inputs, most) if isinstance(inputs, Inputs) else None
+        rows = sample(inputs, most, False) if isinstance(inputs, Inputs) else None
         if rows is not None and most == ROWS:
             self._sampled[:] = [rows]
         return rows

@@ -28,7 +28,7 @@ def sampled(
     mix: Mix,
     shape: Shape,
     corpus: "Corpus",
-    most: int = ROWS,
+    most: int | None = None,
 ) -> tuple[Source, Splits, Mix, Shape]:
     """Return a source that has a sample in the place of train, of which nothing is cut off.
 
@@ -38,7 +38,7 @@ def sampled(
         mix: What it would be mixed with.
         shape: What an example is.
         corpus: How it is prepared or streamed.
-        most: Rows of the sample.
+        most: Rows of the sample; 10,000 unless said.
 
     Raises:
         UserError: train would be parted, or its labels are not known before all rows have been
@@ -70,7 +70,7 @@ def sampled(
         name: {**one, "prepared": prepared and folder_of(name, one, prepared)}
         for name, one in mix.sets.items()
     }
-    rows = Sampled(**own, origin=source, corpus=corpus, most=most)
+    rows = Sampled(**own, origin=source, corpus=corpus, most=most or ROWS)
     return rows, whole, replace(mix, mix=sets), shape
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ROWS, BYTES, UNITS = 10_000, 64_000_000, 64  # at most
 
 
-def sample(inputs: "Inputs", most: int = ROWS, streams: bool = False) -> Dataset:
+def sample(inputs: "Inputs", most: int, streams: bool) -> Dataset:
     """Return some rows, from the beginnings of units all over the corpus."""
     units = inputs.parts() if streams else inputs.units()
     # a slice would keep all of a table in memory
@@ -34,12 +34,13 @@ def sample(inputs: "Inputs", most: int = ROWS, streams: bool = False) -> Dataset
 
 
 def beginnings(
-    units: Sequence[Unit], inputs: "Inputs | OwnRows", most: int = ROWS
+    units: Sequence[Unit], inputs: "Inputs | OwnRows", most: int | None = None
 ) -> Iterator[tuple[Piece, int, pa.Table]]:
     """Yield pieces all over the corpus, with rows of theirs, and how many come before these."""
     if isinstance(inputs, OwnRows):
         yield units[0].pieces[0], 0, first(inputs.source).data.table
         return
+    most = most or ROWS
     chosen = np.sort(Permutation(len(units), 0)(np.arange(len(units)))[:UNITS]).tolist()
     for number in chosen:
         rows, size = -(-most // len(chosen)), BYTES * max(1, most // ROWS) // len(chosen)

@@ -224,6 +224,11 @@ class Stream:
         """
         if state is None:
             raise UserError("the run was not trained with data.streaming: resume without it.")
+        if self.files != state["files"]:
+            raise UserError(
+                f"the training data is not the run's: {self._changed(state['files'])}; resume "
+                "with the same files."
+            )
         before, now = state["made_with"], self.made_with
         for name in {**before, **now}:
             if name != "code" and before.get(name) != now.get(name):
@@ -231,11 +236,6 @@ class Stream:
                 raise UserError(
                     f"the run was trained with another value of {name}{values}: resume without it."
                 )
-        if self.files != state["files"]:
-            raise UserError(
-                f"the training data is not the run's: {self._changed(state['files'])}; resume "
-                "with the same files."
-            )
         self._start = Cursor.of(state["cursor"]), state["start"]
 
     def _changed(self, before: Sequence[str]) -> str:
