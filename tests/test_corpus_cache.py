@@ -1,6 +1,7 @@
 """Shards at a URL: fetched when they are needed, checked, and kept within a bound."""
 
 import http.server
+import resource
 import shutil
 import subprocess
 import sys
@@ -143,6 +144,24 @@ def test_the_least_recently_used_are_removed(server, folder, tmp_path):
         Cache(server.url, tmp_path / "small", size // 2)(shards[0])
     data = module(tmp_path / "gone/*.jsonl", server.url, corpus={"cache_size": str(limit)})
     assert tokens_of(data) == expected()
+
+
+def test_a_full_disk(server, folder, tmp_path):
+    """A limit on files stands for it; what has been fetched stays, and nothing else."""
+    shards = shards_of(folder)
+    fetch = Cache(server.url, tmp_path / "cache", 10**6)
+    first = fetch(shards[0])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+        with pytest.raises(UserError, match=r"no room left for .*/cache \(File too large\)"):
+            fetch(shards[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert kept(tmp_path) == [first]
+    assert not list((tmp_path / "cache").rglob("*.partial"))
+    assert tokens_of(module(tmp_path / "gone/*.jsonl", server.url)) == expected()
+    assert server.got[shards[0].file] == 1
 
 
 def test_several_processes_fetch_a_shard_once(server, folder, tmp_path):

@@ -7,7 +7,13 @@ import yaml
 
 from hydralight.runs.overrides import quoted
 
-ONLY_TYPED = ("paths.log_dir", "resume", "debug", "callbacks.push.repo", "callbacks.push.private")
+ONLY_TYPED: tuple[str, ...] = (
+    "paths.log_dir",
+    "resume",
+    "debug",
+    "callbacks.push.repo",
+    "callbacks.push.private",
+)
 ONLY_TYPED += ("callbacks.push.revision",)
 
 
