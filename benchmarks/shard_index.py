@@ -45,6 +45,7 @@ def timed(found: dict[str, float], name: str, function: Callable[[], Any]) -> An
 def costs(folder: Path, number: int) -> dict[str, float]:
     """Return what the index of so many shards in a folder costs."""
     from hydralight.data.corpus import shards
+    from hydralight.data.corpus.home import Here
     from hydralight.data.corpus.rows import Local, ShardedRows
     from hydralight.data.corpus.windows import Windows
 
@@ -53,7 +54,7 @@ def costs(folder: Path, number: int) -> dict[str, float]:
     found["tokens, billions"] = number * TOKENS / 1e9
     found["index, MB"] = (folder / shards.INDEX).stat().st_size / 1e6
     before = peak_memory()
-    index = timed(found, "reading the index", lambda: shards.read_index(folder))
+    index = timed(found, "reading the index", lambda: shards.read_index(Here(folder)))
     done = shards.Done.of(index)
     rows = timed(
         found, "the rows of it", lambda: ShardedRows(done.train, Local(folder), BLOCK, 50_000)

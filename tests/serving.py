@@ -15,7 +15,9 @@ class Files(ThreadingHTTPServer):
 
     Each GET of a file meets the next of `faults`, until there are none: a status, "cut" (the
     connection ends in the middle), "short" (less than the range, as if that were all), "slow", or a
-    function, which is called. `asked` keeps what was asked for: method, path, range.
+    function, which is called. Each PUT meets the next of `put_faults`: None, a status, "cut" (the
+    connection ends before it is done) or "lost" (it ends when it is done, without an answer).
+    `asked` keeps what was asked for: method, path, range.
     """
 
     daemon_threads = True
@@ -23,7 +25,7 @@ class Files(ThreadingHTTPServer):
     def __init__(self, files=None, behind=None, ranges=True, tags=True):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.files, self.behind, self.ranges, self.tags = files or {}, behind, ranges, tags
-        self.faults, self.asked = [], []
+        self.faults, self.put_faults, self.asked = [], [], []
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def handle_error(self, *_):
@@ -43,10 +45,26 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         self.answer(True)
 
-    def do_PUT(self):
+    def do_POST(self):
         self.answer(True)
 
-    do_POST = do_DELETE = do_PUT
+    do_DELETE = do_POST
+
+    def do_PUT(self):
+        fault = self.server.put_faults.pop(0) if self.server.put_faults else None
+        if fault is None:
+            self.answer(True)
+            return
+        self.server.asked.append((self.command, self.path, None))
+        if fault == "lost":
+            self.handed_on()
+        else:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if isinstance(fault, int):
+            self.send(fault, {}, b"", True)
+        else:
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
 
     def answer(self, body):
         place = self.headers.get("Range") or self.headers.get("x-ms-range")

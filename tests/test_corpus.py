@@ -91,7 +91,10 @@ def named_alone(folder):
     """Whether there are the shards that the index names, and no others, whole or not."""
     content = json.loads((folder / "index.json").read_text())
     named = {shard["file"] for split in ("train", "validation") for shard in content[split]}
-    there = [*folder.glob("train/*"), *folder.glob("validation/*")]
+    named |= {content["sample"]["file"], *content["previous"]}
+    there = [
+        path for split in ("train", "validation", "sample") for path in folder.glob(f"{split}/*")
+    ]
     return {str(path.relative_to(folder)) for path in there} == named
 
 
@@ -339,7 +342,8 @@ def test_a_flipped_bit_is_told_with_its_shard(files, tmp_path):
 
 def test_changed_files_are_told_by_a_training_and_done_by_prepare(files, tmp_path):
     folder = tmp_path / "shards"
-    module(files / "*.jsonl", folder).encoded("train")
+    running = module(files / "*.jsonl", folder)
+    running.encoded("train")
     before = {path.name: path.stat().st_mtime_ns for path in (folder / "train").iterdir()}
     write_jsonl(files / "1.jsonl", rows(20, 41))
     data = module(files / "*.jsonl", folder)
@@ -349,11 +353,21 @@ def test_changed_files_are_told_by_a_training_and_done_by_prepare(files, tmp_pat
     assert len(tokens_of(data)) > len(expected())
     after = {path.name: path.stat().st_mtime_ns for path in (folder / "train").iterdir()}
     same = before.items() & after.items()
-    assert len(before) / 2 < len(same) < len(after)  # the units of the other files are left alone
+    assert len(before) / 2 < len(same) == len(before)  # the units of the other files are left alone
+    assert len(after) > len(same)
+    assert tokens_of(running) == expected()  # a training that has begun goes on
+    data.prepare_corpus()  # with nothing that is new
+    assert tokens_of(module(files / "*.jsonl", folder)) == tokens_of(data)
     assert named_alone(folder)
-    stale = {name.rpartition("-")[0] for name in before.keys() - after.keys()}
-    assert stale
-    assert not stale & {path.stem for path in (folder / "units").iterdir()}
+    named = {s.file for s in data.encoded("train").shards}
+    stale = {f"train/{name}" for name in before} - named
+    assert len(stale) > 2
+    units = {path.stem for path in (folder / "units").iterdir()}
+    assert not units & {name[6:].rpartition("-")[0] for name in stale}
+    write_jsonl(files / "2.jsonl", rows(40, 61))
+    module(files / "*.jsonl", folder).prepare_corpus()  # the next but one
+    assert named_alone(folder)
+    assert not any((folder / name).exists() for name in stale)
 
 
 def test_what_another_process_is_at_is_left_to_it(files, tmp_path):
@@ -427,7 +441,7 @@ def counted(owner, name):
     setattr(owner, name, call)
 if moment:
     moments = {{"batch": (work.Work, "encoded"), "name": (Path, "replace")}}
-    counted(*(moments | {{"record": (work, "write_record")}})[moment])
+    counted(*(moments | {{"record": (work, "keep_record")}})[moment])
 test_corpus.module(sys.argv[1], sys.argv[2], corpus={{"deduplicate": True}}).encoded("train")
 """
 

@@ -17,6 +17,7 @@ from test_corpus import rows as texts_of
 from hydralight.config.trust import Leaf, writes_elsewhere
 from hydralight.data.corpus import corpus
 from hydralight.data.corpus.cache import Ahead, Cache, bytes_of
+from hydralight.data.corpus.home import Here
 from hydralight.data.corpus.shards import Done, read_index
 from hydralight.errors import UserError
 from hydralight.stores import retries
@@ -80,7 +81,7 @@ def server(folder, monkeypatch, tmp_path):
 
 
 def shards_of(folder):
-    return Done.of(read_index(folder)).train
+    return Done.of(read_index(Here(folder))).train
 
 
 def kept(tmp_path):
@@ -148,9 +149,10 @@ def test_several_processes_fetch_a_shard_once(server, folder, tmp_path):
     code = (
         "import sys; from pathlib import Path\n"
         "from hydralight.data.corpus.cache import Cache\n"
+        "from hydralight.data.corpus.home import Here\n"
         "from hydralight.data.corpus.shards import Done, read_index\n"
         "fetch = Cache(sys.argv[1], Path(sys.argv[2]), 10**6)\n"
-        "for shard in Done.of(read_index(Path(sys.argv[3]))).train: fetch(shard)"
+        "for shard in Done.of(read_index(Here(Path(sys.argv[3])))).train: fetch(shard)"
     )
     arguments = [sys.executable, "-c", code, server.url, tmp_path / "cache", folder]
     both = [subprocess.Popen(arguments) for _ in range(2)]
@@ -202,7 +204,7 @@ def test_a_config_that_was_read_may_name_a_corpus_that_is_there_alone(folder, tm
         return writes_elsewhere(leaf, tmp_path / "run")
 
     assert not refused(folder)
-    assert not refused("s3://bucket/corpus")
+    assert not refused("https://example.org/corpus")  # which nothing is written to
     assert not refused(f"file://{folder}")
     assert refused(tmp_path / "new")
     for name in (f"file://{tmp_path}/new", f"FILE://{tmp_path}/new", "file:/../new"):

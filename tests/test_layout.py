@@ -21,6 +21,7 @@ PART = {"data", "tasks", "callbacks", "sweeps"}
 COMMANDS = {"building", "dealing", "training", "evaluation", "prediction", "preflight"}
 COMMANDS |= {"preparation", "publishing", "summary", "harness"}
 ENTRY = {"commands", "cli", "help", "completion", "trials", "preloaded", "manners", "notebook"}
+ENTRY |= {"from_trainer"}
 MAY_IMPORT = {"errors": set()}
 MAY_IMPORT |= {ground: {"errors", *GROUND} for ground in GROUND}
 MAY_IMPORT |= {part: {"errors", *GROUND, part} for part in PART}

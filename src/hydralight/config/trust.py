@@ -24,6 +24,7 @@ from hydralight.config.project import choices_of
 from hydralight.config.typed import Typed
 from hydralight.config.whitelist import allowed
 from hydralight.errors import UserError, did_you_mean
+from hydralight.stores.written import content_of, is_written
 
 WORDS = ("remote_code", "environment")  # that may be trusted
 # Names of arguments by which libraries load code, wherever they stand.
@@ -237,10 +238,9 @@ def writes_elsewhere(leaf: Leaf, run_dir: Path) -> bool:
         return False
     text = leaf.value
     if PREPARED.fullmatch(leaf.path):  # what is there is read; what is not would be written
-        folder = text.removeprefix("file://")
-        there = (Path(folder).expanduser() / "index.json").is_file()
-        elsewhere = ADDRESS.match(text) and not text.lower().startswith("file:")
-        return not (there or elsewhere)
+        if ADDRESS.match(text) and not text.lower().startswith("file:"):
+            return is_written(text) and content_of(f"{text.rstrip('/')}/index.json") is None
+        return not (Path(text.removeprefix("file://")).expanduser() / "index.json").is_file()
     if leaf.at in READERS and leaf.target.startswith(OURS) and leaf.key != "cache_dir":
         return False
     if (leaf.target, leaf.key) == PROMPTS:

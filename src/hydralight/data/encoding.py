@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import datasets
 import numpy as np
+import xxhash
 from datasets import Dataset
 from datasets.fingerprint import Hasher
 from transformers import PreTrainedTokenizerBase
@@ -179,6 +180,17 @@ def sources_of(kind: type) -> list[str]:
 def _used_by(module: ModuleType) -> Sequence[ModuleType]:
     values = [v for v in vars(module).values() if inspect.isfunction(v) or inspect.isclass(v)]
     return [sys.modules[v.__module__] for v in values if v.__module__ in sys.modules]
+
+
+def content_of_processor(processor: Any) -> str:
+    """Return what tells what a tokenizer or image processor does, wherever it was loaded from."""
+    if not isinstance(processor, PreTrainedTokenizerBase) or not processor.is_fast:
+        return processor_id(processor)
+    backend = processor.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    said = [backend.to_str(), str(processor.special_tokens_map), str(processor.chat_template)]
+    return xxhash.xxh3_128_hexdigest(json.dumps(said).encode())
 
 
 def processor_id(processor: Any) -> str:

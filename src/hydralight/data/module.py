@@ -18,7 +18,8 @@ from hydralight.data.batches import Batching
 from hydralight.data.collate import EpochRows, collate, loader
 from hydralight.data.corpus.corpus import Corpus
 from hydralight.data.corpus.rows import longest_of
-from hydralight.data.corpus.sample import beginnings, sampled
+from hydralight.data.corpus.sample import sampled
+from hydralight.data.corpus.sampling import beginnings
 from hydralight.data.encoding import Encoding, processor_id
 from hydralight.data.mix import Mix
 from hydralight.data.order import Batches, Place
@@ -101,7 +102,7 @@ class DataModule(LightningDataModule):
         with waiting("reading the data"), told_if_full(datasets.config.HF_DATASETS_CACHE):
             parts = self.source, self.splits, self.mix, self.shape
             if self.corpus.is_sampled:
-                parts = sampled(*parts, self.corpus.prepared, *most)
+                parts = sampled(*parts, self.corpus, *most)
             return read_rows(*parts, known, self.only_columns, needed)
 
     def _texts(self) -> Iterator[str]:
@@ -148,10 +149,9 @@ class DataModule(LightningDataModule):
                 self._prepare()
                 return self._encoded[split]
             trains = split == "train" and self.validation_split != "train"
-            purpose: Purpose = "train" if trains else "evaluate"
             check_split(rows, split, self.source, trains)
             with rows.naming(split):
-                self._encode(split, rows.splits[split], purpose)
+                self._encode(split, rows.splits[split], "train" if trains else "evaluate")
             if split == "train" and rows.sets:
                 self._join(rows)
         return self._encoded[split]

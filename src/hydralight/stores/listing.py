@@ -138,7 +138,7 @@ def listed(url: str) -> list[File]:
                     f"{named(url)} is a folder: name the files in it by a glob, as in "
                     f"{named(url).rstrip('/')}/*.jsonl."
                 )
-        return [_file(store.unstrip_protocol(name), info) for name, info in found.items()]
+        return [file_of(store.unstrip_protocol(name), info) for name, info in found.items()]
 
 
 def _look_for_bucket(url: str, store: Any, path: str) -> None:
@@ -156,10 +156,11 @@ def unchanged(file: File) -> bool:
     store, path = store_of(file.url)
     with asked(file.url):
         store.invalidate_cache()
-        return file.is_still(_file(file.url, tried(lambda: store.info(path))))
+        return file.is_still(file_of(file.url, tried(lambda: store.info(path))))
 
 
-def _file(url: str, info: dict[str, Any]) -> File:
+def file_of(url: str, info: dict[str, Any]) -> File:
+    """Return the file that a client tells of."""
     tag = next((str(info[key]) for key in TAGS if info.get(key)), None)
     time = next((str(info[key]) for key in TIMES if info.get(key)), None)
     return File(url, info.get("size"), tag, time)
@@ -217,8 +218,12 @@ def _anonymous() -> bool:
 
 
 @contextmanager
-def asked(url: str) -> Iterator[None]:
+def asked(url: str, what: str = "read") -> Iterator[None]:
     """Turn what a client raises about a URL into a sentence.
+
+    Args:
+        url: The URL.
+        what: What was to be done with it: it was to be "read" or "written".
 
     Raises:
         UserError: it did.
@@ -228,10 +233,10 @@ def asked(url: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(_sentence(url, error)) from error
+        raise UserError(_sentence(url, error, what)) from error
 
 
-def _sentence(url: str, error: Exception) -> str:
+def _sentence(url: str, error: Exception, what: str) -> str:
     store, name = STORES[scheme_of(url) or "http"], named(url)
     chain = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
@@ -243,14 +248,16 @@ def _sentence(url: str, error: Exception) -> str:
     status = status_of(error)
     words = " ".join(f"{type(one).__name__} {one}" for one in chain)
     if "Must provide either a connection_string" in words or "CredentialsError" in words:
-        return f"{name} cannot be read without credentials: set {store.who}."
+        return f"{name} cannot be {what} without credentials: set {store.who}."
     if status in (401, 403) or isinstance(error, PermissionError) or "AuthenticationE" in words:
-        return (
-            f"{name} may not be read ({ended(said)[:200]} The store knows the user by {store.who})."
-        )
+        knows = f"The store knows the user by {store.who}"
+        return f"{name} may not be {what} ({ended(said)[:200]} {knows})."
     missing = isinstance(error, FileNotFoundError) or status == 404
-    if re.search(r"NoSuchBucket|ContainerNotFound|bucket does not exist|container does not", words):
+    if re.search(
+        r"NoSuchBucket|ContainerNotFound|bucket does not exist|container does not|such container",
+        words,
+    ):
         return f"There is no bucket or container of {name}: look at its name, and at the account."
     if missing and (status in (404, 410) or len(chain) == 1 or store is not HTTP):
         return f"There is no file {name}"
-    return f"{name} cannot be read: {ended(said)}"
+    return f"{name} cannot be {what}: {ended(said)}"

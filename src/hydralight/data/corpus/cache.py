@@ -17,7 +17,7 @@ from hydralight.cached import told_if_full
 from hydralight.data.corpus.shards import INDEX, Shard
 from hydralight.errors import UserError
 from hydralight.runs.checksums import checksum
-from hydralight.runs.files import OURS, partial_of, replacing
+from hydralight.runs.files import OURS, partial_of
 from hydralight.stores.listing import asked, store_of
 from hydralight.stores.retries import Short, tried
 
@@ -46,18 +46,6 @@ class Cache:
     def folder(self) -> Path:
         """Where the shards of this corpus are."""
         return self.root / xxhash.xxh3_64_hexdigest(self.url.rstrip("/").encode())
-
-    def small(self, name: str = INDEX) -> None:
-        """Fetch a file that is small and may have changed.
-
-        Raises:
-            UserError: there is none, or it cannot be had.
-        """
-        with asked(self._url_of(name)):
-            store, path = store_of(self._url_of(name))
-            content = tried(lambda: store.cat_file(path))
-        with replacing(self.folder / name, "wb") as file:
-            file.write(content)
 
     def __call__(self, shard: Shard) -> Path:
         """Return where a shard is; it is fetched if need be.

@@ -24,6 +24,8 @@ class Claims:
         folder: Where claims are, on a disk that all see.
     """
 
+    pause = 0.5  # seconds between two looks at what others have done
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -67,14 +69,10 @@ class Claims:
 
     def _is_dead(self, path: Path) -> bool:
         try:
-            changed = path.stat().st_mtime
-            owner = json.loads(path.read_text(encoding="utf-8") or "{}")
-        except (OSError, ValueError):
+            changed, content = path.stat().st_mtime, path.read_bytes()
+        except OSError:
             return False
-        if self._now() - changed > EXPIRES:
-            return True
-        here = owner.get("host") == socket.gethostname()
-        return here and not Path(f"/proc/{owner['process']}").exists() and Path("/proc").exists()
+        return self._now() - changed > EXPIRES or is_gone(content)
 
     def _now(self) -> float:
         """Return the time by the clock of the disk, which may be another machine's."""
@@ -96,3 +94,13 @@ class Claims:
         with suppress(FileNotFoundError):
             path.rename(aside)
             aside.unlink()
+
+
+def is_gone(content: bytes) -> bool:
+    """Whether the process that wrote a claim ran on this machine, and does no more."""
+    try:
+        owner = json.loads(content or b"{}")
+    except ValueError:
+        return False
+    here = owner.get("host") == socket.gethostname()
+    return here and not Path(f"/proc/{owner['process']}").exists() and Path("/proc").exists()

@@ -5,43 +5,35 @@ import logging
 import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
 import xxhash
 from annotated_types import Interval
+from datasets import Dataset
 from datasets.fingerprint import Hasher
-from transformers import PreTrainedTokenizerBase
 
-from hydralight.cached import told_if_full
 from hydralight.config.ranges import NotNegative
 from hydralight.data.corpus.cache import Ahead, Cache, bytes_of
 from hydralight.data.corpus.duplicates import Hash
 from hydralight.data.corpus.filters import Filters
+from hydralight.data.corpus.home import Here, There
+from hydralight.data.corpus.indexing import kept_sample, write_index
 from hydralight.data.corpus.inputs import Inputs, inputs_of
 from hydralight.data.corpus.joined import Joined
-from hydralight.data.corpus.kept import TOKENIZER, Kept
-from hydralight.data.corpus.pieces import Unit
+from hydralight.data.corpus.kept import Kept
 from hydralight.data.corpus.pool import do_all
-from hydralight.data.corpus.rows import Local, ShardedRows, as_dataset
-from hydralight.data.corpus.shards import (
-    FORMAT,
-    INDEX,
-    Done,
-    read_index,
-    read_record,
-    write_record,
-)
-from hydralight.data.corpus.stale import remove_stale
-from hydralight.data.corpus.told import CODE, MADE_WITH, changed, compare, told_counts
-from hydralight.data.corpus.work import Encode, Work, record_of
-from hydralight.data.encoding import cache_folder, processor_id, sources_of
+from hydralight.data.corpus.rows import Local, ShardedRows, as_dataset, verify
+from hydralight.data.corpus.sampling import ROWS, sample
+from hydralight.data.corpus.shards import Done, Shard, read_index
+from hydralight.data.corpus.told import CODE, begin, changed, compare, told_counts
+from hydralight.data.corpus.work import Encode, Work
+from hydralight.data.encoding import cache_folder, content_of_processor, sources_of
 from hydralight.data.mix import Mix, folder_of
 from hydralight.data.shape import Shape
 from hydralight.data.source import Source
 from hydralight.errors import UserError
-from hydralight.runs.files import write_text
-from hydralight.runs.sealed import sealed_json
 from hydralight.stores.listing import scheme_of
 from hydralight.tokenizers import Trained
 
@@ -55,8 +47,8 @@ class Corpus:
     """Training data that is prepared to shards in a folder, and read from there.
 
     Args:
-        prepared: The folder, or the URL that a folder was copied to. Training data is encoded as
-            a whole in the cache unless it is said.
+        prepared: The folder, or the URL. Training data is encoded as a whole in the cache unless
+            it is said.
         streaming: Whether training data is read and encoded as it is trained on, with no end.
         workers: Processes that prepare or stream; as many as there are cores unless said.
         deduplicate: Whether only the first of rows with equal texts is kept.
@@ -104,13 +96,13 @@ class Corpus:
         """The key of the config that says so."""
         return "data.streaming" if self.streaming else "data.prepared"
 
-    @property
-    def folder(self) -> Path:
-        """Where the corpus is, or is kept of what is at a URL."""
+    @cached_property
+    def home(self) -> Here | There:
+        """Where the corpus is."""
         assert self.prepared is not None
-        if self._cache is not None:
-            return self._cache.folder
-        return Path(self.prepared.removeprefix("file://")).expanduser()
+        if scheme_of(self.prepared) is not None:
+            return There(self.prepared, cache_folder("preparing"))
+        return Here(Path(self.prepared.removeprefix("file://")).expanduser())
 
     def makes(self, split: str, validated: str, there: Collection[str]) -> bool:
         """Whether a split's encoded rows are those of the corpus.
@@ -150,16 +142,65 @@ class Corpus:
         """Return a recipe of a tokenizer; one that is trained for the corpus is kept with it."""
         if self.prepared is None or not isinstance(tokenizer, Trained):
             return tokenizer
-        cache = self._cache
-        return Kept(tokenizer, self.folder, None if cache is None else cache.small)
+        return Kept(tokenizer, self.home)
+
+    def sample(self, source: Source, most: int) -> Dataset | None:
+        """Return some rows that are trained on: those kept with the corpus, or read anew.
+
+        Args:
+            source: Where the rows are.
+            most: How many, where they are read.
+
+        Raises:
+            UserError: there are none.
+        """
+        index = read_index(self.home)
+        if index is not None and index.get("sample"):
+            shard = Shard(**index["sample"])
+            try:
+                verify(path := self._path_of(shard), shard)
+                return kept_sample(path)
+            except UserError as error:
+                log.warning("%s: rows are read to take a sample", error)
+        inputs = inputs_of(source, self.home, index is not None)
+        rows = sample(inputs, most, False) if isinstance(inputs, Inputs) else None
+        if rows is not None and most == ROWS:
+            self._sampled[:] = [rows]
+        return rows
+
+    @cached_property
+    def _sampled(self) -> list[Dataset]:
+        """The sample, if it was read anew."""
+        return []
+
+    @property
+    def _path_of(self) -> Cache | Local:
+        """What returns the path of a shard on this machine."""
+        return self._cache or Local(self.home.copy(""))
+
+    def at(self, prepared: str | None) -> "Corpus":
+        """Return how a set that is mixed in is prepared: as this one, in a folder of its own.
+
+        `only` and `keep` are about files of the corpus alone.
+
+        Args:
+            prepared: The folder, or the URL; None where it is streamed.
+        """
+        if prepared not in self._sets:
+            self._sets[prepared] = replace(self, prepared=prepared, only=None, keep=None)
+        return self._sets[prepared]
+
+    @cached_property
+    def _sets(self) -> dict[str | None, "Corpus"]:
+        """Those of a mixture, by their places."""
+        return {}
 
     # ------------------------------------------------------------ from files to shards
 
     def mixed(self, mix: Mix, source: Source, *how: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the encoded splits that the corpus makes, and what train is joined of.
 
-        Each set of a mixture is prepared as the corpus is, in a folder of its own; except that
-        `only` and `keep` are about files of the corpus alone. Texts of a set that are for
+        Each set of a mixture is prepared as the corpus is, by `at`. Texts of a set that are for
         validation, by their hashes, are left out.
 
         Args:
@@ -178,8 +219,7 @@ class Corpus:
         assert self.prepared is not None
         parts = {"train": found["train"]}
         for name, one in mix.sets.items():
-            folder = folder_of(name, one, self.prepared)
-            part = replace(self, prepared=folder, only=None, keep=None)
+            part = self.at(folder_of(name, one, self.prepared))
             parts[name] = part.encoded(source.further(one), *how)["train"]
         return {**found, "train": Joined(parts)}, parts
 
@@ -198,25 +238,24 @@ class Corpus:
         Raises:
             UserError: a row cannot be used, or the folder holds another corpus.
         """
-        if self._cache is not None:
-            if again:
-                raise UserError("prepare.py writes to a folder, which you copy to the URL.")
-            self._cache.small()
-        work = self.work(source, shape, processor, too_long)
+        index = read_index(self.home)
+        if index is None or again:
+            self.home.check_writable()
+        inputs = inputs_of(source, self.home, index is not None)
+        work = self.work(source, shape, processor, too_long, inputs)
         made_with = self.made_with(work)
-        index = read_index(self.folder)
-        inputs = inputs_of(source, self.prepared)
         if index is not None:
             if inputs is not None and index["inputs"] != inputs.states() and not again:
                 raise UserError(
-                    f"{changed(index['inputs'], inputs.states())} since {self.folder} was "
+                    f"{changed(index['inputs'], inputs.states())} since {self.home} was "
                     "prepared: run prepare.py with the same arguments, which does what is new."
                 )
-            compare(self.folder, index["made_with"], made_with)
+            compare(self.home, index["made_with"], made_with)
         if index is None or (again and inputs is not None):
             assert isinstance(inputs, Inputs)
-            self._prepare(inputs, work, made_with)
-            index = read_index(self.folder)
+            with self.home.preparing():
+                self._prepare(inputs, work, made_with)
+            index = read_index(self.home)
             assert index is not None
         return self._splits(Done.of(index), work)
 
@@ -224,11 +263,10 @@ class Corpus:
         joined = work.shape.unjoined(work.processor) is not None
         block = getattr(work.shape, "block_size", None) if joined else None
         vocabulary = len(work.processor) if joined else 0
-        cache = self._cache
-        path_of = cache or Local(self.folder)
-        ahead = None if cache is None else Ahead(cache, done.train)
+        path_of = self._path_of
+        ahead = Ahead(path_of, done.train) if isinstance(path_of, Cache) else None
         if not done.train:
-            raise UserError(f"{self.folder}: no row is left to train on ({told_counts(done)}).")
+            raise UserError(f"{self.home}: no row is left to train on ({told_counts(done)}).")
         found: dict[str, Any] = {
             "train": ShardedRows(done.train, path_of, block, vocabulary, ahead)
         }
@@ -236,9 +274,10 @@ class Corpus:
             found["validation"] = as_dataset(done.validation, path_of)
         return found
 
-    def work(self, source: Source, shape: Shape, processor: Any, too_long: Any) -> Work:
+    def work(
+        self, source: Source, shape: Shape, processor: Any, too_long: Any, inputs: Any
+    ) -> Work:
         """Return what becomes of rows."""
-        inputs = inputs_of(source, self.prepared)
         sizes = self.min_chars is not None or self.max_chars is not None
         return Work(
             shape=shape,
@@ -246,6 +285,7 @@ class Corpus:
             columns=source.columns_of("train"),
             kind="" if inputs is None else inputs.kind,
             options={} if inputs is None else inputs.options,
+            folder=source.folder("train") if shape.file_roles else "",
             filters=Filters(
                 min_chars=self.min_chars,
                 max_chars=self.max_chars,
@@ -291,59 +331,17 @@ class Corpus:
         return json.loads(json.dumps(said, default=str))
 
     def _prepare(self, inputs: Inputs, work: Work, made_with: Mapping[str, Any]) -> None:
-        begun = read_record(self.folder / MADE_WITH)  # perhaps never finished
-        if begun is None:
-            with told_if_full(self.folder):
-                write_text(self.folder / MADE_WITH, sealed_json(made_with))
-        else:
-            compare(self.folder, begun, made_with)
+        home = self.home
+        begin(home, made_with)
         units, states = inputs.units(), inputs.states()
         workers = self.processes(inputs.size)
-        claims = self.folder / "claims"
-        encode = Encode(work, self.folder)
         if self.deduplicate:
-            hashes = Hash(work, self.folder / "duplicates")
-            do_all(
-                units, hashes, hashes.is_done, claims / "hash", workers, "looking for duplicates"
-            )
+            hashes = Hash(work, home)
+            do_all(units, hashes, home.claims("hash"), workers, "looking for duplicates")
             units = hashes.find(units)
-        do_all(units, encode, encode.is_done, claims / "encode", workers, "preparing train")
+        do_all(units, Encode(work, home), home.claims("encode"), workers, "preparing train")
         if inputs.states() != states:
             raise UserError(
                 f"{changed(states, inputs.states())} while it was read: run the command again."
             )
-        self._index(units, inputs, made_with)
-
-    def _index(self, units: list[Unit], inputs: Inputs, made_with: Mapping[str, Any]) -> None:
-        """Write the index, from the records of all units."""
-        train, validation, counts = [], [], dict[str, int]()
-        for unit in units:
-            record = read_record(record_of(self.folder, unit))
-            assert record is not None
-            done = Done.of(record)
-            train += done.train
-            validation += done.validation
-            for what, number in done.counts.items():
-                counts[what] = counts.get(what, 0) + number
-        done = Done(train, validation, counts)
-        write_record(
-            self.folder / INDEX,
-            done,
-            format=FORMAT,
-            inputs=inputs.states(),
-            made_with=made_with,
-            tokenizer=(self.folder / TOKENIZER).is_file(),
-        )
-        log.info("%s: %s", self.folder, told_counts(done))
-        remove_stale(self.folder, units, done)
-
-
-def content_of_processor(processor: Any) -> str:
-    """Return what tells what a tokenizer or image processor does, wherever it was loaded from."""
-    if not isinstance(processor, PreTrainedTokenizerBase) or not processor.is_fast:
-        return processor_id(processor)
-    backend = processor.backend_tokenizer
-    backend.no_truncation()
-    backend.no_padding()
-    said = [backend.to_str(), str(processor.special_tokens_map), str(processor.chat_template)]
-    return xxhash.xxh3_128_hexdigest(json.dumps(said).encode())
+        write_index(home, units, states, made_with, *self._sampled)

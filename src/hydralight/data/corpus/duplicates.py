@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +14,10 @@ from hydralight.data.corpus.pieces import Unit
 from hydralight.runs.files import replacing
 
 if TYPE_CHECKING:
+    from hydralight.data.corpus.shards import Home
     from hydralight.data.corpus.work import Work
 
+ASKED = 16  # files of hashes that a store is asked for at once
 MOST = 16_000_000  # hashes that are sorted at a time: about 1 GB with their places
 
 
@@ -24,11 +27,11 @@ class Hash:
 
     Args:
         work: Says which rows are kept.
-        folder: Where they are written.
+        home: Of the corpus.
     """
 
     work: "Work"
-    folder: Path
+    home: "Home"
 
     def __call__(self, unit: Unit, step: Callable[[int], None]) -> None:
         """Do a unit."""
@@ -41,15 +44,18 @@ class Hash:
                 step(rows.done - before)
                 before = rows.done
             step(piece.size - before)
-        write(self.path(unit), np.concatenate(found))
-
-    def path(self, unit: Unit) -> Path:
-        """Return where the hashes of a unit are."""
-        return self.folder / f"{unit.name}.hashes.npy"
+        with self.home.writing(unit.name) as folder:
+            write(folder / hashes_of(unit), np.concatenate(found))
+            self.home.keep(folder, [hashes_of(unit)])
 
     def is_done(self, unit: Unit) -> bool:
         """Whether they are there."""
-        return self.path(unit).exists()
+        return self.home.has(hashes_of(unit))
+
+    def done_among(self, units: Sequence[Unit]) -> set[str]:
+        """Return the names of the units whose hashes are there."""
+        files = self.home.names("duplicates")
+        return {unit.name for unit in units if hashes_of(unit) in files}
 
     # ------------------------------------------------------------ what recurs
 
@@ -59,7 +65,9 @@ class Hash:
         That is in their names too, so that one is done again where other files change it.
         Hashes are sorted in as many parts, by their first bits, as keep the memory bounded.
         """
-        hashes = [np.load(self.path(unit), mmap_mode="r") for unit in units]
+        with ThreadPoolExecutor(ASKED) as pool:
+            copies = [*pool.map(self.home.copy, map(hashes_of, units))]
+        hashes = [np.load(copy, mmap_mode="r") for copy in copies]
         sizes = [len(one) for one in hashes]
         starts = np.cumsum([0, *sizes])
         recurs = np.zeros(int(starts[-1]), dtype=bool)  # a byte a row
@@ -79,11 +87,16 @@ class Hash:
         found = []
         for unit, start, stop in zip(units, starts, starts[1:], strict=False):
             own = recurs[start:stop]
-            path = self.folder / f"{unit.name}.recur.npy"
+            path = self.home.copy(hashes_of(unit)).with_name(f"{unit.name}.recur.npy")
             write(path, own)
             name = f"{unit.name}-{xxhash.xxh3_64_hexdigest(own.tobytes())}"
             found.append(replace(unit, name=name, left_out=path))
         return found
+
+
+def hashes_of(unit: Unit) -> str:
+    """Return the name of the file with the hashes of a unit."""
+    return f"duplicates/{unit.name}.hashes.npy"
 
 
 def write(path: Path, values: np.ndarray) -> None:

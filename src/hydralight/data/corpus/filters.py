@@ -1,4 +1,4 @@
-"""Which rows of a corpus are left out."""
+"""Which rows of a corpus are left out, and the count of them."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import xxhash
 
 from hydralight.data.corpus.pieces import Piece, Unit
-from hydralight.data.corpus.shards import INDEX
 from hydralight.data.read.files import cut, files_of
 from hydralight.data.read.formats import builder_of, suffix
 from hydralight.data.stream.own import OwnRows
@@ -22,12 +21,13 @@ from hydralight.stores.fetched import opened, parquet, takes_ranges
 from hydralight.stores.listing import File, listed, named, scheme_of
 
 if TYPE_CHECKING:
+    from hydralight.data.corpus.shards import Home
     from hydralight.data.source import Source
 
 UNIT_BYTES = 32_000_000  # of a unit that can be parted: some seconds of work, and a shard
 PART_BYTES = 4_000_000  # the same of a stream, which reads several units side by side
 ASKED = 8  # files that a store is asked about at once
-STREAMED = ("json", "text", "csv", "parquet", "arrow")
+STREAMED = ("json", "text", "csv", "parquet", "arrow", "webdataset")
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ class Inputs:
         if kind not in STREAMED or options.get("sample_by", "line") != "line":
             what = f"sample_by: {options['sample_by']}" if kind in STREAMED else f"{kind} files"
             raise UserError(
-                "data.prepared and data.streaming read JSON lines, Parquet, csv, Arrow and text "
-                f"by the line, and not {what}: leave them out."
+                "data.prepared and data.streaming read JSON lines, Parquet, csv, Arrow, tars and "
+                f"text by the line, and not {what}: leave them out."
             )
         return cls(tuple(files), kind, options, remote)
 
@@ -207,26 +207,24 @@ def runs(sizes: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
         yield start, len(sizes)
 
 
-def inputs_of(source: "Source", prepared: str | None) -> Inputs | OwnRows | None:
+def inputs_of(
+    source: "Source", home: "Home | None" = None, done: bool = False
+) -> Inputs | OwnRows | None:
     """Return the files that train is made of; None where they are not needed any more.
 
     A stream may be of rows that the user's own source makes.
 
     Args:
         source: Where the rows are.
-        prepared: Where they are prepared, which may be done; at a URL it is. None where they are
-            read as they are.
+        home: Where they are prepared. None where they are read as they are.
+        done: Whether that is done.
 
     Raises:
         UserError: there are none, or they are no files.
     """
     path = source.path.get("train") if isinstance(source.path, Mapping) else source.path
-    done = prepared is not None and (
-        scheme_of(prepared) is not None
-        or (Path(prepared.removeprefix("file://")).expanduser() / INDEX).is_file()
-    )
     if path is None and source.source is not None:
-        if prepared is None:
+        if home is None:
             return OwnRows(source.source)
         raise UserError("data.source makes rows on the spot: data.prepared is for files.")
     if isinstance(path, Mapping):
@@ -235,7 +233,7 @@ def inputs_of(source: "Source", prepared: str | None) -> Inputs | OwnRows | None
             "them out."
         )
     if path is None and not done:
-        lack = f"{prepared} is not prepared, and " if prepared else ""
+        lack = f"{home} is not prepared, and " if home else ""
         raise UserError(f"{lack}data.path has no files for train.")
     try:
         return None if path is None else Inputs.of(path, source.reader or {})

@@ -4,18 +4,21 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xxhash
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from hydralight.cached import intact, locked, seal, told_if_full
-from hydralight.data.corpus.shards import INDEX, read_index
+from hydralight.data.corpus.shards import INDEX
 from hydralight.data.corpus.told import MADE_WITH, compare
 from hydralight.errors import UserError, first_line
 from hydralight.runs.files import clear_partials, new_folder, write_text
 from hydralight.runs.sealed import sealed_json, unsealed_json
 from hydralight.tokenizers import Trained
+
+if TYPE_CHECKING:
+    from hydralight.data.corpus.shards import Home
 
 TOKENIZER = "tokenizer.json"  # one file, so that it is there whole or not at all
 
@@ -26,13 +29,11 @@ class Kept:
 
     Args:
         recipe: Trains it.
-        folder: Of the corpus, or of what is kept of it on this machine.
-        fetch: Fetches a file of a corpus at a URL to it.
+        home: Of the corpus.
     """
 
     recipe: Trained
-    folder: Path
-    fetch: Callable[[str], None] | None = None
+    home: "Home"
 
     @property
     def sample_texts(self) -> int | None:
@@ -52,26 +53,22 @@ class Kept:
         Raises:
             UserError: the corpus has one of other arguments, or it is damaged.
         """
-        if self.fetch is not None:
-            self.fetch(INDEX)
-            if (read_index(self.folder) or {}).get("tokenizer"):
-                self.fetch(TOKENIZER)
-        path = self.folder / TOKENIZER
         said = {f"tokenizer.{name}": value for name, value in asdict(self.recipe).items()}
-        if not path.is_file():
+        if (text := self.home.read(TOKENIZER)) is None:
             made = self.recipe(texts, cache_key, cache_dir)
-            if self.fetch is None and not (self.folder / MADE_WITH).exists():
-                with told_if_full(self.folder):
-                    write_text(path, sealed_json({"recipe": said, "files": files_of(made)}))
-            return made
+            if any(self.home.read(name) is not None for name in (MADE_WITH, INDEX)):
+                return made  # it was prepared with another one
+            self.home.check_writable()
+            self.home.create(TOKENIZER, sealed_json({"recipe": said, "files": files_of(made)}))
+            text = self.home.read(TOKENIZER)  # of the first one, where several train it
         try:
-            kept = unsealed_json(path.read_text(encoding="utf-8"))
+            kept = unsealed_json(str(text))
             recipe, files = kept["recipe"], kept["files"]
-        except (OSError, ValueError, KeyError) as error:
+        except (ValueError, KeyError) as error:
             raise UserError(
-                f"{path} is damaged ({first_line(error)}): prepare another folder."
+                f"{self.home}/{TOKENIZER} is damaged ({first_line(error)}): prepare another folder."
             ) from error
-        compare(self.folder, recipe, said)
+        compare(self.home, recipe, said)
         return loaded(files, cache_dir)
 
 

@@ -62,3 +62,8 @@ class Unit:
     def size(self) -> int:
         """Bytes of all pieces."""
         return sum(piece.size for piece in self.pieces)
+
+    @property
+    def record(self) -> str:
+        """The name of the file that says that it is done."""
+        return f"units/{self.name}.json"

@@ -12,43 +12,52 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import connection
-from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tqdm import tqdm
 
-from hydralight.data.corpus.claims import Claims
 from hydralight.data.corpus.pieces import Unit
 from hydralight.errors import UserError
 from hydralight.progress import clock, interactive
+
+if TYPE_CHECKING:
+    from hydralight.data.corpus.claims import Claims
+    from hydralight.data.corpus.leases import Leases
 
 log = logging.getLogger(__name__)
 
 PAUSE, LONGEST_PAUSE = 0.1, 30.0  # seconds for each unit of others, and at most
 INTERVAL = 30.0  # seconds between two lines where there is no terminal
 PRELOAD = "hydralight.data.corpus.work"
-Task = Callable[[Unit, Callable[[int], None]], None]
+
+
+class Task(Protocol):
+    """What is done with each unit."""
+
+    def __call__(self, unit: Unit, step: Callable[[int], None]) -> None:
+        """Do a unit, and report bytes that are done."""
+
+    def is_done(self, unit: Unit) -> bool:
+        """Whether a unit is done."""
+
+    def done_among(self, units: Sequence[Unit]) -> set[str]:
+        """Return the names of the units that are done."""
+
 
 _task: Task
 _progress: Any
 
 
 def do_all(
-    units: Sequence[Unit],
-    task: Task,
-    is_done: Callable[[Unit], bool],
-    folder: Path,
-    workers: int,
-    what: str,
+    units: Sequence[Unit], task: Task, claims: "Claims | Leases", workers: int, what: str
 ) -> None:
     """Do all units that are not done yet; return when they are, whoever did them.
 
     Args:
         units: In the order in which they are begun.
         task: Does one; it goes to other processes. It reports bytes that are done.
-        is_done: Whether a unit is done, as the disk says.
-        folder: Where claims are written.
+        claims: Of this process, which are given back at the end.
         workers: Processes; 0 does all of it in this one.
         what: What it is called, such as "preparing".
 
@@ -57,10 +66,9 @@ def do_all(
     """
     once = {unit.name: unit for unit in units}.values()
     total = sum(unit.size for unit in once)
-    to_do = [unit for unit in once if not is_done(unit)]
-    if not to_do:
-        return
-    left = Left(to_do, Claims(folder), is_done)
+    done_before = task.done_among([*once])
+    to_do = [unit for unit in once if unit.name not in done_before]
+    left = Left(to_do, claims, task.is_done)
     before = total - sum(unit.size for unit in to_do)
     try:
         with (
@@ -78,7 +86,7 @@ def do_all(
                 for future in done:
                     unit = running.pop(future)
                     future.result()
-                    left.claims.release(unit.name)
+                    claims.release(unit.name)
                 show()
     except BrokenProcessPool as error:
         raise UserError(
@@ -86,7 +94,7 @@ def do_all(
             "data.workers; what is done stays."
         ) from error
     finally:
-        left.claims.release_all()
+        claims.release_all()
 
 
 class Left:
@@ -104,7 +112,7 @@ class Left:
     """
 
     def __init__(
-        self, units: Sequence[Unit], claims: Claims, is_done: Callable[[Unit], bool]
+        self, units: Sequence[Unit], claims: "Claims | Leases", is_done: Callable[[Unit], bool]
     ) -> None:
         self.units = deque(units)
         self.claims, self.is_done = claims, is_done
@@ -158,7 +166,8 @@ class _Executor:
             return self._pool.submit(_do, unit)
         future: Future[None] = Future()
         try:
-            future.set_result(self._task(unit, self._step))
+            self._task(unit, self._step)
+            future.set_result(None)
         except Exception as error:
             future.set_exception(error)
         return future

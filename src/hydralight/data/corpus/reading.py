@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from datasets.packaged_modules.csv.csv import CsvConfig
 
 from hydralight.data.corpus.pieces import Piece
+from hydralight.data.corpus.tars import rows_of_tar
 from hydralight.data.read.faults import bad_csv_row, complaint, fault, refuse
 from hydralight.data.read.headers import check_header
 from hydralight.data.read.whole import check_whole
@@ -79,6 +80,7 @@ def _read(piece: Piece, kind: str, options: Mapping[str, Any]) -> Batches:
         "csv": _csv,
         "parquet": _parquet,
         "arrow": _arrow,
+        "webdataset": _webdataset,
     }
     try:
         for table, done in read[kind](piece, options):
@@ -96,7 +98,7 @@ def _refuse_a_line(piece: Piece, kind: str, options: Mapping[str, Any]) -> None:
     """Look for the line that is wrong, in all of the file."""
     if piece.remote is None:
         refuse([fault(piece.file, kind, options)])
-    elif kind != "parquet":
+    elif kind not in ("parquet", "webdataset"):
         with fetched_for_now(piece.remote) as copy, by_their_urls():
             refuse([fault(copy, kind, options)])
 
@@ -256,6 +258,12 @@ def _parquet(piece: Piece, options: Mapping[str, Any]) -> Batches:
         for batch in file.iter_batches(rows, row_groups=list(groups), use_threads=False):
             done += batch.num_rows
             yield pa.Table.from_batches([batch]), piece.size * done // number
+
+
+def _webdataset(piece: Piece, options: Mapping[str, Any]) -> Batches:
+    if options:
+        raise UserError(f"{piece.file}: a tar has no options: leave out data.reader.")
+    return rows_of_tar(piece, ROWS, BYTES)
 
 
 def _seekable(piece: Piece) -> pa.NativeFile:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias
 
 import numpy as np
 from datasets import Features
@@ -20,6 +20,11 @@ from hydralight.errors import UserError, first_line
 from hydralight.runs.checksums import checksum
 from hydralight.runs.files import partial_of, told, write_text
 from hydralight.runs.sealed import sealed_json, unsealed_json
+
+if TYPE_CHECKING:
+    from hydralight.data.corpus.home import Here, There
+
+    Home: TypeAlias = Here | There
 
 INDEX = "index.json"
 FORMAT = 1
@@ -61,6 +66,11 @@ class Done:
     validation: list[Shard] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def files(self) -> list[str]:
+        """The names of all shards."""
+        return [shard.file for shard in (*self.train, *self.validation)]
+
     @classmethod
     def of(cls, content: dict[str, Any]) -> "Done":
         """Return what was read from a record."""
@@ -73,32 +83,45 @@ def write_record(path: Path, done: Done, **more: Any) -> None:
     write_text(path, sealed_json({**asdict(done), **more}))
 
 
+def keep_record(home: "Home", name: str, done: Done, **more: Any) -> None:
+    """Write the same to a corpus."""
+    home.write(name, sealed_json({**asdict(done), **more}))
+
+
 def read_record(path: Path) -> dict[str, Any] | None:
     """Return a record; None where there is none, or it is damaged."""
     try:
-        return unsealed_json(path.read_text(encoding="utf-8"))
+        return record_in(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 
 
-def read_index(folder: Path) -> dict[str, Any] | None:
+def record_in(text: str | None) -> dict[str, Any] | None:
+    """Return the record in a text; None where there is none, or it is damaged."""
+    try:
+        return None if text is None else unsealed_json(text)
+    except ValueError:
+        return None
+
+
+def read_index(home: "Home") -> dict[str, Any] | None:
     """Return the index of a prepared corpus; None where it has none yet.
 
     Raises:
         UserError: it is damaged, or another version's.
     """
-    path = folder / INDEX
-    if not path.is_file():
-        return None
     try:
-        content = unsealed_json(path.read_text(encoding="utf-8"))
+        if (text := home.read(INDEX)) is None:
+            return None
+        content = unsealed_json(text)
         version = content["format"]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
-            f"{path} is damaged ({first_line(error)}): delete it, and prepare.py makes it again."
+            f"{home}/{INDEX} is damaged ({first_line(error)}): delete it, and prepare.py makes it "
+            "again."
         ) from error
     if version != FORMAT:
-        raise UserError(f"{folder} was prepared by another version: prepare another folder.")
+        raise UserError(f"{home} was prepared by another version: prepare another folder.")
     return content
 
 

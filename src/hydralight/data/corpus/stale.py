@@ -1,38 +1,55 @@
 """What a corpus needs no more, once its index is written: of files that changed, and of kills."""
 
 from collections.abc import Collection
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from hydralight.data.corpus.claims import Claims
 from hydralight.data.corpus.pieces import Unit
 from hydralight.data.corpus.shards import Done
 
+if TYPE_CHECKING:
+    from hydralight.data.corpus.shards import Home
 
-def remove_stale(folder: Path, units: Collection[Unit], done: Done) -> None:
+
+def previous_of(before: dict[str, Any] | None, files: Collection[str]) -> list[str]:
+    """Return the files that only the index before needs, or if that is the same, the one before it.
+
+    A training that began with it may still read them.
+
+    Args:
+        before: The index that is replaced, if there is one.
+        files: What the new one needs.
+    """
+    if before is None:
+        return []
+    old = {*Done.of(before).files, (before.get("sample") or {}).get("file", "")} - {"", *files}
+    return sorted(old or {*before.get("previous", ())} - {*files})
+
+
+def remove_stale(home: "Home", units: Collection[Unit], needed: Collection[str]) -> None:
     """Remove shards, records and hashes that belong to no unit, and what was never finished.
 
     What another process is at, as its claim says, is left to it.
 
     Args:
-        folder: Of the corpus.
+        home: Of the corpus.
         units: All that it is made of.
-        done: What the index says.
+        needed: The names of shards that are kept.
     """
-    named = {folder / shard.file for shard in (*done.train, *done.validation)}
-    claims = Claims(folder / "claims/encode")
+    claims = home.claims("encode")
     try:
-        for path in (*folder.glob("train/*"), *folder.glob("validation/*")):
-            unit = path.name.rpartition("-")[0]
-            if path not in named and claims.take(unit):
-                path.unlink(missing_ok=True)
+        for name in sorted(home.names("train", "validation") - {*needed}):
+            unit = name.partition("/")[2].rpartition("-")[0]
+            if claims.take(unit):
+                home.remove([name])
                 claims.release(unit)
     finally:
         claims.release_all()
     names = {unit.name for unit in units}
     bare = {name.partition("-")[0] for name in names}  # before what recurs was known
-    for path in folder.glob("units/*.json"):
-        if path.stem not in names:
-            path.unlink(missing_ok=True)
-    for path in folder.glob("duplicates/*.npy"):
-        if path.name.partition(".")[0] not in bare:
-            path.unlink(missing_ok=True)
+    files = home.names("units", "duplicates", "sample") - {*needed}
+    home.remove(
+        name
+        for name in files
+        for kind, _, file in [name.partition("/")]
+        if file.partition(".")[0] not in (names if kind == "units" else bare)
+    )

@@ -2,11 +2,14 @@
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hydralight.data.corpus.shards import Done
+from hydralight.data.corpus.shards import Done, record_in
 from hydralight.errors import UserError, count
+from hydralight.runs.sealed import sealed_json
+
+if TYPE_CHECKING:
+    from hydralight.data.corpus.shards import Home
 
 log = logging.getLogger(__name__)
 
@@ -14,7 +17,7 @@ MADE_WITH = "made_with.json"
 CODE = "code"  # of what encodes; another is told, and not refused
 
 
-def compare(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def compare(home: "Home", before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Compare what a corpus was made with to what is asked for.
 
     Raises:
@@ -24,13 +27,27 @@ def compare(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> 
         if before.get(name) == now.get(name):
             continue
         if name == CODE:
-            log.warning("%s was prepared by another version, which may encode otherwise", folder)
+            log.warning("%s was prepared by another version, which may encode otherwise", home)
             continue
         values = f" ({before.get(name)}, and now {now.get(name)})" if "." in name else ""
         raise UserError(
-            f"{folder} was prepared with another value of {name}{values}: name another folder in "
+            f"{home} was prepared with another value of {name}{values}: name another folder in "
             "data.prepared, or remove this one."
         )
+
+
+def begin(home: "Home", made_with: Mapping[str, Any]) -> None:
+    """Note what a corpus is made with, where that is not noted yet.
+
+    Raises:
+        UserError: one with other values was begun there, and perhaps never finished.
+    """
+    home.create(MADE_WITH, sealed_json(made_with))
+    begun = record_in(home.read(MADE_WITH))
+    if begun is None:
+        home.write(MADE_WITH, sealed_json(made_with))
+    else:
+        compare(home, begun, made_with)
 
 
 def changed(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ from datasets import Dataset
 from hydralight.cached import told_if_full
 from hydralight.data.columns import rename_roles
 from hydralight.data.corpus.filters import NUMBER, Filters
+from hydralight.data.corpus.pictures import column_of, contained
 from hydralight.data.corpus.pieces import Piece, Unit
 from hydralight.data.corpus.reading import batches, rows_before
 from hydralight.data.corpus.shards import (
@@ -23,14 +24,19 @@ from hydralight.data.corpus.shards import (
     RowWriter,
     TokenWriter,
     Writer,
-    read_record,
-    write_record,
+    keep_record,
+    record_in,
 )
+from hydralight.data.read.images import located
 from hydralight.data.roles import ColumnNames, NoRows, Where
 from hydralight.data.shape import Columns, Purpose, Shape
 from hydralight.errors import UserError
 from hydralight.tokenizers import check_words
 
+if TYPE_CHECKING:
+    from hydralight.data.corpus.shards import Home
+
+IMAGES = 32  # rows of images that are in memory at a time
 Step = Callable[[int], None]
 
 
@@ -58,6 +64,7 @@ class Work:
         columns: By role.
         kind: The `datasets` builder that reads the files.
         options: Its options.
+        folder: Where files are that tables name.
         filters: What is left out.
         too_long: What becomes of examples that are too long.
         validation: Part of the rows that are validated on, by the hashes of their texts.
@@ -69,6 +76,7 @@ class Work:
     columns: ColumnNames
     kind: str
     options: Mapping[str, Any]
+    folder: str
     filters: Filters
     too_long: Literal["truncate", "drop", "refuse"]
     validation: float = 0.0
@@ -84,10 +92,13 @@ class Work:
         """
         seen = 0
         for table, done in batches(piece, self.kind, self.options):
-            number, found = self.of_table(table, piece, seen, done, counts)
-            seen += number
-            if found is not None:
-                yield found
+            size = IMAGES if self.shape.file_roles else max(1, len(table))
+            for start in range(0, len(table), size):
+                part = table.slice(start, size)
+                number, found = self.of_table(part, piece, seen, done, counts)
+                seen += number
+                if found is not None:
+                    yield found
 
     def of_table(
         self, table: pa.Table, piece: Piece, seen: int, done: int, counts: Counter[str]
@@ -116,6 +127,8 @@ class Work:
         rows = self.filters.of_file(rows, counts, piece)
         if len(rows) == 0:
             return number, None
+        for role in self.shape.file_roles:
+            rows = located(rows, column_of(role, self.columns, rows), self.folder)
         with self._numbered(piece, rows[NUMBER][:]):
             named = rename_roles(rows, roles, where, self.shape.optional_roles)
             try:
@@ -124,7 +137,10 @@ class Work:
                 prepared = named.select([])
         counts["empty"] += len(rows) - len(prepared)
         hashes = np.zeros((len(prepared), 2), dtype=np.uint64)
-        if self.hashes and len(prepared):
+        if self.hashes and len(prepared) and self.shape.file_roles:
+            images = map(contained, prepared[self.shape.file_roles[0]][:])
+            hashes = np.array([halves(image["bytes"]) for image in images], dtype=np.uint64)
+        elif self.hashes and len(prepared):
             texts = self._texts(prepared)
             kept = self.filters.of_texts([len(text) for text in texts], counts)
             hashes = np.array([halves(text) for text in texts], dtype=np.uint64)[kept]
@@ -186,6 +202,9 @@ class Work:
                 )
         roles = () if purpose == "train" else self.shape.roles
         kept = set(roles if self.shape.kept is None else self.shape.kept) & columns.keys()
+        for role in self.shape.file_roles:
+            columns[role] = [contained(image) for image in columns[role]]
+            kept.add(role)
         found.pop("row", None)
         found |= {role: columns[role] for role in sorted(kept)}
         if any(too_long):
@@ -228,18 +247,20 @@ class Numbered:
         ) from error
 
 
-def halves(text: str) -> tuple[int, int]:
+def halves(content: str | bytes) -> tuple[int, int]:
     """Return 128 bits of hash as two integers."""
-    return divmod(xxhash.xxh3_128_intdigest(text.encode("utf-8", "surrogatepass")), 2**64)
+    if isinstance(content, str):
+        content = content.encode("utf-8", "surrogatepass")
+    return divmod(xxhash.xxh3_128_intdigest(content), 2**64)
 
 
 def do(unit: Unit, work: Work, folder: Path, left_out: np.ndarray | None, step: Step) -> Done:
-    """Do a unit: write its shards to a folder, and then the record that says that it is done.
+    """Do a unit: write its shards to a folder, and return which there are.
 
     Args:
         unit: What is read.
         work: What becomes of it.
-        folder: Of the corpus.
+        folder: Of the corpus, or for a while.
         left_out: Which of its rows are duplicates of others, in the order of `Work.rows`.
         step: Called with a number of bytes that have been done, now and then.
 
@@ -275,9 +296,7 @@ def do(unit: Unit, work: Work, folder: Path, left_out: np.ndarray | None, step: 
                     step(done - before)
                     before = done
                 step(piece.size - before)
-            result = Done(trained.finish(), validated.finish(), dict(counts))
-            write_record(record_of(folder, unit), result)
-            return result
+            return Done(trained.finish(), validated.finish(), dict(counts))
     except BaseException:
         trained.drop()
         validated.drop()
@@ -290,26 +309,32 @@ class Encode:
 
     Args:
         work: What becomes of its rows.
-        folder: Of the corpus.
+        home: Of the corpus.
     """
 
     work: Work
-    folder: Path
+    home: "Home"
 
     def __call__(self, unit: Unit, step: Callable[[int], None]) -> None:
-        """Do a unit."""
+        """Do a unit: its shards come first, and then the record that says that it is done."""
         left_out = None if unit.left_out is None else np.load(unit.left_out)
-        do(unit, self.work, self.folder, left_out, step)
+        with self.home.writing(unit.name) as folder:
+            done = do(unit, self.work, folder, left_out, step)
+            self.home.keep(folder, done.files)
+            keep_record(self.home, unit.record, done)
 
     def is_done(self, unit: Unit) -> bool:
         """Whether its record and its shards are there."""
-        record = read_record(record_of(self.folder, unit))
-        if record is None:
-            return False
-        done = Done.of(record)
-        return all((self.folder / s.file).is_file() for s in (*done.train, *done.validation))
+        record = record_in(self.home.read(unit.record))
+        return record is not None and all(map(self.home.has, Done.of(record).files))
 
-
-def record_of(folder: Path, unit: Unit) -> Path:
-    """Return where it is written that a unit is done."""
-    return folder / "units" / f"{unit.name}.json"
+    def done_among(self, units: Sequence[Unit]) -> set[str]:
+        """Return the names of the units that are done."""
+        files = self.home.names("units", "train", "validation")
+        there = [unit for unit in units if unit.record in files]
+        records = map(record_in, self.home.read_all(unit.record for unit in there))
+        return {
+            unit.name
+            for unit, record in zip(there, records, strict=True)
+            if record is not None and files.issuperset(Done.of(record).files)
+        }

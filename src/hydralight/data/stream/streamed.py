@@ -64,7 +64,8 @@ class Stream:
         too_long: Any,
         batching: Batching,
     ) -> None:
-        work, inputs = corpus.work(source, shape, processor, too_long), inputs_of(source, None)
+        inputs = inputs_of(source)
+        work = corpus.work(source, shape, processor, too_long, inputs)
         assert inputs is not None
         self.inputs, self.work, self.batching = inputs, work, batching
         self.corpus, self.source = corpus, source
