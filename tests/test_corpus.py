@@ -14,6 +14,8 @@ from itertools import chain
 import pandas as pd
 import pytest
 from forked import served
+from hydra.utils import execution_whitelist
+from omegaconf import OmegaConf
 from standins import article, tokenizer, write_jsonl
 
 from hydralight.data.batches import Batching
@@ -27,6 +29,7 @@ from hydralight.data.shapes.causal_lm import CausalLM
 from hydralight.data.shapes.masked_lm import MaskedLM
 from hydralight.data.shapes.text_classification import TextClassification
 from hydralight.data.source import Source
+from hydralight.dealing import build_data
 from hydralight.errors import UserError
 
 NUMBER = 60  # rows of the corpus: 20 a file
@@ -214,6 +217,34 @@ def keeps_even(row):
     return row["id"] % 2 == 0
 
 
+def keeps_below(row, limit):
+    return row["id"] < limit
+
+
+def test_a_function_that_a_config_names_goes_to_the_processes_that_prepare(files, tmp_path):
+    """And another one, or another argument of it, is refused by name."""
+
+    def built(limit):
+        keep = {"_target_": f"{__name__}.keeps_below", "_partial_": True, "limit": limit}
+        trained = {"_target_": "hydralight.tokenizers.Trained", "vocab_size": 400}
+        own = {"_target_": "hydralight.data.shapes.causal_lm.CausalLM", "keep": keep}
+        own |= {"path": {"train": f"{files}/*.jsonl"}, "workers": 2}
+        own |= {"prepared": str(tmp_path / "shards")}
+        with execution_whitelist(("hydralight.*", f"{__name__}.*")):
+            return build_data(OmegaConf.create({"tokenizer": trained, "data": own}))
+
+    assert len(built(37).encoded("train")) == 37
+    assert len(built(37).encoded("train")) == 37
+    with pytest.raises(UserError, match=r"data\.keep"):
+        built(38).encoded("train")
+
+
+@pytest.mark.parametrize("size", ["lots", "1.2.3GB", "."])
+def test_the_size_of_the_cache_is_one_wherever_the_corpus_is(tmp_path, size):
+    with pytest.raises(UserError, match=r"data\.cache_size=.* should be a size, such as 50GB"):
+        Corpus(prepared=str(tmp_path), cache_size=size)
+
+
 def test_a_text_is_validated_on_whatever_else_there_is(files, tmp_path):
     def parts(path, folder):
         own = {"validation_hash": 0.3}
@@ -288,6 +319,9 @@ def test_a_bad_row_is_named_by_file_and_number(files, tmp_path, monkeypatch):
         file.write('{"text": oh no}\n')
     with pytest.raises(UserError, match=r"Line 21 of .*bad\.jsonl is not valid JSON"):
         module(path, tmp_path / "shards").encoded("train")
+    path.write_bytes(b'{"text": "cafe", "id": 0}\n' * 9 + b'{"text": "caf\xe9", "id": 0}\n')
+    with pytest.raises(UserError, match=r"Line 10 of .*bad\.jsonl is not UTF-8 text"):
+        module(path, tmp_path / "others").encoded("train")
     assert not list(tmp_path.rglob("*.partial"))
 
 

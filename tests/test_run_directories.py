@@ -510,3 +510,11 @@ def test_writers_follow_no_link(tmp_path):
     with pytest.raises(UserError, match=r"metrics\.csv cannot be written"):
         log.log_metrics({"loss": 1.0}, 1)
     assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_a_file_in_the_place_of_a_folder_is_no_want_of_room(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for path in (tmp_path / "file" / "new", tmp_path / "file" / "folder" / "new"):
+        with pytest.raises(UserError, match=r"new cannot be written \(.*\): name another place\.$"):
+            write_text(path, "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

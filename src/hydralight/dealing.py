@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 from hydra.utils import get_class, get_object, instantiate
@@ -58,7 +59,8 @@ def build_data(cfg: DictConfig) -> DataModule:
     keys = {str(key): cfg.data[key] for key in cfg.data if key not in own}
     keys = built(OmegaConf.create({"data": keys}).data)  # an augmentation is an object by now
     node = cfg.data.get("source")
-    source = None if not node else own_source(node, keys)
+    source = None if not node else plain(own_source(node, keys))
+    keys["keep"] = plain(keys.get("keep"))
     corpus, batching = dealt(Corpus, keys), dealt(Batching, keys)
     mix = dealt(Mix, keys)
     if mix.sets:
@@ -94,6 +96,16 @@ def dealt(part: type, keys: Mapping[str, Any]) -> Any:
     """Build a dataclass from those of the keys that are its fields."""
     names = {field.name for field in fields(part)}
     return part(**{key: value for key, value in keys.items() if key in names})
+
+
+def plain(function: Any) -> Any:
+    """Return a function that a config names as one that can be pickled, which Hydra's cannot.
+
+    It goes to the processes that encode, and its hash tells what was made with another.
+    """
+    if not isinstance(function, partial):
+        return function
+    return partial(function.func, *function.args, **function.keywords)
 
 
 def own_source(node: Any, keys: Mapping[str, Any]) -> Callable[[], Any]:

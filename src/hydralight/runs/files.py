@@ -4,6 +4,7 @@ What is being written has a name of its own beside its place (`<name>.<8 hexadec
 which nobody can have put there before; what a kill leaves of it goes with the next start.
 """
 
+import errno
 import os
 import re
 import secrets
@@ -16,6 +17,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from hydralight.errors import UserError, first_line
+
+# a file is where a folder would be, or nothing may be written
+ELSEWHERE = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS}
 
 TRIES = 4  # to read a folder that is being replaced
 OURS = re.compile(r"\.[0-9a-f]{8}\.partial$")
@@ -66,7 +70,8 @@ def told(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or first_line(error)
-        raise UserError(f"{path} cannot be written ({reason}): make room there.") from error
+        then = "name another place" if error.errno in ELSEWHERE else "make room there"
+        raise UserError(f"{path} cannot be written ({reason}): {then}.") from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -152,7 +152,7 @@ def bytes_of(size: str | int) -> int:
     Raises:
         UserError: it is none.
     """
-    found = re.fullmatch(r"([\d.]+)\s*([KMGT]?)B?", str(size).upper())
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", str(size).upper())
     if found is None:
         raise UserError(f"data.cache_size={size} should be a size, such as 50GB.")
     return int(float(found[1]) * UNITS[found[2]])

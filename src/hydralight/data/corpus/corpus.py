@@ -73,6 +73,7 @@ class Corpus:
     cache_size: str = "50GB"
 
     def __post_init__(self) -> None:
+        bytes_of(self.cache_size)  # which is used for URLs alone, and may be wrong before
         if self.streaming and (self.prepared or self.deduplicate):
             name = "prepared" if self.prepared else "deduplicate"
             why = "reads what is not prepared" if self.prepared else "sees no row before it comes"

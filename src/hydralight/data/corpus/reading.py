@@ -84,6 +84,7 @@ def _read(piece: Piece, kind: str, options: Mapping[str, Any]) -> Batches:
     }
     try:
         for table, done in read[kind](piece, options):
+            table.validate(full=True)  # that texts are UTF-8, among others; Arrow does not look
             if table.num_rows:
                 yield _typed(table), done
     except UserError:

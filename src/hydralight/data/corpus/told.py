@@ -72,6 +72,5 @@ def told_counts(done: Done) -> str:
         said.append(f"{number:,} to validate on")
     out = [f"{n:,} {why}" for why, n in done.counts.items() if n and why not in kept]
     said.append(f"left out: {', '.join(out)}" if out else "none left out")
-    return (
-        f"{'; '.join(said)}; {tokens:,} tokens in {len(done.train)} shards of {size / 1e6:,.1f} MB"
-    )
+    shards = count(len(done.train), "shard")
+    return f"{'; '.join(said)}; {tokens:,} tokens in {shards} of {size / 1e6:,.1f} MB"
