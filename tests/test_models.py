@@ -134,8 +134,10 @@ def test_no_weight_decay_on_biases_and_norms(model_type):
     biases = [name for name in names.values() if name.split(".")[-1] == "bias"]
     assert norms
     assert set(spared) >= {*norms, *biases}
-    # nothing else but T5's table of position biases, which transformers' Trainer spares too
-    more = set(spared) - {*norms, *biases}
+    # nothing else but vectors (Mamba's D), and T5's table of position biases, which
+    # transformers' Trainer spares too
+    vectors = [name for name, p in model.named_parameters() if p.ndim < 2]
+    more = set(spared) - {*norms, *biases, *vectors}
     assert {name for name in more if "relative_attention_bias" not in name} == set()
     assert [g["weight_decay"] for g in parameter_groups(model)[1:]] == [0]
     frozen = model.requires_grad_(False)

@@ -480,9 +480,10 @@ def test_what_a_stream_lacks_is_said_before_anything_is_trained(overrides, typed
         hydralight.train([*overrides, typed])
 
 
-def test_it_is_checked_and_tried_as_any_other(overrides, capsys):
-    hydralight.train([*overrides, "check=true"])
+def test_it_is_checked_and_tried_as_any_other(overrides, capsys, caplog):
+    hydralight.train([*overrides, "check=true", "data.group_by_length=true"])
     shown = capsys.readouterr().out
+    assert "data.group_by_length makes no difference to a prepared corpus" in caplog.text
     assert "as they come" in shown
     assert "it has no end" in shown
     hydralight.train([*overrides, "debug=fdr"])

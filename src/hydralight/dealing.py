@@ -1,6 +1,7 @@
 """From the flat keys of `data` and `optimizer` to their parts, and what else a config names."""
 
 import inspect
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import partial
@@ -22,6 +23,9 @@ from hydralight.data.splits import Splits
 from hydralight.errors import UserError
 from hydralight.optim.build import Grouped
 from hydralight.optim.groups import Grouping
+
+
+log = logging.getLogger(__name__)
 
 
 def built(node: DictConfig, **arguments: Any) -> Any:
@@ -67,6 +71,11 @@ def build_data(cfg: DictConfig) -> DataModule:
         batching.check_mixture()
     if corpus.is_sampled:
         batching.check_windows()  # before it is prepared, which may take long
+        if batching.group_by_length:  # which many recipes say
+            log.warning(
+                "data.group_by_length makes no difference to a prepared corpus or a stream: the "
+                "lengths of all its rows are not known."
+            )
     mix.check_prepared(corpus.prepared)
     return DataModule(
         shape=dealt(get_class(cfg.data._target_), keys),

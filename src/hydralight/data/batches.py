@@ -209,8 +209,11 @@ class Batching:
         Raises:
             UserError: they need the lengths of all rows, or come several times.
         """
-        for name in ("max_tokens", "group_by_length", "num_iterations"):
-            if getattr(self, name) not in (None, False, 1):
+        for name, is_used in (
+            ("max_tokens", self.max_tokens is not None),
+            ("num_iterations", self.num_iterations > 1),
+        ):
+            if is_used:
                 raise UserError(
                     f"data.{name} is not for a prepared corpus or a stream: leave it out."
                 )
