@@ -239,6 +239,13 @@ def test_a_function_that_a_config_names_goes_to_the_processes_that_prepare(files
         built(38).encoded("train")
 
 
+def test_a_corpus_is_not_put_among_its_files(files):
+    before = sorted(files.iterdir())
+    with pytest.raises(UserError, match="has the files of data.path in it: name a folder"):
+        module(files / "*.jsonl", files, CausalLM(max_length=100)).encoded("train")
+    assert sorted(files.iterdir()) == before
+
+
 @pytest.mark.parametrize("size", ["lots", "1.2.3GB", "."])
 def test_the_size_of_the_cache_is_one_wherever_the_corpus_is(tmp_path, size):
     with pytest.raises(UserError, match=r"data\.cache_size=.* should be a size, such as 50GB"):

@@ -24,7 +24,6 @@ from hydralight.errors import UserError
 from hydralight.optim.build import Grouped
 from hydralight.optim.groups import Grouping
 
-
 log = logging.getLogger(__name__)
 
 

@@ -236,8 +236,14 @@ def inputs_of(
         lack = f"{home} is not prepared, and " if home else ""
         raise UserError(f"{lack}data.path has no files for train.")
     try:
-        return None if path is None else Inputs.of(path, source.reader or {})
+        found = None if path is None else Inputs.of(path, source.reader or {})
     except UserError:
         if done:
             return None
         raise
+    own = Path(str(home)).absolute()
+    if home and found and any(Path(file).absolute().parent == own for file in found.files):
+        raise UserError(
+            f"data.prepared={home} has the files of data.path in it: name a folder of its own."
+        )
+    return found
