@@ -74,6 +74,8 @@ GROUPS += ["trainer", "callbacks", "logger", "debug", "hparams_search"]
 def test_targets_take_their_arguments(group, choice):
     cfg = composed(["~experiment", f"{group}={choice}"])
     cfg.precision = "32-true"
+    if choice == "push":
+        cfg.callbacks.push.repo = "me/model"
     if choice.endswith("scratch"):
         cfg.model.config = {"model_type": "bart"}
     if choice.endswith("classification") and group == "task":
