@@ -388,7 +388,7 @@ def test_optimizers_are_fused_but_in_16_mixed():
     def optimizer(precision, **options):
         recipe = partial(torch.optim.AdamW, lr=1e-3, **options)
         task = TextClassificationTask(model=None, optimizer=recipe)
-        task.trainer = SimpleNamespace(precision=precision)
+        task.trainer = SimpleNamespace(precision=precision, callbacks=[])
         task.model = torch.nn.Linear(2, 2)
         return task.configure_optimizers()
 
