@@ -472,6 +472,7 @@ def test_a_run_that_ended_within_a_step_goes_on_with_the_same_bits(
         ("trainer.max_steps=-1", r"has no end of its own: give trainer\.max_steps"),
         ("trainer.val_check_interval=0.5", "give it as a number of optimizer steps"),
         ("data.fold=1", r"leave out data\.streaming"),
+        ("data.path=user/set", r"hf://datasets/user/set/\*\*/\*\.parquet"),
         ("data.max_tokens=4096", r"data\.max_tokens is not for a prepared corpus or a stream"),
     ],
 )

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from hydralight.data.corpus.pieces import Piece, Unit
-from hydralight.data.read.files import cut, files_of
+from hydralight.data.read.files import cut, files_of, is_local
 from hydralight.data.read.formats import builder_of, suffix
 from hydralight.data.stream.own import OwnRows
 from hydralight.errors import UserError, told
@@ -68,6 +68,11 @@ class Inputs:
                 files += [file.name for file in found]
             elif os.path.isdir(os.path.expanduser(bare)):
                 raise UserError(f"data.path={one} is a folder: name the files in it by a glob.")
+            elif not is_local(one):
+                raise UserError(
+                    f"data.path={one}: a corpus is made of files; name those of the hub's data set, "
+                    f"as data.path='hf://datasets/{bare}/**/*.parquet'."
+                )
             else:
                 files += files_of(one)
         if all(suffix(file) == ".arrow" for file in files) and "format" not in reader:
