@@ -241,7 +241,7 @@ def test_a_function_that_a_config_names_goes_to_the_processes_that_prepare(files
 
 def test_a_corpus_is_not_put_among_its_files(files):
     before = sorted(files.iterdir())
-    with pytest.raises(UserError, match="has the files of data.path in it: name a folder"):
+    with pytest.raises(UserError, match=r"has the files of data\.path in it: name a folder"):
         module(files / "*.jsonl", files, CausalLM(max_length=100)).encoded("train")
     assert sorted(files.iterdir()) == before
 

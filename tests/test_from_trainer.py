@@ -38,7 +38,7 @@ PARTS = ("arguments", "scripts", "constructor", "methods")
 ALL = [(part, name) for part in PARTS for name in rows(part)]
 WITH_LINES = [(part, n) for part, n in ALL if {"key", "line"} & rows(part)[n].keys()]
 EXAMPLES = [(part, n) for part, n in WITH_LINES if part in ("arguments", "scripts")]
-AWAITED = {name for name, row in rows("arguments").items() if "awaited" in row}
+LACKING = {name for name, row in rows("arguments").items() if "lacking" in row}
 # of a run that goes on, or is evaluated: the line is no key of a training
 OTHERS = {"do_train", "do_eval", "bf16_full_eval", "fp16_full_eval", "resume_from_checkpoint"}
 
@@ -76,7 +76,7 @@ def test_each_row_says_one_thing():
     for part, name in ALL:
         row = rows(part)[name]
         kinds = [kind for kind in KINDS if kind in row]
-        assert len(kinds) == 1 or ("awaited" in row and not kinds), name
+        assert len(kinds) == 1 or ("lacking" in row and not kinds), name
         if "test" in row:
             assert (ROOT / "tests" / row["test"]).is_file(), name
         assert ("so" in row) == ("test" in row), name
@@ -84,11 +84,6 @@ def test_each_row_says_one_thing():
     assert reasons == rows("reasons").keys()
     assert len(reasons) <= 16
     assert sum("why" in row for row in rows("arguments").values()) <= 16
-
-
-def test_what_is_awaited():
-    assert {row["awaited"] for row in rows("arguments").values() if "awaited" in row} <= {"loop"}
-    print(f"{len(AWAITED)} awaited: {' '.join(sorted(AWAITED))}")
 
 
 def test_the_document_has_the_table():
@@ -162,7 +157,7 @@ def test_an_example_is_said_so(name):
 
 def test_what_has_no_line_is_told():
     for name, row in rows("arguments").items():
-        if "why" in row or name in AWAITED:
+        if "why" in row or name in LACKING:
             default = defaults_of()[name]
             value = (
                 (not default) if isinstance(default, bool) else {"x": 1} if "config" in name else 7

@@ -58,7 +58,7 @@ def convert(given: Mapping[str, Any], typed: Sequence[str]) -> Said:
             continue
         if "why" in row:
             said.unsaid.append(f"{name}: {rows('reasons')[row['why']]}")
-        elif "awaited" in row and "line" not in row and "so" not in row:
+        elif "lacking" in row and "line" not in row and "so" not in row:
             said.unsaid.append(f"{name}={values[name]}: there is no key for it yet.")
         elif "key" in row:
             said.values[row["key"]] = row.get("values", {}).get(values[name], values[name])

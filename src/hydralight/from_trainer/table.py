@@ -32,7 +32,7 @@ def in_markdown(part: str) -> str:
 
 def told(row: Row) -> str:
     """Return what a row says, in Markdown."""
-    if "awaited" in row:
+    if "lacking" in row:
         return "not yet"
     if "why" in row:
         return f"no line: {lowered(str(rows('reasons')[row['why']])).rstrip('.')}"

@@ -70,7 +70,7 @@ class Inputs:
                 raise UserError(f"data.path={one} is a folder: name the files in it by a glob.")
             elif not is_local(one):
                 raise UserError(
-                    f"data.path={one}: a corpus is made of files; name those of the hub's data set, "
+                    f"data.path={one}: a corpus is made of files; name those of the hub's set, "
                     f"as data.path='hf://datasets/{bare}/**/*.parquet'."
                 )
             else:
