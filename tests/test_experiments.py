@@ -18,6 +18,14 @@ from hydralight.runs.as_json import unspelled
 from hydralight.sweeps.space import distribution, split
 
 
+@pytest.fixture(autouse=True)
+def _hydra_of_its_own():
+    """What `composed` sets is of this file's tests alone."""
+    before = HydraConfig.instance().cfg
+    yield
+    HydraConfig.instance().cfg = before
+
+
 def composed(overrides, name="train"):
     with initialize_config_dir(str(CONFIG_DIR)):
         cfg = compose(name, overrides, return_hydra_config=True)

@@ -175,6 +175,7 @@ def defaults_of():
 
 RICH = {
     "output_dir": "out",
+    "disable_tqdm": False,  # else it goes by the level of messages
     "learning_rate": 1e-4,
     "lr_scheduler_type": "cosine_with_restarts",
     "lr_scheduler_kwargs": {"num_cycles": 2},
