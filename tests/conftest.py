@@ -43,7 +43,7 @@ SOME = {
     "test_invariance.py::test_micro_batches": 2,
     "test_learning.py": 2,
     "test_experiments.py::test_recipes_compose_in_every_script": 28,
-    "test_mistakes.py::test_mistake": 70,
+    "test_mistakes.py::test_mistake": 40,
     "test_preference_parity.py": 6,
     "test_own_project.py::test_the_example_trains_evaluates_and_predicts": 0,
     "test_nodes.py::test_a_process_that_differs_stops_all": 3,

@@ -65,7 +65,9 @@ def forked(overrides, *moment) -> Outcome:
         # 2: before the first checkpoint; 9: in a window; 4: between the names of a checkpoint
         ("bert_mrpc", 0, "cpu", True, [("batch", 2), ("batch", 9), ("checkpoint's record", 4)]),
         # 7: between two steps that are made of the same completions
-        ("grpo_sort", 0, "cpu", False, [("batch", 7), ("batch", 2)]),
+        pytest.param(
+            "grpo_sort", 0, "cpu", False, [("batch", 7), ("batch", 2)], marks=pytest.mark.thorough
+        ),
         pytest.param(
             "bert_mrpc_lora", 0, "cpu", True, [("batch", 9), ("export", 2)], marks=pytest.mark.soak
         ),

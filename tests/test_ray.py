@@ -93,6 +93,7 @@ def of_trials(folder, name, number):
     return [(folder / str(trial) / name).read_text() for trial in range(number)]
 
 
+@pytest.mark.thorough
 def test_a_trial_begins_as_soon_as_a_node_is_free(sweep):
     """The second node runs three trials while the first is at work on one."""
     folder = sweep(raying.first_is_slow, "seed=1,2,3,4", "optimized_metric=val/f1")
