@@ -186,12 +186,10 @@ class _Executor:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _begin(task: Task, progress: Any) -> None:
-    """Take the task, in a process of the pool, which ends when its parent does."""
+def begin_as_one_of_many() -> None:
+    """Set up a process that encodes beside others: quiet, and gone when its parent is."""
     import datasets
 
-    global _task, _progress
-    _task, _progress = task, progress
     datasets.disable_progress_bars()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are as many as the cores
     parent = multiprocessing.parent_process()
@@ -202,6 +200,13 @@ def _begin(task: Task, progress: Any) -> None:
         os._exit(1)
 
     Thread(target=watch, daemon=True).start()
+
+
+def _begin(task: Task, progress: Any) -> None:
+    """Take the task, in a process of the pool, which ends when its parent does."""
+    global _task, _progress
+    _task, _progress = task, progress
+    begin_as_one_of_many()
 
 
 def _do(unit: Unit) -> None:

@@ -14,11 +14,11 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from multiprocessing import connection, forkserver
+from multiprocessing import forkserver
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
+from hydralight.data.corpus.pool import begin_as_one_of_many
 from hydralight.data.corpus.shards import Shard, read_record
 from hydralight.data.stream.windows import Cursor, Window, Windows
 from hydralight.errors import UserError
@@ -176,7 +176,8 @@ class Makers:
         self._keep = self._wanted = cursor.number
         mark(self.folder, self._keep, self._wanted)
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([PRELOAD])
+        if self.workers:
+            get_ready()
         for number in range(self.workers):
             share = number, self.workers
             process = context.Process(
@@ -197,17 +198,20 @@ class Makers:
             return self.first
         self._wanted = cursor.number
         mark(self.folder, self._keep, self._wanted)
-        while (found := window_in(self.folder, self.windows, cursor)) is None:
-            if self._alone:
-                make(self.task, self.folder, self.windows, cursor)
-                continue
-            if any(process.exitcode is not None for process in self._processes):
+        while True:
+            # asked before the window, which tells what a process that ends has written
+            ended = any(process.exitcode is not None for process in self._processes)
+            if (found := window_in(self.folder, self.windows, cursor)) is not None:
+                return found
+            if ended:
                 raise UserError(
                     "a process that encodes the stream was killed, perhaps for want of memory: "
                     "take fewer of them by data.workers, and resume the run."
                 )
-            time.sleep(PAUSE)
-        return found
+            if self._alone:
+                make(self.task, self.folder, self.windows, cursor)
+            else:
+                time.sleep(PAUSE)
 
     def release(self, number: int) -> None:
         """Say that no window before this one is read any more."""
@@ -237,18 +241,7 @@ def _run(
     readers: int,
 ) -> None:
     """Make one's own places of all windows, as a process that ends when its parent does."""
-    import datasets
-
-    datasets.disable_progress_bars()
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are as many as the cores
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
-
-    Thread(target=watch, daemon=True).start()
+    begin_as_one_of_many()
     number, of = share
 
     def own(place: int) -> bool:
