@@ -14,7 +14,8 @@ import pytest
 import torch
 from compared import differences
 from serving import serving
-from standins import article, tokenizer, write_jsonl
+from standins import tokenizer, write_jsonl
+from test_corpus import NUMBER, recipe, rows, texts
 from test_corpus_urls import FORMATS, parts
 from test_kill import ended
 
@@ -35,22 +36,9 @@ from hydralight.stores import retries
 from hydralight.tasks.task import Task
 from hydralight.tokenizers import Trained
 
-NUMBER = 60  # rows: 20 a file
 SLOW = pytest.mark.thorough
 NAMES = ["a.jsonl.gz", "a.parquet"]
 NAMES += [pytest.param(name, marks=SLOW) for name in ("*.jsonl", "a.csv", "a.arrow", "a.txt")]
-
-
-def recipe(texts, cache_key, cache_dir):
-    return tokenizer()
-
-
-def rows(start, stop):
-    return [{"text": article(i)["article"] + f" Number {i}.", "id": i} for i in range(start, stop)]
-
-
-def texts():
-    return [row["text"] for row in rows(0, NUMBER)]
 
 
 @pytest.fixture(autouse=True)
